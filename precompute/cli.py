@@ -99,13 +99,14 @@ class Verify(CommandOptions):
 
     def cli_cmd(self) -> None:
         from precompute.store.making.verify import verify
+        from precompute.store.opening import damaged_error
 
         checks = verify(self.store)
         for check in checks:
             print(check)
         bad = [check for check in checks if not check.ok]
         if bad:
-            raise SaevxError(f"{self.store} is damaged ({bad[0].name}: {bad[0].detail}): make it again.")
+            raise damaged_error(self.store, f"{bad[0].name}: {bad[0].detail}")
 
 
 class Migrate(CommandOptions):

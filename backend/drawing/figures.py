@@ -19,10 +19,10 @@ def format_count(value: int | None) -> str:
 
 
 def format_figure(value: float | None) -> str:
-    """A count as a whole number with commas, another value with three decimals; a dash for None."""
-    if value is not None and abs(value) >= 10 and value == int(value):
-        return format_count(int(value))
-    return format_number(value)
+    """A count as a whole number with commas; another value with three decimals, from 10 on with one. Else a dash."""
+    if value is None or abs(value) < 10 or value != value:
+        return format_number(value)
+    return format_count(int(value)) if value == int(value) else format_number(value, 1)
 
 
 def format_percent(value: float | None, digits: int = 1) -> str:

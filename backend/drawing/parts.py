@@ -65,8 +65,9 @@ def name_text(f: Mapping[str, Any], own: str | None) -> Markup:
         return Markup(f"<bdi>{escaped(own)}</bdi>{BY_PERSON}{' ' + automatic if label else ''}")
     if label and isinstance(score, int | float) and score >= GOOD_NAME:
         figure = format_number(score, 2)
+        step = int(figure.replace(".", "")) // 10  # of the figure, so that the dot of 0.80 is that of .8
         return Markup(
-            f'<bdi>{escaped(label)}</bdi><i class="name-score s{int(score * 10)}" role="img" aria-label="name score '
+            f'<bdi>{escaped(label)}</bdi><i class="name-score s{step}" role="img" aria-label="name score '
             f'{figure}" title="Score of this name on samples that it was not chosen on: {figure} (.5 is chance)"></i>'
         )
     if f.get("description"):

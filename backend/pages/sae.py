@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from backend.api import sae as sae_api
 from backend.api.controls import get_hallucination
 from backend.deps import StateDep, StoreDep
+from backend.drawing.figures import format_figure
 from backend.pages.charts import Curves, curves, split
 from backend.pages.hallucination import hallucination_panel
 from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
@@ -28,6 +29,7 @@ router = APIRouter(default_response_class=HTMLResponse)
 def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
     """Figures of the SAE."""
     report = sae_api.get_sae(state, open_store)
+    card = card_lines(report.evaluation.card) if report.evaluation else []
     return render_for(
         request,
         "sae.html",
@@ -42,7 +44,8 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
         ],
         parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
         halluc=hallucination_panel(get_hallucination(open_store)),
-        card=card_lines(report.evaluation.card) if report.evaluation else [],
+        card=card,
+        card_sentence=card_sentence(card),
         charts=training_charts(report.training) if report.training else [],
         split=split(report.verdicts),
         density=density_map(report.density),
@@ -71,12 +74,56 @@ class DrawnFigure(NamedTuple):
     untrained: float | None
 
 
-CardRows = list[tuple[CardLine, DrawnFigure | None]]
+class CardFigure(NamedTuple):
+    """A figure of the card as a row."""
+
+    figure: CardLine
+    drawn: DrawnFigure | None
+    better: Literal["higher", "lower"] | None
+    """None where more is neither."""
+    beaten_by: list[str]
+    """The controls that are better than the interval."""
 
 
-def card_lines(card: list[CardLine]) -> list[tuple[str, CardRows]]:
-    """The figures of each line, with a drawing where it is a share and so are its controls."""
-    return [(line, [(one, drawn_figure(one)) for one in rows]) for line, rows in groupby(card, lambda one: one.line)]
+NO_BETTER = ("L0", "features of both", "iso-energy")
+LOWER_IS_BETTER = ("FVU", "dead features", "without the best", "change of hallucinated")
+"""How names of figures begin."""
+
+
+def card_lines(card: list[CardLine]) -> list[tuple[str, list[CardFigure]]]:
+    """The figures of each line."""
+    return [(line, [card_figure(one) for one in rows]) for line, rows in groupby(card, lambda one: one.line)]
+
+
+def card_figure(figure: CardLine) -> CardFigure:
+    """With its drawing where it is a share and so are its controls."""
+    if figure.value is None or figure.name.startswith(NO_BETTER):
+        return CardFigure(figure, drawn_figure(figure), None, [])
+    lower = figure.name.startswith(LOWER_IS_BETTER)
+    low, high = figure.interval or (figure.value, figure.value)
+    beaten_by = [
+        name for name, value in controls_of(figure).items()
+        if value is not None and (value < low if lower else value > high)
+    ]  # fmt: skip
+    return CardFigure(figure, drawn_figure(figure), "lower" if lower else "higher", beaten_by)
+
+
+def controls_of(figure: CardLine) -> dict[str, float | None]:
+    return {"random decoder": figure.control_random_decoder, "untrained model": figure.control_untrained}
+
+
+def card_sentence(lines: list[tuple[str, list[CardFigure]]]) -> str:
+    """In how many figures the SAE is at least as good as its controls, and in which it is not; "" without controls."""
+    rows = [one for _, rows in lines for one in rows if one.better and set(controls_of(one.figure).values()) != {None}]
+    if not rows:
+        return ""
+    lost = []
+    for figure, beaten_by in ((one.figure, one.beaten_by) for one in rows if one.beaten_by):
+        values = controls_of(figure)
+        better = ", ".join(f"{name} {format_figure(values[name])}" for name in beaten_by)
+        lost.append(f"{figure.name} ({better} against {format_figure(figure.value)})")
+    sentence = f"In {len(rows) - len(lost)} of {len(rows)} figures with a control this SAE is at least as good as it."
+    return sentence + (f" A control is better in: {'; '.join(lost)}." if lost else "")
 
 
 def drawn_figure(figure: CardLine) -> DrawnFigure | None:

@@ -39,15 +39,17 @@ SHAPE: Item = {
 """What every reader relies on in a manifest."""
 
 
+COPY_OR_MAKE = "copy it again from where it is whole, or run `saevx precompute` again."
+"""What helps a damaged store."""
+
+
 class StoreUnreadable(SaevxError):  # noqa: N818 - named for what it is about
     """A file of a store cannot be read: it is damaged, or was moved, deleted or replaced since the store was opened."""
 
 
 def damaged_error(store: Path, what: str) -> StoreUnreadable:
     """`what` is a clause such as "store.sqlite is missing"."""
-    return StoreUnreadable(
-        f"The store {store} is damaged ({what}): copy it again from where it is whole, or run `saevx precompute` again."
-    )
+    return StoreUnreadable(f"The store {store} is damaged ({what}): {COPY_OR_MAKE}")
 
 
 class Stamp(NamedTuple):

@@ -33,7 +33,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
 from precompute.errors import SaevxError
-from precompute.store.opening import Stamp, StoreUnreadable
+from precompute.store.opening import COPY_OR_MAKE, Stamp, StoreUnreadable
 from precompute.utils.text import query_words, search_units
 from precompute.utils.types import Array
 
@@ -111,7 +111,10 @@ def _limit(raw: Any, seconds: float) -> None:
 
 
 def changed_error(path: Path) -> StoreUnreadable:
-    return StoreUnreadable(f"{path} was moved, deleted or made again since the store was opened: open the store again.")
+    return StoreUnreadable(
+        f"{path} was moved, deleted or made again since the store was opened: load the page again, or in Python "
+        "open the store again."
+    )
 
 
 @contextmanager
@@ -125,7 +128,7 @@ def in_sentences() -> Iterator[None]:
         if code == sqlite3.SQLITE_INTERRUPT:
             raise SaevxError(STOPPED) from error
         if code in UNREADABLE or UNDECODABLE in str(raw):
-            raise StoreUnreadable(f"The database of this store cannot be read ({raw}): run `saevx verify`.") from error
+            raise StoreUnreadable(f"The database of this store cannot be read ({raw}): {COPY_OR_MAKE}") from error
         raise
 
 

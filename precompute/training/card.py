@@ -98,7 +98,7 @@ def modality_figures(activity: Activity, sae: SaeV, tokens: dict[str, int]) -> I
     alive = rate_mf.sum(0) > 0
     share = rate_mf[IMAGE, alive] / rate_mf[:, alive].sum(0)
     both = (share >= ONE_SIDED) & (share <= 1 - ONE_SIDED)
-    note = f"Alive features with {ONE_SIDED:.0%} of their rate or more in either modality."
+    note = f"Alive features with {100 * ONE_SIDED:.0f} % of their rate or more in either modality."
     yield Figure("modalities", "features of both", {"value": float(both.mean())} if alive.any() else None, note)
     length_f = np.square(sae.directions_fd.detach().cpu().double().numpy()).sum(1)
     energy_mf = activity.energy_mf / n_m[:, None] * length_f
@@ -125,7 +125,8 @@ def stability(sae: SaeV, alive: Array, o: EvaluateOptions) -> Figure:
         chunks = np.array_split(own, -(-len(own) // 1024))
         nearest.append(float(np.concatenate([(chunk @ directions.T).max(1) for chunk in chunks]).mean()))
     estimate = {"value": float(np.mean(nearest)), "low": min(nearest), "high": max(nearest)}
-    note = f"Mean cosine of a feature's centred direction with the nearest of another seed's; range of {len(nearest)}."
+    note = "Mean cosine of a feature's centred direction with the nearest one of another seed. "
+    note += f"Other seeds: {len(nearest)}; the interval is their range."
     return Figure("stability", "nearest direction", estimate, note)
 
 

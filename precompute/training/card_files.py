@@ -50,7 +50,7 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
             numbers = [estimate.get("value"), estimate.get("low", 0.0), estimate.get("high", 0.0)]
             if not all(isinstance(number, int | float) for number in numbers):
                 raise SaevxError(f"{file} has no figure at {path}: name a number, or one with value, low and high.")
-            return Figure(line, path.replace(".", ", "), estimate, f"From {Path(file).name}.")
+            return Figure(line, path.rpartition(".")[2], estimate, f"{path.replace('.', ', ')} in {Path(file).name}.")
     needs = {"patches": "--patches FILE", "hallucination": "--hallucination FILE"}
     return Figure(line, "", None, f"Needs {needs.get(line, f'--line {line}=FILE#PATH')}.")
 
@@ -87,8 +87,9 @@ def hallucination_figures(content: Any, path: Path) -> list[Figure]:
         unsteered = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in random}
         return [
             Figure(
-                "hallucination", f"{title}, steered less random", random[name],
-                f"Share {number(towards[name] and towards[name]['value'])}; unsteered {number(unsteered[name])}.",
+                "hallucination", f"change of {title} by steering", random[name],
+                "Less the change that random features of equal length cause. Share when steered "
+                f"{number(towards[name] and towards[name]['value'])}, unsteered {number(unsteered[name])}.",
             )
             for name, title in (("hallucinated", "hallucinated answers"), ("accuracy", "right answers"))
         ]  # fmt: skip

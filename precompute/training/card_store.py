@@ -44,16 +44,17 @@ def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figur
     content, _ = read_companion(store.path, CONTROLS, store.manifest["content_id"])
     measured = [c for c in (content or {}).get("controls", []) if c["share"] is not None and c["name"] != "text-alone"]
     null = ", ".join(f"{100 * c['share']:.1f} % ({c['title']})" for c in measured)
-    note = f"Of {tested} features tested. " + (f"By chance: {null}." if null else "Run `saevx controls` for its null.")
+    chance = f"By chance: {null}." if null else "Run `saevx controls` for its null."
+    note = f"Of {tested:,} features tested. {chance}"
     yield "pair evidence", [Figure("pair evidence", "cross-modal", share_interval(n["cross-modal"], tested), note)]
     with_image = n["cross-modal"] + n["in-context"]
     alone = bool(store.manifest.get("pair_evidence", {}).get("text_alone"))
-    note = f"Of {with_image} that pass with the image." if alone else "The store was made with --no-text-alone."
+    note = f"Of {with_image:,} that pass with the image." if alone else "The store was made with --no-text-alone."
     estimate = share_interval(n["cross-modal"], with_image) if alone else None
     yield "text alone", [Figure("text alone", "still cross-modal", estimate, note)]
     alive = len(rows) - n["dead"]
     good = sum((score or 0) >= GOOD_SCORE for _, _, score in rows)
-    note = f"Of {alive} alive features; scored on samples on which the name was not chosen."
+    note = f"Of {alive:,} alive features; scored on samples on which the name was not chosen."
     scores = Figure("names", f"name scores {GOOD_SCORE} or more", share_interval(good, alive), note)
     yield "names", [scores, *hard_negatives(store, o)]
     yield "localisation", [localisation(store, o, [label for _, label, _ in rows])]
@@ -65,8 +66,11 @@ def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
     the names were not chosen."""
     held = Held.of_store(store)
     for name, what, of in (
-        ("beside one word exchanged", "captions that differ in the name's word alone", against_one_word(held)),
-        ("beside its neighbour", "strong samples of its nearest feature of another family", against_nearest(held)),
+        ("captions with its word exchanged", "captions that differ in the name's word alone", against_one_word(held)),
+        (
+            "samples of its nearest feature", "strong samples of its nearest feature of another family",
+            against_nearest(held),
+        ),
     ):
         n = len(of.either)
         if not n:
@@ -74,8 +78,8 @@ def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
             continue
         draws = np.concatenate([w @ of.either / n for w in bootstrap_weights(n, o.resamples, o.seed, chunk=64)])
         note = (
-            f"How often the feature is stronger where the caption has its name's word, beside {what}; mean over {n} "
-            f"features, .5 is chance. By the image alone {of.image.mean():.3f}."
+            f"How often a feature is stronger where the caption has its name's word than on {what}. Mean over {n:,} "
+            f"features; 0.5 is chance. By the image alone {of.image.mean():.3f}."
         )
         yield Figure("names", name, interval(float(of.either.mean()), draws), note)
 
@@ -101,7 +105,7 @@ def localisation(store: Store, o: EvaluateOptions, labels: list[str | None]) -> 
             hits += any(a <= x <= c and b <= y <= d for a, b, c, d in own)
             area += min(1.0, sum((c - a) * (d - b) for a, b, c, d in own) / (image["width"] * image["height"]))
     chance = f" By area alone: {area / n:.2f}." if n else ""
-    note = f"Of {n} strongest patches on images with a box of the word; {len(features)} features.{chance}"
+    note = f"Of {n:,} strongest patches on images with a box of the word; {len(features):,} features.{chance}"
     return Figure("localisation", "strongest patch in the box", share_interval(hits, n), note)
 
 
@@ -140,7 +144,7 @@ def monosemanticity(store: Store, o: EvaluateOptions) -> Figure:
     chance = alike(weight_fn, embedding_nd[np.random.default_rng(o.seed).permutation(len(embedding_nd))]).mean()
     weights = bootstrap_weights(len(score_f), o.resamples, o.seed, chunk=16)
     draws = np.concatenate([weight_wf @ score_f / len(score_f) for weight_wf in weights])
-    note = f"Mean of {len(score_f)} features on {FIRST} images or more. With the embeddings exchanged: {chance:.3f}."
+    note = f"Mean of {len(score_f):,} features on {FIRST} images or more. With the embeddings exchanged: {chance:.3f}."
     return Figure("monosemanticity", name, interval(float(score_f.mean()), draws), note)
 
 

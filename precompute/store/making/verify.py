@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import func, select, text
 
-from precompute.errors import SaevxError, first_line
+from precompute.errors import first_line
 from precompute.store import schema as s
 from precompute.store.events import of_bits
 from precompute.store.making.sealing import changed_since_sealed, checksums, content_id
 from precompute.store.making.verify_evidence import BothSides, check_evidence
 from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
 from precompute.store.making.verify_maps import check_maps
-from precompute.store.opening import read_manifest
+from precompute.store.opening import damaged_error, read_manifest
 from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import COLUMNS
-from precompute.store.sql import fetch_plain
+from precompute.store.sql import fetch_plain, in_sentences
 from precompute.utils import memory
 from precompute.utils.ragged import expand, find
 from precompute.utils.types import Array
@@ -66,14 +66,15 @@ def verify_or_raise(path: Path) -> list[Check]:
     checks = verify(path)
     for check in checks:
         if not check.ok:
-            raise SaevxError(f"{path} is damaged ({check.name}: {check.detail}): run `saevx precompute` again.")
+            raise damaged_error(path, f"{check.name}: {check.detail}")
     return checks
 
 
 def _run(check: Callable[[Store], str], store: Store) -> Check:
     name = check.__name__.strip("_")
     try:
-        return Check(name, True, check(store))
+        with in_sentences():
+            return Check(name, True, check(store))
     except Exception as error:  # a damaged file can fail in any way, and the report goes on
         return Check(name, False, first_line(error))
 
@@ -85,7 +86,7 @@ def _files(store: Store) -> str:
     missing, extra = sorted(set(listed) - set(actual)), sorted(set(actual) - set(listed))
     changed = sorted(name for name in set(listed) & set(actual) if listed[name] != actual[name])
     for problem, names in (("missing", missing), ("changed", changed), ("not listed", extra)):
-        need(not names, f"{len(names)} files {problem}, the first {names[0] if names else ''}")
+        need(not names, f"{len(names)} file{'s' * (len(names) > 1)} {problem}, the first {names[0] if names else ''}")
     stored, right = manifest["content_id"], content_id(manifest, listed)
     need(stored == right, f"the manifest was changed (content id {stored}, should be {right})")
     sizes = [(store.path / name).stat().st_size for name in listed]

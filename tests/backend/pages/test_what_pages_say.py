@@ -9,7 +9,7 @@ import pytest
 from backend.drawing.figures import format_figure, format_number
 from backend.drawing.parts import name_text
 from backend.pages.explain.page import sentence_of_test
-from backend.pages.sae import card_lines
+from backend.pages.sae import card_lines, card_sentence
 from backend.schemas.explain import ExplanationTest
 from backend.schemas.sae import CardLine
 
@@ -33,7 +33,7 @@ def test_the_page_says_what_became_of_the_explained_word(verdict: str, change: f
 
 def test_a_count_has_no_decimals() -> None:
     assert [format_figure(one) for one in (89.0, 3374.0, 0.9, 12.5, 1.0, None, float("nan"))] == [
-        "89", "3,374", "0.900", "12.500", "1.000", "–", "–",
+        "89", "3,374", "0.900", "12.5", "1.000", "–", "–",
     ]  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def line(value: float | None, random: float | None = None, **more: tuple[float, 
 
 def test_the_card_draws_shares_beside_their_controls() -> None:
     [(title, rows)] = card_lines([line(0.5, 0.25, interval=(0.4, 1.05)), line(25.6, 0.3), line(0.2, 3.0), line(None)])
-    assert title == "names" and [drawn is not None for _, drawn in rows] == [True, False, False, False]
-    drawn = rows[0][1]
+    assert title == "names" and [row.drawn is not None for row in rows] == [True, False, False, False]
+    drawn = rows[0].drawn
     assert drawn == (100.0, 80.0, 200.0, 50.0, None), "an end above 1 is drawn at 1"
 
 
@@ -66,3 +66,28 @@ def test_the_card_has_a_heading_for_each_line() -> None:
     other = CardLine(line="stability", name="nearest", value=0.8, note="")
     titles = [(title, len(rows)) for title, rows in card_lines([line(0.1), line(0.2), other])]
     assert titles == [("names", 2), ("stability", 1)]
+
+
+def test_the_card_says_where_a_control_is_better() -> None:
+    """Of figures in which lower is better too; within the interval neither is; L0 is no matter of better."""
+    def figure(name: str, value: float, **more: float) -> CardLine:
+        return CardLine(line="one", name=name, value=value, interval=(value - 0.02, value + 0.02), note="", **more)
+
+    card = [
+        figure("FVU, image", 0.1, control_random_decoder=0.57, control_untrained=0.017),
+        figure("strongest patch in the box", 0.58, control_random_decoder=0.64, control_untrained=0.12),
+        figure("FVU, text", 0.1, control_untrained=0.09), figure("all", 0.9),
+        figure("L0, text", 25, control_untrained=3),
+    ]  # fmt: skip
+    lines = card_lines(card)
+    assert [row.better for row in lines[0][1]] == ["lower", "higher", "lower", "higher", None]
+    assert card_sentence(lines) == (
+        "In 1 of 3 figures with a control this SAE is at least as good as it. A control is better in: FVU, image "
+        "(untrained model 0.017 against 0.100); strongest patch in the box (random decoder 0.640 against 0.580)."
+    )
+    assert card_sentence(card_lines([figure("all", 0.9)])) == ""
+
+
+@pytest.mark.parametrize(("score", "step"), [(1.0, 10), (0.996, 10), (0.796, 8), (0.794, 7), (0.9, 9), (0.6, 6)])
+def test_the_dot_of_a_name_is_that_of_the_figure_beside_it(score: float, step: int) -> None:
+    assert f'class="name-score s{step}"' in str(name_text({"label": "bus", "label_score": score}, None))

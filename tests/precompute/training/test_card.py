@@ -158,7 +158,7 @@ def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_pat
         make(store=store, line=[steering], untrained=tmp_path / "control.json", other_sae=[str(tiny_files.sae)])
     )
     card, control = by_name(result["card"]), json.loads((tmp_path / "control.json").read_text())
-    assert card["steering", "all, mean"]["interval"] == [0.4, 0.6]
+    assert card["steering", "mean"]["interval"] == [0.4, 0.6]
     assert card["stability", "nearest direction"]["value"] == pytest.approx(1.0), "the same SAE"
     fvu = card["reconstruction", "FVU, text"]
     assert fvu["control_untrained"] == control["fvu"]["text"]["value"] != fvu["value"]
@@ -229,7 +229,7 @@ def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path)
     assert needed.name == "without the best 25 %" and "Random patches: 0.600" in needed.note
     fewer, right = lines["hallucination"]
     assert fewer.estimate is not None and fewer.estimate["value"] == -0.125 and right.estimate is None
-    assert fewer.note == "Share 0.250; unsteered 0.250."
+    assert fewer.note.endswith("Share when steered 0.250, unsteered 0.250.")
 
     (tmp_path / "patches").write_text(json.dumps({"kept": best}))
     assert "--knock-out" in of_files(make(patches=tmp_path / "patches"))["patches"][1].note
