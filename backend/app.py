@@ -98,11 +98,11 @@ FREQUENT_PAGES = features_page, feature_page, sample_page, search_page
 after the other."""
 STORE_PAGES = (
     front_page, card_page, partners_page, samples_page, sample_map_page, map_page, cooccurrence_page, pair_page,
-    quality_page, rejected_page,
+    quality_page, rejected_page, docs_page,
 )  # fmt: skip
 """Pages that show one store and what was written about it, nothing else: rendered once, then reused."""
 PAGES = (
-    effect_page, try_page, compare_page, layer_page, sae_page, steer_page, explain_page, docs_page, write_page,
+    effect_page, try_page, compare_page, layer_page, sae_page, steer_page, explain_page, write_page,
     write_lists_page, lists_page,
 )  # fmt: skip
 

@@ -118,7 +118,7 @@ def page_tag(request: Request, state: State, store: OpenStore) -> str:
     people wrote about it, and who reads; what was measured on it and lies next to it; and the state of the model."""
     address = [request.scope.get(name) for name in ("root_path", "path", "query_string")]
     parts = (
-        store.content_id, CODE, address, accepts_gzip(request),
+        store.content_id, CODE, str(request.base_url), address, accepts_gzip(request),
         store.annotations.revision, author_name(request),
         [Stamp.from_file(companion_path(store.path, name)) for name in COMPANIONS],
         state.live.state_of(store.name), state.default_name, state.unavailable,

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from backend.deps import StateDep, StoreDep
 from backend.openapi.examples import BODIES, FORMS, PARAMETERS
-from backend.templating import FRONTEND, render, render_for
+from backend.templating import FRONTEND, render_for
 
 router = APIRouter()
 
@@ -125,18 +125,20 @@ def kind(schema: dict[str, Any]) -> str:
 
 
 @router.get("/docs")
-def docs(request: Request, state: StateDep, q: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
+def docs(
+    request: Request, state: StateDep, open_store: StoreDep, q: Annotated[str, Query(max_length=200)] = ""
+) -> HTMLResponse:
     """The reference of the API, or the endpoints that have the words `q`."""
     document = request.app.openapi()
-    sample = state.default.store.samples.sample_id(0)
+    sample = open_store.store.samples.sample_id(0)
     entries = operations(document, str(request.base_url), sample)
     models = document.get("components", {}).get("schemas", {})
-    return render(
+    return render_for(
         request,
         "docs.html",
+        state,
+        open_store,
         section="/docs",
-        store=None,
-        state=None,
         q=q,
         operations=[one for one in entries if matches(one, q)],
         models=models,

@@ -21,7 +21,7 @@ API = "/api/v1"
 PAGES = (
     "/", "/features", "/features?sort=omega&min_omega=0.2", "/features/3", "/features/3?modality=image", "/samples",
     "/samples/s00003", "/map", "/map?of=samples&row=3", "/cooccurrence", "/quality", "/rejected", "/features/3/card",
-    "/search?q=red",
+    "/search?q=red", "/docs", "/docs?q=sample", "/method",
 )  # fmt: skip
 
 
@@ -57,6 +57,11 @@ def test_a_reused_page_is_the_page_as_a_new_server_renders_it(client: TestClient
         assert known.status_code == 304 and not known.content and known.headers["etag"] == first.headers["etag"]
     with TestClient(create_app(Settings(stores=[path], live=False))) as new:
         assert [new.get(address).text for address in PAGES] == [client.get(address).text for address in PAGES]
+
+
+def test_addresses_in_the_examples_are_those_of_the_server_as_it_was_called(client: TestClient) -> None:
+    for host in ("localhost", "127.0.0.1", "localhost"):
+        assert f"http://{host}/api/v1/store" in client.get("/docs", headers={"Host": host}).text
 
 
 def test_what_is_written_or_measured_makes_a_new_page(client: TestClient, path: Path) -> None:
