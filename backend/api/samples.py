@@ -102,8 +102,8 @@ class SampleQuery(QueryModel):
 
     def filters(self) -> dict[str, Any]:
         """The filters alone, as parameters of an address."""
-        names = SampleQuery.model_fields.keys() - {"sort", "order", "limit", "cursor"}
-        return self.model_dump(include=names, exclude_defaults=True)
+        unused = {"sort", "order", "limit", "cursor"} | ({"side"} if self.feature is None else set())
+        return self.model_dump(include=SampleQuery.model_fields.keys() - unused, exclude_defaults=True)
 
     def is_plain(self) -> bool:
         """Whether `store.samples` answers at once from an index: with more than one flag the database would look up

@@ -35,8 +35,8 @@ def format_percent(value: float | None, digits: int = 1) -> str:
 
 
 def format_short(value: float) -> str:
-    """The value in few characters, such as 6.74e-5; whole numbers in full."""
-    return f"{value:.0f}" if value == int(value) else f"{value:.3g}".replace("e-0", "e-")
+    """The value in few characters, such as 6.74e−5; whole numbers in full."""
+    return (f"{value:.0f}" if value == int(value) else f"{value:.3g}".replace("e-0", "e-")).replace("-", "−")
 
 
 def width_of(value: float | None) -> str:

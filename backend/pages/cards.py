@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 from markupsafe import Markup
@@ -89,6 +89,20 @@ def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, 
 def list_flags(open_store: OpenStore) -> list[Flag]:
     """The flags of the store, with thresholds and counts."""
     return [Flag.model_validate(one) for one in open_store.store.quality.flags]
+
+
+def worse_end(name: str) -> Literal["low", "high"] | None:
+    """Which values of a score or a flag are those of worse samples; None where neither are."""
+    return "high" if name in FLAGS else None if name == "random" else "low"
+
+
+def colour_help(open_store: OpenStore) -> dict[str, tuple[str, str]]:
+    """By score and flag: what it is and which end is worse, in words; and the order of a list that begins there."""
+    words = {"low": "Low values are worse", "high": "High values are worse", None: "No value is worse than another"}
+    order = {"low": "asc", "high": "desc", None: "asc"}
+    texts = {one.name: one.description for one in list_flags(open_store)}
+    texts |= {one.name: one.description for one in list_scores(open_store)}
+    return {name: (f"{text}. {words[end]}.", order[end]) for name, text in texts.items() for end in [worse_end(name)]}
 
 
 def list_scores(open_store: OpenStore) -> list[Score]:

@@ -49,7 +49,7 @@ def test_what_is_found_and_chosen_stands_in_the_page(client: TestClient) -> None
 def test_points_are_seen(theme: int) -> None:
     colours = palette(theme)
     names = [name for name in colours if name.startswith(("map-", "ramp-"))]
-    assert len(names) == 15
+    assert len(names) == 17
     low = {name for name in names if contrast(colours[name], colours["surface"]) < 3}
     assert not low  # WCAG 2.2, 1.4.11
 

@@ -6,26 +6,27 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
 from backend.api import samples as samples_api
-from backend.api.map import SampleColour
 from backend.api.samples import SampleQuery, has_sample_map
 from backend.deps import StateDep, StoreDep
 from backend.links import Links
-from backend.pages.cards import card, list_flags, list_scores
+from backend.pages.cards import card, colour_help, list_flags, list_scores
 from backend.pages.samples import SIDES
 from backend.params import FormQuery
 from backend.schemas.samples import Sample
 from backend.stores import OpenStore
 from backend.templating import render_for
 from precompute.store import mapfile
+from precompute.store.schema import SCORES
 
 N_LISTED, N_NEAR = 24, 6
+FLAGS_HELP = "How many flags the sample has. High values are worse."
 
 
 class OfSamples(APIRoute):
@@ -43,7 +44,7 @@ class SampleMapQuery(FormQuery, SampleQuery):
     """What the map shows, with the filters of the list of samples."""
 
     of: Literal["samples"] = "samples"
-    colour: SampleColour = "flags"
+    colour: Annotated[str, Query(max_length=60)] = "flags"
     row: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
     """The chosen sample."""
     view: Annotated[str, Query(max_length=100)] = ""
@@ -56,14 +57,15 @@ def sample_map(
 ) -> HTMLResponse:
     """The map of samples."""
     there = has_sample_map(open_store)
+    scores = [one for one in list_scores(open_store) if one.mean is not None]
+    flags = [one for one in list_flags(open_store) if one.count or one.name == query.colour]
+    query = query.model_copy(update={"colour": offered(query.colour, [*(one.name for one in flags), *(one.name for one in scores)])})
     filters = {name: value for name, value in query.filters().items() if name != "area"}
     matches, inside = None, None
     if filters:
         matches = samples_in(request, open_store, query.model_copy(update={"area": None}))
     if query.area and there:
         inside = samples_in(request, open_store, query)
-    flags = [one for one in list_flags(open_store) if one.count]
-    scores = [one for one in list_scores(open_store) if one.mean is not None]
     return render_for(
         request,
         "sample_map.html",
@@ -77,14 +79,44 @@ def sample_map(
         q=query,
         filters=filters,
         other_filters={name: value for name, value in filters.items() if name not in ("q", "flags", "match")},
-        sides=SIDES,
+        other_words=other_words(query),
         flags=flags,
-        flags_on=[name.partition(":")[0] for name in query.flag_options()],
+        flags_on={option.partition(":")[0]: option for option in query.flag_options()},
         scores=[(one.name, *open_store.store.quality.score_ends(one.name)) for one in scores],
+        colour_help={"flags": (FLAGS_HELP, ""), **colour_help(open_store)},
         matches=matches,
         area=inside,
-        chosen=chosen_sample(request, open_store, query.row),
+        chosen=chosen_sample(request, open_store, query),
     )
+
+
+def offered(colour: str, names: list[str]) -> str:
+    """The colour, or "flags" for a score that no sample of this store has. HTTP 422 for what is neither."""
+    choices = ["flags", *names]
+    if colour not in choices and colour not in SCORES:
+        raise HTTPException(422, f"colour: choose {', '.join(choices[:-1])} or {choices[-1]}.")
+    return colour if colour in choices else "flags"
+
+
+def other_words(query: SampleMapQuery) -> list[str]:
+    """The filters that the form beside the map does not have, in words."""
+
+    def bounds(low: float | None, high: float | None, unit: str = "") -> str:
+        ends = [f"{word} {value:g}" for word, value in (("from", low), ("to", high)) if value is not None]
+        return " ".join([*ends, unit] if unit and ends else ends).replace("-", "−")
+
+    words = [f"tag {query.tag}"] if query.tag else []
+    if query.reviewed is not None:
+        words.append("reviewed" if query.reviewed else "not reviewed")
+    if query.flag:
+        words.append(f"flag {query.flag}" + (f" above {query.threshold:g}" if query.threshold is not None else ""))
+    if query.feature is not None:
+        words.append(f"feature {query.feature} {SIDES[query.side or 'image']}")
+    if query.by:
+        words.append(f"{query.by} {bounds(query.min_score, query.max_score)}".rstrip())
+    if length := bounds(query.min_length, query.max_length, "tokens"):
+        words.append(f"captions {length}")
+    return words
 
 
 def samples_in(request: Request, open_store: OpenStore, query: SampleMapQuery) -> dict[str, Any]:
@@ -93,14 +125,17 @@ def samples_in(request: Request, open_store: OpenStore, query: SampleMapQuery) -
     return {"items": [{**card(one), "row": one.row} for one in page.items], "total": page.total}
 
 
-def chosen_sample(request: Request, open_store: OpenStore, row: int | None) -> dict[str, Any] | None:
-    """The sample of a row as a card, with the nearest ones; None without a row or where the store does not have it, so
-    that old addresses still open."""
+def chosen_sample(request: Request, open_store: OpenStore, query: SampleMapQuery) -> dict[str, Any] | None:
+    """The chosen sample as a card with the score that colours the map, and the nearest ones; None without one or where
+    the store does not have it, so that old addresses still open."""
+    row = query.row
     if row is None or row >= open_store.store.n_samples:
         return None
     links, store = Links(request, open_store), open_store.store
     cosine_of = store.nearest.of_both(row, N_NEAR)
     items = store.samples.items([row, *cosine_of])
-    cards = {at: card(Sample.model_validate(links.images(item))) for at, item in items.items()}
+    samples = {at: Sample.model_validate(links.images(item)) for at, item in items.items()}
+    cards = {at: card(one) for at, one in samples.items()}
+    value = next((value for name, value in samples[row].scores.items() if name == query.colour), None)
     near = [{**cards[other], "row": other, "cosine": cosine} for other, cosine in cosine_of.items()]
-    return {**cards[row], "row": row, "near": near}
+    return {**cards[row], "value": value, "row": row, "near": near}

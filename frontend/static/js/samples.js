@@ -12,6 +12,7 @@ function count() {
   $("[data-tick-all]").textContent = n === ticks.length ? "Untick all" : "Tick all here";
 }
 
+$("#filters").addEventListener("formdata", ({ formData }) => { if (!formData.get("feature")) formData.delete("side"); });
 document.addEventListener("change", (event) => { if (event.target.matches("[data-testid=tick]")) count(); });
 document.addEventListener("click", (event) => {
   if (!event.target.closest("[data-tick-all]")) return;

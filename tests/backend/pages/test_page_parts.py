@@ -30,7 +30,7 @@ def test_level_of_nothing() -> None:
 
 
 def test_numbers_in_narrow_fields_are_short() -> None:
-    assert [format_short(one) for one in (0, 1, 65536, 6.7412e-5, 0.123456)] == ["0", "1", "65536", "6.74e-5", "0.123"]
+    assert [format_short(one) for one in (0, 1, 65536, 6.7412e-5, 0.123456)] == ["0", "1", "65536", "6.74e−5", "0.123"]
 
 
 def test_tokens_of_a_window_carry_their_space_apart() -> None:

@@ -61,7 +61,7 @@ function byKind(plot, values, names, levels) {
   plot.level = values.map((value) => (levels ? levels[value] : value ? 1 : 0));
 }
 
-function byFigure(plot, values, name, text, none) {
+function byFigure(plot, values, name, text, none, least) {
   const low = quantile(values, 0.02);
   const high = Math.max(low + 1, quantile(values, 0.98));
   const stops = [1, 2, 3, 4, 5].map((k) => token(`ramp-${k}`));
@@ -74,7 +74,7 @@ function byFigure(plot, values, name, text, none) {
   plot.shade.set(values);
   plot.level = values;
   const ramp = $("#map-ramp");
-  $("[data-low]", ramp).textContent = `${name} ${text(low)} or less`;
+  $("[data-low]", ramp).textContent = `${name} ${text(low)}${low === least ? "" : " or less"}`;
   $("[data-high]", ramp).textContent = `${text(high)} or more`;
   $("[data-none]", ramp).textContent = none;
 }

@@ -71,7 +71,11 @@ function choose(name) {
 async function colourBy(name) {
   const before = state.colour;
   choose(name);
-  if (await prepare()) { repaint(); updateAddressSoon(); } else if (state.colour === name) choose(before);
+  if (await prepare()) {
+    repaint();
+    updateAddressSoon();
+    if (kind.refilters && state.chosen >= 0) swap(address(state.chosen), "chosen", { history: null, background: true }); // it has the score
+  } else if (state.colour === name) choose(before);
 }
 
 function repaint() {

@@ -2,7 +2,7 @@
 import { swap } from "../app.js";
 import { $, say } from "../dom.js";
 import { canvas } from "./canvas.js";
-import { address } from "./input.js";
+import { address, hover } from "./input.js";
 import { drawOverlay, state } from "./overlay.js";
 
 const MOST_CORNERS = 48;
@@ -16,7 +16,9 @@ export function toggle(on = !isDrawing()) {
   if (!button) return; // an exported site: no server lists what is inside
   button.setAttribute("aria-pressed", on);
   canvas.classList.toggle("lasso", on);
-  if (on) say("Draw around the points. Enter takes all that is in view; Esc ends it.");
+  if (!on) return;
+  hover(-1); // no tooltip over what is drawn around
+  say($("#map-hint").textContent);
 }
 
 /** The corners in the address: x-y_x-y_x-y, after the name of the second layout. */
@@ -44,7 +46,7 @@ export function close() {
   state.area = state.area.filter((_, i) => i % every === 0);
   toggle(false);
   if (state.area.length < 3) { readArea(); drawOverlay(); return; }
-  swap(address(), "area");
+  swap(address(), "area").then(() => $("#area").scrollIntoView({ block: "nearest" })); // it is below the map on a phone
 }
 
 /** Give up the stroke. */

@@ -30,11 +30,11 @@ export const samples = {
   tip(i, one) {
     if (!one) return ["…"];
     const text = one.text.length > SHOWN ? `${one.text.slice(0, SHOWN)}…` : one.text;
-    const url = one.images[0]?.url;
+    const url = one.images[0]?.url, { value } = $("#map-colour"), score = one.scores[value];
     return [
       ...(url ? [Object.assign(document.createElement("img"), { src: `${url}&size=256`, alt: "" })] : []),
       Object.assign(document.createElement("bdi"), { textContent: text, dir: "auto" }), " ",
-      Object.assign(document.createElement("small"), { textContent: one.flags.join(", ") }),
+      Object.assign(document.createElement("small"), { textContent: [score != null && `${value} ${short(score)}`, ...one.flags].filter(Boolean).join(", ") }),
     ];
   },
   image,
@@ -48,9 +48,16 @@ export const samples = {
   column: (name, { version }) => url("/api/v1/map/samples/colours", { colour: name, v: version }),
   visible: () => () => true,
   drawing(colour) {
-    const { kind, low, high } = option(colour).dataset;
-    if (kind === "flag") return { legend: "flag", names: ["mostly-text", null, "text-only"], levels: [0, 1, 2] };
-    if (low === undefined) return { legend: "figure", figure: ["flags:", String, "none"] };
+    const { title, dataset: { kind, low, high, order } } = option(colour);
+    $("#map-about").textContent = title;
+    for (const list of $$("a[data-sorted]")) {
+      const to = new URL(list.href);
+      to.searchParams.set("sort", order ? colour : "row");
+      to.searchParams.set("order", order || "asc");
+      list.href = to;
+    }
+    if (kind === "flag") return { legend: "flag", names: ["unjudged", null, "flagged"], levels: [0, 1, 2] };
+    if (low === undefined) return { legend: "figure", figure: ["flags:", String, "none", 1] };
     const valueOf = (byte) => short(Number(low) + ((byte - 1) / 254) * (high - low));
     return { legend: "figure", figure: [colour, valueOf, "no value"] };
   },
