@@ -59,7 +59,8 @@ def sample_map(
     there = has_sample_map(open_store)
     scores = [one for one in list_scores(open_store) if one.mean is not None]
     flags = [one for one in list_flags(open_store) if one.count or one.name == query.colour]
-    query = query.model_copy(update={"colour": offered(query.colour, [*(one.name for one in flags), *(one.name for one in scores)])})
+    colours = [*(one.name for one in flags), *(one.name for one in scores)]
+    query = query.model_copy(update={"colour": offered(query.colour, colours)})
     filters = {name: value for name, value in query.filters().items() if name != "area"}
     matches, inside = None, None
     if filters:
