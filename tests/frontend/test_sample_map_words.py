@@ -1,4 +1,4 @@
-"""What the map of samples says: its filters and colours in words, the lasso's instruction, and the lists it leads to."""
+"""What the map of samples says: its filters and colours in words, the lasso, and the lists it leads to."""
 
 from __future__ import annotations
 
