@@ -27,6 +27,8 @@ from precompute.utils.types import Array, Item
 
 MAX_FOUND_BYTES = 1 << 24
 """Of what words find in labels and promoted tokens: 256 words of a store of 65,536 features."""
+MAX_REFS = 16_384
+"""Features whose names are held, some 12 MB: a page names a hundred, mostly those that many samples have."""
 NAME_FIELDS = ("id", "label", "label_score", "description")
 """What names a feature: its description where the score of its label is low."""
 _REFERENCE = (*NAME_FIELDS, "verdict", "max_text", "max_image", "p999", "family")
@@ -47,6 +49,7 @@ class Core:
         self.events = Events(path / "events", self.scale_log2)
         self._found: LRUCache[Any, Array] = LRUCache(MAX_FOUND_BYTES, getsizeof=lambda found_f: found_f.nbytes)
         self._found_lock = RLock()
+        self._refs: dict[int, Item] = {}
 
     def file(self, name: str) -> Path:
         """The path of a file of the manifest, which must still be the file that the store was opened with.
@@ -146,8 +149,16 @@ class Core:
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
         """id → `NAME_FIELDS`, verdict, max_text, max_image, p999 and family of these features."""
-        query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN (?)"
-        return {row[0]: dict(zip(_REFERENCE, row, strict=True)) for row in fetch_of(self.engine, query, ids)}
+        wanted, held = sorted({int(id) for id in ids}), self._refs
+        refs = {id: held[id] for id in wanted if id in held}
+        if missing := [id for id in wanted if id not in refs]:
+            query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN (?)"
+            new = {row[0]: dict(zip(_REFERENCE, row, strict=True)) for row in fetch_of(self.engine, query, missing)}
+            if len(held) + len(new) > MAX_REFS:
+                held = self._refs = {}
+            held.update(new)
+            refs.update(new)
+        return {id: refs[id].copy() for id in wanted if id in refs}
 
 
 class Vocabulary:

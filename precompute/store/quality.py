@@ -40,6 +40,11 @@ class Quality:
         return [_distribution(rows[name]) for name in s.FLAGS]
 
     @cached_property
+    def thresholds(self) -> list[tuple[str, float]]:
+        """(name, threshold) of each flag."""
+        return [(flag["name"], flag["threshold"]) for flag in self.flags]
+
+    @cached_property
     def n_flagged(self) -> int:
         """Number of samples with at least one flag."""
         above = or_(*(s.samples.c[s.flag_column(flag["name"])] > flag["threshold"] for flag in self.flags))

@@ -23,6 +23,10 @@ from precompute.store.sql import Page, PlainQuery, fetch_plain
 from precompute.utils.types import Item, Items, check_keywords
 
 _SAMPLE = PlainQuery(s.samples.c)
+_LISTED = PlainQuery(column for column in s.samples.c if column.name not in ("views", "extra"))
+"""Without JSON that no list shows: to parse it takes longer than to read it."""
+_SCORE_COLUMNS = {name: s.score_column(name) for name in s.SCORES}
+_FLAG_COLUMNS = {name: s.flag_column(name) for name in s.FLAGS}
 
 
 class SampleFilters(TypedDict, total=False):
@@ -215,16 +219,16 @@ class Samples:
         return samples[0]
 
     def _values_of_rows(self, rows: Iterable[int]) -> Items:
-        """Of samples their rows of the table `samples`, by column, ascending."""
-        return _SAMPLE.fetch_of(self._core.engine, "samples WHERE row IN (?)", rows)
+        """Of samples their rows of the table `samples`, by column but `views` and `extra`, ascending."""
+        return _LISTED.fetch_of(self._core.engine, "samples WHERE row IN (?)", rows)
 
     def _item(self, values: Mapping[Any, Any]) -> Item:
         """A sample as lists show it, from its row of the table `samples`."""
-        threshold_of = {flag["name"]: flag["threshold"] for flag in self._quality.flags}
+        limits = [(name, values[_FLAG_COLUMNS[name]], limit) for name, limit in self._quality.thresholds]
         return {
             **{k: values[k] for k in ("sample_id", "row", "text", "images", "n_text", "n_image")},
-            "scores": {name: values[s.score_column(name)] for name in s.SCORES},
-            "flags": [n for n, limit in threshold_of.items() if (values[s.flag_column(n)] or -np.inf) > limit],
+            "scores": {name: values[column] for name, column in _SCORE_COLUMNS.items()},
+            "flags": [name for name, score, limit in limits if (score or -np.inf) > limit],
         }
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from precompute.store import core
 from precompute.store import schema as s
 from precompute.store.lists.filters import RANGED, conditions
 from precompute.store.lists.matches import best_matches
@@ -126,3 +127,30 @@ def test_a_text_of_the_database_with_damaged_bytes_is_refused(made_up: Store, tm
         base.commit()
     with contextlib.closing(Store.open(copy)) as store, pytest.raises(StoreUnreadable, match="saevx verify"):
         fetch_plain(store.engine, "SELECT verdict FROM features")
+
+
+def test_names_are_held_within_bounds_and_stay_those_of_the_store(
+    made_up: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "MAX_REFS", 4)
+    with contextlib.closing(Store.open(made_up.path)) as store:
+        labels = dict(fetch_plain(store.engine, "SELECT id, label FROM features"))
+        for ids in ([3, 1, 1], [1, 2, 3, 4], [9, 8, 7, 6, 5], [1, store.n_features, 9]):
+            refs = store.features.refs(ids)
+            assert list(refs) == sorted({*ids} & labels.keys())
+            assert all(refs[id]["id"] == id and refs[id]["label"] == labels[id] for id in refs)
+            refs[min(refs)]["label"] = "of the caller"
+        assert len(store.features._core._refs) <= 5
+
+
+def test_a_connection_serves_one_reader_at_a_time_and_ends_with_the_store(made_up: Store) -> None:
+    store = Store.open(made_up.path)
+    plain = store.engine.get_execution_options()["plain"]
+    with plain.borrow() as one, plain.borrow() as other:
+        assert one is not other and [*one.execute("SELECT 1")] == [*other.execute("SELECT 1")]
+    with pytest.raises(sqlite3.OperationalError), plain.borrow() as raw:
+        raw.execute("SELECT no_such_column")
+    assert fetch_plain(store.engine, "SELECT count(*) FROM features") == [(store.n_features,)]
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        one.execute("SELECT 1")
