@@ -34,7 +34,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(1024, 10, 65536, 32, (64, 8192))
-SMALL = Size(16, 1, 1024, 8, (16, 1024))
+SMALL = Size(16, 1, 256, 8, (16, 256))
 
 
 def run(setup: Setup) -> dict[str, Any]:

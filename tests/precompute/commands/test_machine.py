@@ -51,7 +51,10 @@ COMMANDS: dict[str, Callable[[World], tuple[object, ...]]] = {
     ),
     "evaluate": lambda w: ("evaluate", w.files.sae, w.files.data, "--model", w.files.model, "--device", "cpu"),
     "filter": lambda w: ("filter", w.store, "--by", "l0"),
-    "patches": lambda w: ("patches", w.files.data, "--store", w.store, "--answer-column", "kind", "--device", "cpu"),
+    "patches": lambda w: (
+        "patches", w.files.data, "--store", w.store, "--answer-column", "kind", "--device", "cpu", "--keep", 50,
+        "--max-samples", 12, "--resamples", 50,
+    ),
 }  # fmt: skip
 NAMES = {"score": "out.jsonl", "filter": "out.jsonl", "evaluate": "out.json", "patches": "out.json"}
 MAKES_NEW = ("precompute", "score", "train", "patches")

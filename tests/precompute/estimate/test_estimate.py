@@ -39,6 +39,11 @@ def many(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture(scope="module")
+def store_of_many(many: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return precompute(PrecomputeOptions(**many, out=tmp_path_factory.mktemp("of-many") / "store"))
+
+
+@pytest.fixture(scope="module")
 def budget(many: dict[str, Any]) -> Budget:
     """From one batch of several, and parts of it."""
     return estimate(PrecomputeOptions(**many, out=Path("nowhere")), seconds=0.0)[0]
@@ -54,8 +59,8 @@ def sizes_of(store: Path) -> dict[str, int]:
     return sizes
 
 
-def test_every_part_of_the_store_is_estimated(budget: Budget, many: dict[str, Any], tmp_path: Path) -> None:
-    sizes = sizes_of(precompute(PrecomputeOptions(**many, out=tmp_path / "store")))
+def test_every_part_of_the_store_is_estimated(budget: Budget, store_of_many: Path) -> None:
+    sizes = sizes_of(store_of_many)
     parts = {
         "events": ("events", "tokens and maxima"), "index": ("vectors",), "store.sqlite": ("tables",),
         "images": ("thumbnails",), "cooccurrence": ("pairs",), "map.bin": ("map",), "manifest.json": ("manifest",),
@@ -69,10 +74,11 @@ def test_every_part_of_the_store_is_estimated(budget: Budget, many: dict[str, An
     assert budget.estimate.of["all"] == pytest.approx(sum(sizes[name] for name in parts), rel=0.1)
 
 
-def test_an_estimate_from_all_of_the_data_is_what_is_made(many: dict[str, Any], tmp_path: Path) -> None:
-    made = PrecomputeOptions(**many, out=tmp_path / "store")
-    result = estimate(made, seconds=1e6)[0].estimate
-    sizes = sizes_of(precompute(made))
+def test_an_estimate_from_all_of_the_data_is_what_is_made(
+    many: dict[str, Any], store_of_many: Path, tmp_path: Path
+) -> None:
+    result = estimate(PrecomputeOptions(**many, out=tmp_path / "store"), seconds=1e6)[0].estimate
+    sizes = sizes_of(store_of_many)
     parts = {"index": "vectors", "images": "thumbnails", "cooccurrence": "pairs", "map.bin": "map"}
     # The trial's D_s is of other samples, so not every list is the same.
     assert {part: result.bytes[part] for part in parts.values()} == {
