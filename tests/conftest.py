@@ -22,7 +22,6 @@ from tests.helpers.servers import Server, page_of
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ForkServer.allowed = sys.platform == "linux"
 gc.set_threshold(20_000)  # as in the command: libraries leave a million objects, which are no garbage
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -42,6 +41,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The benchmarks, which are the first, make the demo's store; files that read it come later and do not wait for it."""
     place = {HERE.parent / name: i for i, name in enumerate((HERE / "slow.txt").read_text().split())}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    if sys.platform == "linux":  # which has the call that makes a copy a child of the tests
+        ForkServer.begun_with = dict(os.environ)
 
 
 @pytest.fixture(scope="session")

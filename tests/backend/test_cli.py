@@ -47,7 +47,7 @@ def test_a_copy_answers_as_a_fresh_process(arguments: list[str], tmp_path: Path)
 
 def test_a_copy_has_its_own_session_and_ends_by_a_signal(tmp_path: Path) -> None:
     process = start("demo", "--dir", tmp_path, "--no-serve", start_new_session=True, stderr=subprocess.DEVNULL)
-    assert type(process) is Forked or not ForkServer.allowed
+    assert type(process) is Forked or ForkServer.begun_with is None
     assert os.getsid(process.pid) == process.pid != os.getsid(0) and process.poll() is None
     process.kill()
     assert process.wait(timeout=20) == -signal.SIGKILL

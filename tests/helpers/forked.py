@@ -36,13 +36,13 @@ def start(*args: object, env: Mapping[str, str] | None = None, **options: Any) -
 class ForkServer:
     """The process that copies itself, and the channel to it."""
 
-    allowed = False
-    """tests/conftest.py sets it. A call that only Linux has makes a copy a child of the tests."""
+    begun_with: Mapping[str, str] | None = None
+    """Its environment, which tests/conftest.py sets before any test changes its own; None where there is to be none."""
     one: ForkServer | None = None
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.environment = {**(self.begun_with or {}), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "tests.helpers.fork_server", str(other.fileno())]
         self.process = subprocess.Popen(
@@ -54,7 +54,7 @@ class ForkServer:
     @classmethod
     def of_this_process(cls) -> ForkServer | None:
         """None where there is to be none."""
-        if cls.one is None and cls.allowed:
+        if cls.one is None and cls.begun_with is not None:
             cls.one = cls()
         return cls.one
 
