@@ -48,7 +48,9 @@ CLOSED = """() => {
 }"""
 HIDDEN = [
     ".bar", ".filters", ".pager", ".tools", ".tabs", "button:not(.chip)", "dialog", ".skip", ".tour",
-    "main input[type=checkbox]",
+    "main input[type=checkbox]", "main input[type=file]", "kbd", ".patch-form", ".notes-form", ".own-form",
+    "[data-testid=snippet]",
+    "summary:text-matches('^[0-9]+ more$')",
 ]  # fmt: skip
 """Controls. The chips of the map stay: they are its legend."""
 DRAWINGS = ".hist, .share, .split, .places, .scale svg, .interval, .curve, .density, .matrix, .ego, .steps"
@@ -97,6 +99,13 @@ def test_nothing_is_cut_on_paper_and_controls_are_left_out(paper: Page, path: st
     assert paper.evaluate("getComputedStyle(document.body).color") == "rgb(23, 27, 33)"  # the light theme's ink
     if "/card" not in path and path not in ("/docs", "/features/99999"):  # pages of no store have no provenance
         assert paper.get_by_test_id("provenance").locator("dl").is_visible()
+
+
+@pytest.mark.parametrize("path", [f"/features/{RED}", "/quality", "/features", "/cooccurrence"])
+def test_an_interval_stays_on_one_line_of_paper(paper: Page, path: str) -> None:
+    paper.goto(path)
+    lines = "all => all.filter((one) => one.getClientRects().length > 1).map((one) => one.textContent)"
+    assert paper.locator("main td .tiny.nowrap").evaluate_all(lines) == []
 
 
 def colours_of(shot: bytes) -> list[tuple[int, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -102,6 +103,14 @@ def test_no_control_that_needs_a_server_is_left(site: Path) -> None:
         text = path.read_text("utf-8")
         assert text.index("<main") < text.index("This is a copy to browse") < text.index("</h1>"), path
         assert ">More<" not in text and "choose one to see its examples" not in text, path
+
+
+def test_the_copy_says_what_it_leaves_out_and_what_its_numbers_count(site: Path) -> None:
+    front, features, on_map = ((site / name).read_text("utf-8") for name in ("index.html", "features.html", "map.html"))
+    assert "the map of samples and steering need the server" in front
+    assert "Numbers are of names, and several features may have one name" in features
+    links = re.findall(r'<a class="small"([^>]*)>all [\d,]+</a>', on_map)
+    assert links and all('href="features--' in one for one in links)
 
 
 def test_the_numbers_of_pages_are_those_of_the_options(site: Path) -> None:
