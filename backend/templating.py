@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from backend.drawing.figures import (
     format_number,
     format_percent,
     format_short,
+    format_significant,
     log_share,
     width_of,
 )
@@ -46,15 +48,15 @@ KEYS = (
     ("e", "on the page of a feature or sample: your label, in the notes"),
     ("y w", "on the page Quality: the flag is right, wrong about the pair that has the focus"),
     ("/", "search field of the page, or the page Search"),
-    ("[ ]", "the same place in the layer before, after it"),
+    ("[ ]", "on the page of a feature or sample: the same place in the previous or next layer"),
     ("h", "hide or show activations on images"),
     ("n p Esc", "next, previous step of the tour; leave it"),
     ("Esc", "close a panel that fills the window"),
     ("?", "this list"),
-    ("↑ ↓ ← →", "on an image of a sample: choose a patch, which Enter opens; on the map: go to the next feature that "
-     "way, with Shift move; in the matrix of families: go from cell to cell"),
+    ("↑ ↓ ← →", "on an image of a sample: choose a patch, which Enter opens; on the map: go to the next feature or "
+     "sample that way, with Shift move; in the matrix of families: go from cell to cell"),
     ("+ − 0", "on the map: zoom; show everything"),
-    ("l Esc", "on the map: select an area; unpin the feature"),
+    ("l Esc", "on the map: select an area; unpin the feature or sample"),
 )
 """The keys of the pages (static/js/keys.js, sample.js, map/input.js), as the dialog Keys lists them."""
 
@@ -77,7 +79,8 @@ templates.env.globals |= {
 }  # fmt: skip
 templates.env.filters |= {
     "log_share": log_share,
-    "n": format_number, "figure": format_figure, "short": format_short, "big": format_count, "pct": format_percent,
+    "n": format_number, "figure": format_figure, "short": format_short, "g": format_significant,
+    "big": format_count, "pct": format_percent,
     "width": width_of,
     "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip
@@ -143,6 +146,14 @@ class Addresses:
         return f"{self.base}/static/{path}"
 
 
+def store_titles(stores: list[OpenStore]) -> dict[str, str]:
+    """What the menu calls each store: its name, and its folder where several were made under one name."""
+    n_of = Counter(str(one.store.manifest["name"]) for one in stores)
+    several = [one for one in stores if n_of[str(one.store.manifest["name"])] > 1]
+    folders = {one.name: f" ({'/'.join(one.path.parts[-2:])})" for one in several}
+    return {one.name: one.name + folders.get(one.name, "") for one in stores}
+
+
 def render(
     request: Request,
     template: str,
@@ -172,6 +183,7 @@ def render(
         "section": section,
         "store": store,
         "stores": stores,
+        "store_titles": store_titles(stores) if len(stores) > 1 else {},
         "tour": None,
         "draw": Linked(links.page, links.again, values.get("own_labels", {})),
     }

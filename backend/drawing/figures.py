@@ -31,7 +31,12 @@ def format_percent(value: float | None, digits: int = 1) -> str:
         return "–"
     if value == 0:
         return "0 %"
-    return f"{value * 100:.2g} %" if value < 0.001 else f"{value * 100:.{digits}f} %"
+    return f"{format_significant(value * 100, 2)} %" if value < 0.001 else f"{value * 100:.{digits}f} %"
+
+
+def format_significant(value: float, digits: int = 3) -> str:
+    """The value with this many significant digits, and true minus signs."""
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def format_short(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from backend.drawing.figures import format_significant
 from backend.pages.heat import LEVELS, level
 from backend.schemas.common import FeatureDistribution, Histogram
 
@@ -88,7 +89,7 @@ def chart(
     for i, count in enumerate(joined):
         middle = (cuts[i] + cuts[i + 1]) / 2
         split = mark is not None and (middle >= mark if over == "above" else middle < mark)
-        title = f"{cuts[i]:.4g} to {cuts[i + 1]:.4g}: {count:,}"
+        title = f"{format_significant(cuts[i], 4)} to {format_significant(cuts[i + 1], 4)}: {count:,}"
         bars.append(Bar(max(1.0, 100 * count / tallest) if count else 0.0, title, split))
     drawn = Chart(bars, cuts[0], cuts[-1], counts=tuple(joined))
     return drawn if mark is None else replace(drawn, mark=drawn.place(mark, log=log))
@@ -122,7 +123,8 @@ def range_bars(
     for first, last, count in zip(edges, edges[1:], counts, strict=False):
         inside = (low is None or last > low) and (high is None or first < high)
         height = max(2.0, 100 * math.sqrt(count / tallest)) if count else 0.0  # small bins stay visible
-        bars.append(Bar(height, f"{first:.3g} to {last:.3g}: {count:,}", inside))
+        title = f"{format_significant(first)} to {format_significant(last)}: {count:,}"
+        bars.append(Bar(height, title, inside))
     return tuple(bars), [float(f"{edge:.3g}") for edge in edges]
 
 

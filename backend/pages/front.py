@@ -12,6 +12,7 @@ from backend.api.controls import get_controls
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
+from backend.drawing.figures import format_significant
 from backend.pages.cards import list_flags, previews
 from backend.pages.charts import split
 from backend.schemas.features import Feature
@@ -140,4 +141,4 @@ def per_modality(value: Any) -> str:
         return ", ".join(f"{name} {text}" for name, one in value.items() if (text := per_modality(one)))
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.3g}" if isinstance(value, float) else ""
+    return format_significant(value) if isinstance(value, float) else ""

@@ -190,7 +190,8 @@ def density_map(grid: DensityGrid) -> DensityMap:
         return GAP + cell - first if cell else 0.0
 
     def words(cell: int) -> str:
-        return f"{grid.edges[cell - 1]:.1e} to {grid.edges[cell]:.1e}" if cell else "never"
+        low_high = f"{grid.edges[cell - 1]:.1e} to {grid.edges[cell]:.1e}" if cell else "never"
+        return low_high.replace("-", "−")
 
     cells = [
         MapCell(

@@ -144,7 +144,7 @@ def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str
     except ValueError:
         value = nan
     if not abs(value) <= MAX_STRENGTH:
-        allowed = f"from -{MAX_STRENGTH:.0f} to {MAX_STRENGTH:.0f}"
+        allowed = f"from −{MAX_STRENGTH:.0f} to {MAX_STRENGTH:.0f}"
         raise HTTPException(422, f"{field} has no such strength: give a number {allowed}.")
     return {
         "id": detail.id,

@@ -289,6 +289,8 @@ def test_stores_and_prefix_stay_in_every_link(pages_app: FastAPI) -> None:
         inner = [link for link in links if re.match(r"/tool/(features|samples|api)\b.*\?", link)]
         assert inner and all(f"store={first.name}-2" in link for link in inner)
         assert 'data-testid="store-switcher"' in page
+        folder = "/".join(first.path.resolve().parts[-2:])
+        assert f">{first.name} ({folder})</option>" in page and f">{first.name}-2 ({folder})</option>" in page
         assert client.get("/tool/static/js/app.js").status_code == 200
 
 

@@ -133,7 +133,7 @@ def chart(
         return round(SIDE * min(1.0, max(0.0, share)), 1)
 
     def shown(value: float) -> str:
-        return f"{100 * value:.2g} %" if log else f"{value:.2f}"
+        return (f"{100 * value:.2g} %" if log else f"{value:.2f}").replace("-", "−")
 
     drawn_points = [
         Point(place(x), SIDE - place(y), one.feature, one.other,

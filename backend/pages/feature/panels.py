@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from backend.drawing.figures import format_significant
 from backend.pages.charts import Chart, chart
 from backend.pages.feature.examples import BANDS
 from backend.pages.heat import level
@@ -64,8 +65,8 @@ def histogram(
         "bars": bars.bars,
         "mark": bars.mark,
         "own": bars.place(own, log=True) if own and bars.bars else None,
-        "low": f"{bars.low:.3g}",
-        "high": f"{bars.high:.3g}",
+        "low": format_significant(bars.low),
+        "high": format_significant(bars.high),
         "bands": band_strip(bars, getattr(detail.bands, modality)),
     }
 
@@ -77,6 +78,7 @@ def band_strip(bars: Chart, bands: Sequence[Band]) -> list[dict[str, Any]]:
         start, stop = (bars.place(max(edge, bars.low), log=True) for edge in (band.low, band.high))
         if band.count and bars.bars:
             name = BANDS[str(band.band)][0]  # type: ignore[index]
-            title = f"{name}: {band.low:.3g} to {band.high:.3g}, {band.count:,} active"
+            low, high = format_significant(band.low), format_significant(band.high)
+            title = f"{name}: {low} to {high}, {band.count:,} active"
             strip.append({"value": str(band.band), "name": name, "title": title, "x": start, "width": stop - start})
     return strip

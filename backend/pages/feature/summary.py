@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from backend.drawing.figures import format_significant
 from backend.pages.text import visible
 from backend.schemas.features import FeatureDetail, TopWord
 
@@ -29,9 +30,9 @@ def summary(f: FeatureDetail, has_words: bool) -> list[Part]:
     sides = (("text", "text", f.words.text, f.samples_text), ("images", "image", f.words.image, f.samples_image))
     parts = [Part(shown(name, word, n), side) for name, side, word, n in sides if has_words or not n]
     if f.agreement is not None:
-        parts.append(Part(f"agreement {f.agreement:.2f} ({f.agreement_low or 0:.2f}–{f.agreement_high or 0:.2f})"))
+        parts.append(Part(f"agreement {two(f.agreement)} ({two(f.agreement_low or 0)}–{two(f.agreement_high or 0)})"))
     if f.label_score is not None:
-        parts.append(Part(f"name tested {f.label_score:.2f}"))
+        parts.append(Part(f"name tested {two(f.label_score)}"))
     parts.append(Part(f"family of {f.n_members}" if f.n_members > 1 else "no near-copies"))
     if f.samples_image:
         parts.append(Part(f"tied to {f.place}" if f.place else "not tied to a place"))
@@ -73,9 +74,14 @@ def pair_sentences(f: FeatureDetail, tested: Mapping[str, Any]) -> list[str]:
     low, high = f.agreement_low or 0, f.agreement_high or 0
     return [
         *sentences,
-        f"Agreement {f.agreement:.2f} (95 % {low:.2f} to {high:.2f}): whether the captions of its 16 strongest images "
-        "have its top words. 1 is always, 0 no more often than any caption.",
+        f"Agreement {two(f.agreement)} (95 % {two(low)} to {two(high)}): whether the captions of its 16 "
+        "strongest images have its top words. 1 is always, 0 no more often than any caption.",
     ]
+
+
+def two(value: float) -> str:
+    """With two decimals."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def times(lift: float | None) -> str:
@@ -83,4 +89,4 @@ def times(lift: float | None) -> str:
 
 
 def probability(p: float) -> str:
-    return f"p = {p:.1g}" if p > 1e-300 else "p < 1e-300"
+    return f"p = {format_significant(p, 1)}" if p > 1e-300 else "p < 1e−300"

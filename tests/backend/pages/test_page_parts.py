@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.drawing.figures import format_short
+from backend.drawing.figures import format_percent, format_short, format_significant
 from backend.pages.charts import HEIGHT, SMALL_MAP, WIDTH, chart, curves, omega_scale, place_map, split
 from backend.pages.heat import LEVELS, heat, level, token_runs
 from backend.pages.text import display_caption, visible
@@ -30,6 +30,8 @@ def test_level_of_nothing() -> None:
 
 
 def test_numbers_in_narrow_fields_are_short() -> None:
+    assert [format_significant(one) for one in (-0.12345, 1.5, -2e-7)] == ["−0.123", "1.5", "−2e−07"]
+    assert [format_percent(one) for one in (-0.02, 1e-7)] == ["−2 %", "1e−05 %"]
     assert [format_short(one) for one in (0, 1, 65536, 6.7412e-5, 0.123456)] == ["0", "1", "65536", "6.74e−5", "0.123"]
 
 

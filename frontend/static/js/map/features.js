@@ -6,7 +6,7 @@ const VERDICTS = canvas.dataset.verdicts?.split(",") ?? [];
 const DRAWING_ORDER = ["rare", "image-only", "text-only", "mostly-image", "mostly-text", "unpaired", "weakly-paired", "in-context", "cross-modal"]; // later ones are on top
 const FAMILY = ["cross-modal", "text-only", "image-only", "in-context", "weakly-paired", "mostly-text", "mostly-image", "unpaired"]; // eight colours that differ
 const PLACE = ["cross-modal", "text-only", "image-only"]; // patch, row, column
-const omegaOf = (byte) => ((byte - 128) / 127).toFixed(2);
+const omegaOf = (byte) => ((byte - 128) / 127).toFixed(2).replace("-", "−");
 const shareOf = (byte) => ((byte - 1) / 254).toFixed(2);
 const percentOf = (byte) => `${Math.round((100 * (byte - 1)) / 254)} %`;
 const densityOf = (byte) => `${Number((100 * 10 ** (6 * ((byte - 1) / 254 - 1))).toPrecision(2))} %`;
