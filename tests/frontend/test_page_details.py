@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser
@@ -92,3 +93,13 @@ def test_a_store_of_texts_alone_shows_them(browser: Browser, tmp_path: Path) -> 
         begin = "one => one.getBoundingClientRect().left + parseFloat(getComputedStyle(one).paddingLeft)"
         assert box_end < page.locator("#list .card .empty").first.evaluate(begin)
         page.close()
+
+
+PAGES = ["/features", f"/features/{RED}", "/quality", "/sae", "/samples/s00000", "/compare?a=0&b=3"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_numbers_for_people_have_true_minus_signs(client: TestClient, path: str) -> None:
+    page = re.sub(r"<(script|style|pre|dialog).*?</\1>", "", client.get(path).text, flags=re.S)
+    words = [re.sub(r"<[^>]+>", " ", page), *re.findall(r'(?:title|aria-label)="([^"]*)"', page)]
+    assert [one for text in words for one in re.findall(r"(?<![\w–-])-\d[\d.]*|\de-\d+", text)] == []
