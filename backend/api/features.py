@@ -188,27 +188,16 @@ async def get_examples(
     feature: FeatureId,
     query: Annotated[ExampleQuery, Query()],
 ) -> Response:
-    read = partial(examples, request, store, feature, query)
+    def read(**more: Any) -> Page[Example]:
+        items = example_items(request, store, feature, query, **more)
+        return Page[Example].model_validate({"items": items, "total": len(items)})
+
     computed: dict[int, SampleEvents] = {}
     if query.recompute and store.store.events.kept_rows is not None and state.live.status(store.name).state == "ready":
         missing: list[int] = []
         await run_in_threadpool(read, missing=missing)
         computed = await events_if_ready(state.live, store, missing, request)
     return await json_reply(partial(read, computed=computed), response)
-
-
-def examples(
-    request: Request,
-    store: OpenStore,
-    feature: int,
-    query: ExampleQuery,
-    *,
-    computed: Mapping[int, SampleEvents] | None = None,
-    missing: list[int] | None = None,
-) -> Page[Example]:
-    """Where the feature fires. Arguments as those of `example_items`."""
-    items = example_items(request, store, feature, query, computed=computed, missing=missing)
-    return Page[Example].model_validate({"items": items, "total": len(items)})
 
 
 def example_items(

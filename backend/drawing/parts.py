@@ -38,8 +38,8 @@ VERDICT_HELP = {
 
 def verdict(name: str | None) -> Markup:
     """A verdict with its meaning."""
-    shown = escaped(name)
-    return Markup(f'<span class="verdict {shown}" title="{escaped(VERDICT_HELP.get(name or "", ""))}">{shown}</span>')
+    text = escaped(name)
+    return Markup(f'<span class="verdict {text}" title="{escaped(VERDICT_HELP.get(name or "", ""))}">{text}</span>')
 
 
 def by_person() -> Markup:

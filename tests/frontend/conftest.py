@@ -14,6 +14,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
+from precompute.store import mapfile
 from tests.helpers import synthetic, tiny
 from tests.helpers.running import Running
 from tests.helpers.servers import over_http
@@ -32,6 +33,11 @@ def pages_app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 def client(pages_app: FastAPI) -> Iterator[TestClient]:
     with TestClient(pages_app, headers={"Accept": "text/html"}) as running:
         yield running
+
+
+@pytest.fixture
+def sample_map(pages_app: FastAPI) -> mapfile.SampleMap:
+    return mapfile.read_sample_map(pages_app.state.saevx.default.path / mapfile.SAMPLES_NAME)
 
 
 @pytest.fixture(scope="session")

@@ -6,22 +6,10 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from precompute.store import mapfile
-from tests.helpers.map_page import draw_area, drawn, lonely, opened, painted, place
-
-ALL = "/map?of=samples"
-
-
-@pytest.fixture
-def stored(pages_app: FastAPI) -> mapfile.SampleMap:
-    return mapfile.read_sample_map(pages_app.state.saevx.default.path / mapfile.SAMPLES_NAME)
-
-
-def number(text: str) -> int:
-    return int(re.sub(r"\D", "", text.split()[0]))
+from tests.helpers.map_page import ALL_SAMPLES, draw_area, drawn, lonely, number, opened, painted, place
 
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])
@@ -74,12 +62,12 @@ def test_from_the_list_to_the_map_to_a_list_that_another_browser_opens(
 
 
 def test_a_point_shows_its_image_is_pinned_and_opens(
-    context: BrowserContext, stored: mapfile.SampleMap
+    context: BrowserContext, sample_map: mapfile.SampleMap
 ) -> None:
-    page = opened(context, ALL)
-    row = lonely(stored)
+    page = opened(context, ALL_SAMPLES)
+    row = lonely(sample_map)
     sample = page.request.get(f"/api/v1/samples?rows={row}").json()["items"][0]
-    x, y = place(page, stored, row)
+    x, y = place(page, sample_map, row)
     page.mouse.move(x, y)
     tip = page.get_by_test_id("map-tip")
     expect(tip).to_contain_text(sample["text"][:20])
@@ -94,7 +82,7 @@ def test_a_point_shows_its_image_is_pinned_and_opens(
     expect(page.get_by_test_id("basket")).to_have_text("Basket 1")
     page.keyboard.press("Escape")
     expect(page).not_to_have_url(re.compile("row="))
-    page.mouse.dblclick(*place(page, stored, row))  # the click on the button has scrolled the page
+    page.mouse.dblclick(*place(page, sample_map, row))  # the click on the button has scrolled the page
     expect(page).to_have_url(re.compile(f"/samples/{sample['sample_id']}$"))
     page.go_back()
     expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
@@ -103,12 +91,12 @@ def test_a_point_shows_its_image_is_pinned_and_opens(
     expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
 
 
-def test_keys_fill_the_panel(context: BrowserContext, stored: mapfile.SampleMap) -> None:
-    page = opened(context, f"/map?of=samples&row={lonely(stored)}&view=0.5,0.5,1")
+def test_keys_fill_the_panel(context: BrowserContext, sample_map: mapfile.SampleMap) -> None:
+    page = opened(context, f"/map?of=samples&row={lonely(sample_map)}&view=0.5,0.5,1")
     page.get_by_test_id("map-names").focus()
     while page.evaluate("document.activeElement.id") != "map":
         page.keyboard.press("Tab")
-    panel, seen = page.get_by_test_id("chosen"), {lonely(stored)}
+    panel, seen = page.get_by_test_id("chosen"), {lonely(sample_map)}
     for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
         page.keyboard.press(key)
         page.wait_for_timeout(600)
@@ -123,7 +111,7 @@ def test_keys_fill_the_panel(context: BrowserContext, stored: mapfile.SampleMap)
 
 
 def test_colours_come_when_chosen(context: BrowserContext) -> None:
-    page = opened(context, ALL)
+    page = opened(context, ALL_SAMPLES)
     before = painted(page)
     choice = page.get_by_test_id("map-colour")
     choice.select_option("pooled-cosine")
@@ -142,7 +130,7 @@ def test_colours_come_when_chosen(context: BrowserContext) -> None:
 
 def test_a_colour_that_does_not_come_leaves_the_map_as_it_is(browser: Browser, base_url: str) -> None:
     offline = browser.new_context(base_url=base_url)
-    page = opened(offline, ALL)
+    page = opened(offline, ALL_SAMPLES)
     before = painted(page)
     page.route("**/map/samples/colours*", lambda route: route.abort())
     page.get_by_test_id("map-colour").select_option("l0")
@@ -156,7 +144,7 @@ def test_without_colours_the_points_are_there(browser: Browser, base_url: str) -
     offline = browser.new_context(base_url=base_url)
     page = offline.new_page()
     page.route("**/map/samples/colours*", lambda route: route.abort())
-    page.goto(ALL)
+    page.goto(ALL_SAMPLES)
     drawn(page)
     expect(page.get_by_test_id("map-problem")).to_contain_text("cannot be reached")
     assert len(painted(page)) > 1
@@ -164,7 +152,7 @@ def test_without_colours_the_points_are_there(browser: Browser, base_url: str) -
 
 
 def test_filters_mark_points_and_narrow_the_area(context: BrowserContext) -> None:
-    page = opened(context, ALL)
+    page = opened(context, ALL_SAMPLES)
     before = painted(page)
     page.get_by_test_id("map-q").fill("red")
     expect(page.get_by_test_id("found-total")).to_be_visible()
@@ -198,17 +186,17 @@ def test_the_switch_leads_from_one_map_to_the_other(context: BrowserContext) -> 
     expect(page.get_by_test_id("colour-verdict")).to_be_visible()
 
 
-def test_by_touch_on_a_small_window(browser: Browser, base_url: str, stored: mapfile.SampleMap) -> None:
+def test_by_touch_on_a_small_window(browser: Browser, base_url: str, sample_map: mapfile.SampleMap) -> None:
     phone = browser.new_context(
         base_url=base_url, viewport={"width": 390, "height": 844}, has_touch=True, device_scale_factor=2
     )
-    page = opened(phone, ALL)
+    page = opened(phone, ALL_SAMPLES)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    row = lonely(stored)
+    row = lonely(sample_map)
     page.get_by_test_id("map-canvas").scroll_into_view_if_needed()
-    page.touchscreen.tap(*place(page, stored, row))
+    page.touchscreen.tap(*place(page, sample_map, row))
     expect(page.get_by_test_id("chosen")).to_have_attribute("data-row", str(row))
     page.get_by_test_id("map-canvas").scroll_into_view_if_needed()
-    page.touchscreen.tap(*place(page, stored, row))
+    page.touchscreen.tap(*place(page, sample_map, row))
     expect(page).to_have_url(re.compile("/samples/"))
     phone.close()

@@ -7,25 +7,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from precompute.store import mapfile
 from tests.helpers.colours import COLOUR_BLIND, linear, oklab, palette
-from tests.helpers.map_page import drawn, lonely, opened, place
+from tests.helpers.map_page import ALL_SAMPLES, drawn, lonely, number, opened, place
 from tests.helpers.touch import PHONE, stroke
-
-ALL = "/map?of=samples"
-
-
-@pytest.fixture
-def stored(pages_app: FastAPI) -> mapfile.SampleMap:
-    return mapfile.read_sample_map(pages_app.state.saevx.default.path / mapfile.SAMPLES_NAME)
-
-
-def number(text: str) -> int:
-    return int(re.sub(r"\D", "", text.split()[0]))
 
 
 @pytest.mark.parametrize("match", ["any", "all"])
@@ -46,9 +34,9 @@ def test_from_the_list_the_map_says_whether_any_or_all_flags_are_needed(context:
 
 
 def test_a_score_as_colour_is_explained_shown_and_orders_the_list(
-    context: BrowserContext, stored: mapfile.SampleMap
+    context: BrowserContext, sample_map: mapfile.SampleMap
 ) -> None:
-    row = lonely(stored)
+    row = lonely(sample_map)
     page = opened(context, f"/map?of=samples&q=red&row={row}&view=0.5,0.5,1")
     sample = page.request.get(f"/api/v1/samples?rows={row}").json()["items"][0]
     about = page.get_by_test_id("map-about")
@@ -57,10 +45,10 @@ def test_a_score_as_colour_is_explained_shown_and_orders_the_list(
     page.get_by_test_id("map-colour").select_option("pooled-cosine")
     expect(about).to_contain_text("Cosine of the image's and the text's feature vectors")
     expect(about).to_contain_text("Low values are worse")
-    shown = f"pooled-cosine {sample['scores']['pooled-cosine']:.3g}".replace("-0", "−0")
-    expect(page.get_by_test_id("chosen-score")).to_have_text(shown)
-    page.mouse.move(*place(page, stored, row))
-    expect(page.get_by_test_id("map-tip")).to_contain_text(shown)
+    score = f"pooled-cosine {sample['scores']['pooled-cosine']:.3g}".replace("-0", "−0")
+    expect(page.get_by_test_id("chosen-score")).to_have_text(score)
+    page.mouse.move(*place(page, sample_map, row))
+    expect(page.get_by_test_id("map-tip")).to_contain_text(score)
     page.get_by_test_id("found-list").click()
     expect(page).to_have_url(re.compile("sort=pooled-cosine&order=asc"))
     ids = page.locator("[data-testid=sample-card]").evaluate_all("all => all.map((one) => one.dataset.sample)")
@@ -75,7 +63,7 @@ def test_a_score_as_colour_is_explained_shown_and_orders_the_list(
     assert f"sort={flag}&order=desc" in (page.get_by_test_id("found-list").get_attribute("href") or "")
 
 
-@pytest.mark.parametrize("address", ["/map", ALL])
+@pytest.mark.parametrize("address", ["/map", ALL_SAMPLES])
 def test_the_lasso_says_what_to_do_and_hides_the_tooltip(context: BrowserContext, address: str) -> None:
     page = opened(context, address)
     hint, tip = page.get_by_test_id("map-hint"), page.get_by_test_id("map-tip")
@@ -92,12 +80,12 @@ def test_the_lasso_says_what_to_do_and_hides_the_tooltip(context: BrowserContext
 
 
 def test_on_a_phone_the_list_of_an_area_comes_into_view(
-    browser: Browser, base_url: str, stored: mapfile.SampleMap
+    browser: Browser, base_url: str, sample_map: mapfile.SampleMap
 ) -> None:
     phone = browser.new_context(base_url=base_url, **PHONE)
-    page = opened(phone, ALL)
+    page = opened(phone, ALL_SAMPLES)
     page.get_by_test_id("map-canvas").scroll_into_view_if_needed()
-    page.touchscreen.tap(*place(page, stored, lonely(stored)))
+    page.touchscreen.tap(*place(page, sample_map, lonely(sample_map)))
     expect(page.get_by_test_id("map-tip")).to_be_visible()
     page.get_by_test_id("map-lasso").tap()
     expect(page.get_by_test_id("map-tip")).to_be_hidden()
@@ -113,7 +101,7 @@ def test_on_a_phone_the_list_of_an_area_comes_into_view(
 
 
 def test_the_legend_of_flags_has_no_less_than_one(context: BrowserContext) -> None:
-    page = opened(context, ALL)
+    page = opened(context, ALL_SAMPLES)
     expect(page.get_by_test_id("map-ramp").locator("[data-low]")).to_have_text("flags: 1")
     flag = page.locator("#map-colour option[data-kind=flag]").first.get_attribute("value") or ""
     page.get_by_test_id("map-colour").select_option(flag)
@@ -153,10 +141,10 @@ def test_apply_names_a_side_only_with_a_feature(context: BrowserContext) -> None
 
 
 def test_an_unknown_colour_is_answered_with_those_of_the_select(client: TestClient) -> None:
-    options = re.findall(r'<option value="([^"]+)" title', client.get(ALL).text)
-    answer = client.get(f"{ALL}&colour=zzz")
+    options = re.findall(r'<option value="([^"]+)" title', client.get(ALL_SAMPLES).text)
+    answer = client.get(f"{ALL_SAMPLES}&colour=zzz")
     assert answer.status_code == 422
     named = re.search(r"colour: choose ([^<]+)\.", answer.text)
     assert named and re.split(", | or ", named[1]) == options
     for one in client.get("/api/v1/flags").json()["items"]:  # a list sorted by a flag that no sample has leads here
-        assert f'value="{one["name"]}"' in client.get(f"{ALL}&colour={one['name']}").text
+        assert f'value="{one["name"]}"' in client.get(f"{ALL_SAMPLES}&colour={one['name']}").text

@@ -8,7 +8,13 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from precompute.store import mapfile
 
+ALL_SAMPLES = "/map?of=samples"
 Columns = mapfile.FeatureMap | mapfile.SampleMap
+
+
+def number(text: str) -> int:
+    """The first word of a text such as "1,500 samples"."""
+    return int(re.sub(r"\D", "", text.split()[0]))
 
 
 def opened(context: BrowserContext, address: str = "/map") -> Page:

@@ -10,11 +10,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api.compare.features import get_comparison
 from backend.api.compare.matching import LEAST
-from backend.api.features import ExampleQuery, examples, features_of_words, get_feature
+from backend.api.features import ExampleQuery, example_items, features_of_words, get_feature
 from backend.deps import StateDep, StoreDep, get_store
 from backend.pages.compare.layer import layer_links, layer_note
 from backend.pages.compare.stores import StoresView, stores_page
-from backend.pages.feature.examples import as_drawn
+from backend.pages.feature.examples import as_drawn, as_examples
 from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
 from backend.pages.heat import tops
@@ -98,7 +98,7 @@ def side(request: Request, store: OpenStore, f: FeatureDetail) -> dict[str, Any]
     """What one column shows of a feature."""
     top = tops(f, None)
     groups = {
-        modality: as_drawn(None, examples(request, store, f.id, query).items, top)
+        modality: as_drawn(None, as_examples(example_items(request, store, f.id, query)), top)
         for modality in ("image", "text")
         for query in [ExampleQuery.model_validate({"modality": modality, "limit": N_EXAMPLES})]
     }

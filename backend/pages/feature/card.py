@@ -14,10 +14,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from PIL import Image
 
-from backend.api.features import ExampleQuery, examples, get_feature
+from backend.api.features import ExampleQuery, example_items, get_feature
 from backend.deps import VERSION, Cached, StateDep, StoreDep
 from backend.pages.charts import place_map
-from backend.pages.feature.examples import as_drawn
+from backend.pages.feature.examples import as_drawn, as_examples
 from backend.pages.feature.summary import summary
 from backend.pages.heat import COLOURS, TokenRun, tops
 from backend.pages.sample.marks import short_name
@@ -56,7 +56,7 @@ def card_of(request: Request, store: OpenStore, id: int) -> Card:
     f = get_feature(store, id)
     top = tops(f, None)
     drawn = {
-        side: as_drawn(None, examples(request, store, id, query).items, top)
+        side: as_drawn(None, as_examples(example_items(request, store, id, query)), top)
         for side in ("image", "text")
         for query in [ExampleQuery.model_validate({"modality": side, "limit": N_EXAMPLES})]
     }

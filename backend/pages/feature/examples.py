@@ -33,7 +33,7 @@ FOLDED_HELP = {
 
 def as_examples(items: Iterable[Mapping[str, Any]]) -> list[Example]:
     """Examples as pages read them, from the store's own fields, which are not checked: a page has 800 tokens, and to
-    check them takes half as long as to read them. Whatever leaves as JSON is checked, see `api/features.examples`."""
+    check them takes half as long as to read them. What leaves as JSON is checked, see `api/features.get_examples`."""
     return [
         cast(Example, SimpleNamespace(**{
             **item,
