@@ -43,8 +43,9 @@ def draw_area(page: Page) -> None:
 
 
 def painted(page: Page) -> set[str]:
-    """Colours of the pixels on the canvas, but for its ground and blends."""
+    """Colours of the pixels on the canvas once they are drawn finely: a busy machine first draws without soft edges."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    expect(page.get_by_test_id("map-canvas")).not_to_have_attribute("data-rough", "")
     result: list[int] = page.evaluate(
         """() => {
           const canvas = document.getElementById("map");

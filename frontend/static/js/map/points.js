@@ -137,6 +137,7 @@ export class Plot {
     this.#stamp(this.radius, faded ?? this.table, this.marked && 0);
     if (this.marked) this.#stamp(Math.max(this.radius * 1.5, 2.5 * this.ratio), this.table, 1);
     this.context.putImageData(this.image, -EDGE, -EDGE);
+    this.canvas.toggleAttribute("data-rough", this.rough);
     if (!this.rough) this.took = performance.now() - begin;
   }
 
