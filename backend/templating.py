@@ -30,8 +30,8 @@ from backend.drawing.figures import (
     width_of,
 )
 from backend.drawing.links import Linked
+from backend.drawing.text import display_caption, visible
 from backend.links import sample_key, sample_of, sample_path
-from backend.pages.text import display_caption, visible
 from backend.replies import RenderedPage
 from backend.stores import OpenStore, State
 from backend.tour import tour_of

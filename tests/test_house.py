@@ -105,6 +105,14 @@ def test_the_server_imports_nothing_that_only_makes_stores() -> None:
     ])  # fmt: skip
 
 
+def test_what_pages_are_drawn_with_imports_no_page() -> None:
+    below = ("backend.drawing", "backend.links", "backend.schemas", "precompute.")
+    none([
+        f"{at(path, line)}: imports {target}" for module, target, path, line in edges()
+        if module.startswith("backend.drawing") and not target.startswith(below)
+    ])  # fmt: skip
+
+
 def test_no_circle_of_imports() -> None:
     graph: dict[str, set[str]] = {}
     for module, target, _, _ in edges():

@@ -1,1 +1,1 @@
-"""How pages are drawn at little cost: the Jinja environment, and the fragments that a page repeats."""
+"""What pages are drawn with: the Jinja environment, figures, texts, heat, charts and repeated fragments."""

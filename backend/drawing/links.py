@@ -10,8 +10,8 @@ from markupsafe import Markup
 from backend.drawing import parts
 from backend.drawing.environment import escaped
 from backend.drawing.figures import format_number, format_percent
+from backend.drawing.text import display_caption, visible
 from backend.links import sample_path
-from backend.pages.text import display_caption, visible
 
 JSON_LINK = 'data-testid="json-link" title="This panel as JSON">JSON</a>'
 MAX_BUTTON = Markup(

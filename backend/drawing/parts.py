@@ -11,11 +11,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from backend.drawing.charts import Bar, SmallMap, bar_rects
 from backend.drawing.environment import escaped
 from backend.drawing.figures import format_number, width_of
-from backend.pages.charts import Bar, SmallMap, bar_rects
-from backend.pages.heat import Heat, HeatImage, TokenRun
-from backend.pages.text import visible
+from backend.drawing.heat import Heat, HeatImage, TokenRun
+from backend.drawing.text import visible
 from precompute.store.schema import GOOD_NAME, POSSIBLE_NAME
 
 VERDICT_HELP = {

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
-from backend.pages.heat import COLOURS, LEVELS, level
+from backend.drawing.heat import COLOURS, LEVELS, level
 
 EDGE, GAP, COLUMNS, LINE = 256, 8, 3, 18
 """Longer edge of an image, space between two, images in a row, and height of the line below each; in pixels."""

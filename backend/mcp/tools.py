@@ -11,11 +11,11 @@ from typing import Any
 from fastapi import FastAPI
 from mcp.server.mcpserver import Image
 
+from backend.drawing.heat import finest
 from backend.inside import RefusedError, get_json, multipart, request
 from backend.mcp import fields
 from backend.mcp.fields import EXAMPLE, FEATURE, NEIGHBOUR, SAMPLE, pick, short
 from backend.mcp.images import Tile, panel
-from backend.pages.heat import finest
 from backend.schemas.samples import GridValues
 
 LOADING_S = 600

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from fastapi import Request
 from markupsafe import Markup
 
+from backend.drawing.heat import HeatImage, example_image
 from backend.drawing.parts import preview, top_words
+from backend.drawing.text import visible
 from backend.links import Links
 from backend.live.lru import Lru
 from backend.pages.feature.examples import as_examples
-from backend.pages.heat import HeatImage, example_image
-from backend.pages.text import visible
 from backend.schemas.live import SampleHit
 from backend.schemas.samples import Flag, Sample, SampleDetail, Score
 from backend.stores import OpenStore

@@ -14,8 +14,8 @@ from backend.api.feature_table import get_distributions, get_verdicts, random_fe
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
+from backend.drawing.charts import place_map, range_filter
 from backend.pages.cards import previews, word_lines
-from backend.pages.charts import place_map, range_filter
 from backend.params import FormQuery
 from backend.schemas.common import FeatureSort, Order
 from backend.stores import OpenStore

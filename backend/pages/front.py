@@ -12,9 +12,9 @@ from backend.api.controls import get_controls
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
+from backend.drawing.charts import split
 from backend.drawing.figures import format_significant
 from backend.pages.cards import list_flags, previews
-from backend.pages.charts import split
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from backend.templating import Addresses, render_for

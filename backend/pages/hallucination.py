@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from backend.drawing.figures import format_signed
 from backend.schemas.hallucination import HallucinationFigures, HallucinationReport
 from backend.schemas.sae import Estimate
 
@@ -56,5 +57,5 @@ def effect_sentence(h: HallucinationFigures) -> str:
 
 def points(change: Estimate) -> str:
     """A change of a share, with its interval, in percentage points."""
-    value, low, high = (f"{100 * one:+.1f}".replace("-", "−") for one in (change.value, change.low, change.high))
+    value, low, high = (format_signed(100 * one, 1) for one in (change.value, change.low, change.high))
     return f"{value} pp ({low} to {high})"

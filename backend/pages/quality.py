@@ -15,8 +15,8 @@ from backend.api.annotations.lists import get_filters
 from backend.api.annotations.marks import get_marks
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
+from backend.drawing.charts import chart
 from backend.pages.cards import card, list_flags, list_scores
-from backend.pages.charts import chart
 from backend.params import Cursor, FormQuery
 from backend.schemas.common import FlagName, ScoreName
 from backend.schemas.quality import FilterPreview, FlagOverlap

@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse
 from backend.api import sae as sae_api
 from backend.api.controls import get_hallucination
 from backend.deps import StateDep, StoreDep
-from backend.drawing.figures import format_figure
-from backend.pages.charts import Curves, curves, split
+from backend.drawing.charts import Curves, curves, split
+from backend.drawing.figures import format_figure, with_minus
 from backend.pages.hallucination import hallucination_panel
 from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
 from backend.templating import render_for
@@ -191,7 +191,7 @@ def density_map(grid: DensityGrid) -> DensityMap:
 
     def words(cell: int) -> str:
         low_high = f"{grid.edges[cell - 1]:.1e} to {grid.edges[cell]:.1e}" if cell else "never"
-        return low_high.replace("-", "−")
+        return with_minus(low_high)
 
     cells = [
         MapCell(

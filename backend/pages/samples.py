@@ -11,8 +11,8 @@ from backend.api import samples as samples_api
 from backend.api.annotations.lists import get_filters
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
+from backend.drawing.charts import Chart, chart
 from backend.pages.cards import card, list_flags, list_scores
-from backend.pages.charts import Chart, chart
 from backend.params import FormQuery
 from backend.schemas.samples import Score
 from backend.templating import render_for

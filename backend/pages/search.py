@@ -14,11 +14,11 @@ from backend.api import samples as samples_api
 from backend.api import search as search_api
 from backend.api.search import SearchInput
 from backend.deps import StateDep, StoreDep
+from backend.drawing.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.links import sample_key, uploaded_url
 from backend.live import live_answers
 from backend.live.uploads import add_upload
 from backend.pages.cards import card, previews, word_lines
-from backend.pages.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.params import FormQuery, parse_patch
 from backend.schemas.live import FeatureHit, LiveSearch
 from backend.stores import OpenStore, State

@@ -15,9 +15,9 @@ from backend.api import samples as samples_api
 from backend.api.features import FeatureQuery
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
+from backend.drawing.text import visible
 from backend.links import uploaded_url
 from backend.live.steer_start import MAX_STRENGTH, cap_of, start_of
-from backend.pages.text import visible
 from backend.params import QueryModel
 from backend.schemas.features import Feature
 from backend.stores import OpenStore

@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from backend.app import create_app
+from backend.drawing.heat import COLOURS
 from backend.pages.feature.card import LINE_CHARACTERS, wrapped
-from backend.pages.heat import COLOURS
 from backend.settings import Settings
 from tests.helpers.colours import palette
 from tests.helpers.synthetic import word_feature

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from backend.pages.heat import LEVELS, heat, outline
+from backend.drawing.heat import LEVELS, heat, outline
 from backend.schemas.common import View
 from tests.helpers.colours import COLOUR_BLIND, RAMPS, linear, oklab, palette, ramp
 from tests.helpers.synthetic import word_feature

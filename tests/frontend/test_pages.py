@@ -13,11 +13,11 @@ from fastapi.testclient import TestClient
 from markupsafe import Markup
 
 from backend.app import create_app
+from backend.drawing.heat import HeatImage, TokenRun
 from backend.drawing.links import Linked
 from backend.drawing.parts import preview, tokens
 from backend.pages.feature.examples import as_drawn, as_examples, example_card
 from backend.pages.features import LIST_ROWS
-from backend.pages.heat import HeatImage, TokenRun
 from backend.schemas.features import Example
 from backend.settings import Settings
 from tests.helpers import synthetic

@@ -12,12 +12,12 @@ from backend.api.compare.features import get_comparison
 from backend.api.compare.matching import LEAST
 from backend.api.features import ExampleQuery, example_items, features_of_words, get_feature
 from backend.deps import StateDep, StoreDep, get_store
+from backend.drawing.heat import tops
 from backend.pages.compare.layer import layer_links, layer_note
 from backend.pages.compare.stores import StoresView, stores_page
 from backend.pages.feature.examples import as_drawn, as_examples
 from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
-from backend.pages.heat import tops
 from backend.pages.steer import suggestions
 from backend.params import CameFrom, FormQuery, Missing, Words
 from backend.schemas.common import FeatureSort, Order, VerdictFilter

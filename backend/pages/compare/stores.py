@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from backend.api.compare.layers import WAYS, layer_stores
 from backend.api.compare.stores import compare, get_points, get_unmatched, note
 from backend.api.features import FeatureQuery
+from backend.drawing.figures import with_minus
 from backend.pages.cards import previews
 from backend.pages.compare.layer import LayerLink
 from backend.schemas.compare import MatchedPoint
@@ -133,7 +134,7 @@ def chart(
         return round(SIDE * min(1.0, max(0.0, share)), 1)
 
     def shown(value: float) -> str:
-        return (f"{100 * value:.2g} %" if log else f"{value:.2f}").replace("-", "−")
+        return with_minus(f"{100 * value:.2g} %" if log else f"{value:.2f}")
 
     drawn_points = [
         Point(place(x), SIDE - place(y), one.feature, one.other,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
-from backend.pages.heat import LEVELS
+from backend.drawing.heat import LEVELS
 from backend.pages.sample.marks import short_name
 from backend.schemas.cooccurrence import Link, PairGraph, PairMatrix
 from backend.schemas.features import FeatureRef

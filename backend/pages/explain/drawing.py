@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from fastapi import HTTPException
 
-from backend.pages.heat import level, patch_path
+from backend.drawing.figures import format_signed
+from backend.drawing.heat import level, patch_path
+from backend.drawing.text import display_token
 from backend.pages.sample.marks import ImageMarks, image_marks, strongest
-from backend.pages.text import display_token
 from backend.schemas.common import View
 from backend.schemas.explain import ExplainedFeature, Explanation, Parts, Sides
 from backend.schemas.samples import GridValues
@@ -41,7 +42,7 @@ class Bar(NamedTuple):
 
 def signed(value: float, digits: int = 2) -> str:
     """With a sign; 0 where nothing is left of it."""
-    text = f"{value:+.{digits}f}".replace("-", "−")
+    text = format_signed(value, digits)
     return text if any(figure in "123456789" for figure in text) else "0"
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
 from backend.deps import StateDep, StoreDep
+from backend.drawing.text import visible
 from backend.links import uploaded_url
 from backend.live.explain import request_explanation, request_test
 from backend.pages.cards import card
@@ -20,7 +21,6 @@ from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
 from backend.pages.sample.view import toggled
 from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
-from backend.pages.text import visible
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.explain import (
     MAX_TOKENS,

@@ -16,12 +16,12 @@ from PIL import Image
 
 from backend.api.features import ExampleQuery, example_items, get_feature
 from backend.deps import VERSION, Cached, StateDep, StoreDep
-from backend.pages.charts import place_map
+from backend.drawing.charts import place_map
+from backend.drawing.heat import COLOURS, TokenRun, tops
+from backend.drawing.text import visible
 from backend.pages.feature.examples import as_drawn, as_examples
 from backend.pages.feature.summary import summary
-from backend.pages.heat import COLOURS, TokenRun, tops
 from backend.pages.sample.marks import short_name
-from backend.pages.text import visible
 from backend.schemas.features import FeatureDetail
 from backend.stores import OpenStore
 from backend.templating import render_for, templates

@@ -11,9 +11,10 @@ from fastapi.responses import HTMLResponse
 
 from backend.api.features import get_feature
 from backend.deps import StateDep, StoreDep
+from backend.drawing.figures import format_signed
+from backend.drawing.text import visible
 from backend.links import check_feature
 from backend.live.effects import request_effect
-from backend.pages.text import visible
 from backend.schemas.effect import FeatureEffect, TokenChange, TokenChanges
 from backend.schemas.features import FeatureDetail
 from backend.templating import render_for
@@ -57,7 +58,7 @@ def panel(effect: FeatureEffect, f: FeatureDetail) -> dict[str, Any]:
         ]
     digits = digits_of(effect)
     for row in (row for side in sides for rows in side["groups"].values() for row in rows):
-        row["points"] = f"{100 * row['change']:+.{digits}f}".replace("-", "−")
+        row["points"] = format_signed(100 * row["change"], digits)
     return {**effect.model_dump(include={"n_pairs", "n_places"}), "control": effect.control_feature, "sides": sides}
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from backend.pages.heat import example_image, token_runs
-from backend.pages.text import visible
+from backend.drawing.heat import example_image, token_runs
+from backend.drawing.text import visible
 from backend.schemas.common import Band
 from backend.schemas.features import Example
 

@@ -12,16 +12,16 @@ from backend.api import features as features_api
 from backend.api.features import ExampleQuery
 from backend.api.own.pairs import OwnText, read_or_refuse
 from backend.deps import StateDep, StoreDep
+from backend.drawing.charts import omega_scale
+from backend.drawing.heat import SideScale, tops
 from backend.links import check_feature
 from backend.live.query import OwnPair
 from backend.pages.annotations.panel import panel
-from backend.pages.charts import omega_scale
 from backend.pages.compare.layer import layer_links, layer_note
 from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn, as_examples
 from backend.pages.feature.panels import family_panel, histogram, lens_panel, place_cells
 from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
-from backend.pages.heat import SideScale, tops
 from backend.pages.own.on_feature import Tried, panel_values
 from backend.params import CameFrom, FormQuery, Missing, parse_numbers
 from backend.schemas.common import Band

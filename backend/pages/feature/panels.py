@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from backend.drawing.charts import Chart, chart
 from backend.drawing.figures import format_significant
-from backend.pages.charts import Chart, chart
+from backend.drawing.heat import level
+from backend.drawing.text import visible
 from backend.pages.feature.examples import BANDS
-from backend.pages.heat import level
-from backend.pages.text import visible
 from backend.schemas.common import Histogram
 from backend.schemas.features import Band, FeatureDetail, PlaceMap
 from backend.stores import OpenStore

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from backend.drawing.figures import format_significant
-from backend.pages.text import visible
+from backend.drawing.figures import format_significant, with_minus
+from backend.drawing.text import visible
 from backend.schemas.features import FeatureDetail, TopWord
 
 
@@ -81,7 +81,7 @@ def pair_sentences(f: FeatureDetail, tested: Mapping[str, Any]) -> list[str]:
 
 def two(value: float) -> str:
     """With two decimals."""
-    return f"{value:.2f}".replace("-", "−")
+    return with_minus(f"{value:.2f}")
 
 
 def times(lift: float | None) -> str:

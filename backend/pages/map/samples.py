@@ -15,6 +15,7 @@ from starlette.types import Scope
 from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery, has_sample_map
 from backend.deps import StateDep, StoreDep
+from backend.drawing.figures import with_minus
 from backend.links import Links
 from backend.pages.cards import card, colour_help, list_flags, list_scores
 from backend.pages.samples import SIDES
@@ -104,7 +105,7 @@ def other_words(query: SampleMapQuery) -> list[str]:
 
     def bounds(low: float | None, high: float | None, unit: str = "") -> str:
         ends = [f"{word} {value:g}" for word, value in (("from", low), ("to", high)) if value is not None]
-        return " ".join([*ends, unit] if unit and ends else ends).replace("-", "−")
+        return with_minus(" ".join([*ends, unit] if unit and ends else ends))
 
     words = [f"tag {query.tag}"] if query.tag else []
     if query.reviewed is not None:

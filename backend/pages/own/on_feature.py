@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 from fastapi import HTTPException, Request
 
 from backend.api.own.pairs import Result, own_activations
+from backend.drawing.heat import HeatImage, TokenRun, finest, heat, patch_path, token_runs
+from backend.drawing.text import visible
 from backend.live.query import OwnPair, Reading
-from backend.pages.heat import HeatImage, TokenRun, finest, heat, patch_path, token_runs
 from backend.pages.own.form import form_values
-from backend.pages.text import visible
 from backend.schemas.common import Histogram
 from backend.schemas.features import FeatureDetail, TokenActivation
 from backend.schemas.samples import GridValues

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from backend.pages.heat import LEVELS, finest, level, outline, patch_path
-from backend.pages.text import display_token
+from backend.drawing.heat import LEVELS, finest, level, outline, patch_path
+from backend.drawing.text import display_token
 from backend.schemas.features import FeatureRef
 from backend.schemas.samples import FeatureScale, GridValues, PairActivations
 from precompute.store.schema import GOOD_NAME

@@ -13,13 +13,13 @@ from backend.api import samples as samples_api
 from backend.api.sample.explained import why_score
 from backend.api.samples import PlaceQuery, has_sample_map
 from backend.deps import StateDep, StoreDep
+from backend.drawing.text import visible
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
 from backend.pages.annotations.panel import panel
 from backend.pages.compare.layer import layer_links, layer_note, missing_sample
 from backend.pages.sample.panels import N_EFFECTS, fitting_caption, near_panel, why_panel
 from backend.pages.sample.view import PairView, SampleView, pair_values, place_of
-from backend.pages.text import visible
 from backend.stores import OpenStore, State
 from backend.templating import Addresses, address, render_for
 from precompute.store.events import SampleEvents

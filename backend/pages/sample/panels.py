@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from fastapi import Request
 
 from backend.api.sample.explained import get_nearest
+from backend.drawing.figures import format_signed
 from backend.pages.cards import CARD, list_scores
 from backend.schemas.samples import NearSamples, PairDetail, PairWhy, SampleDetail, ScorePart
 from backend.stores import OpenStore
@@ -44,7 +45,7 @@ def why_panel(open_store: OpenStore, answer: PairWhy) -> Why:
     largest = max((abs(one.effect) for one in (*answer.raising, *answer.lowering)), default=0.0) or 1.0
     digits = max(0, 2 - math.floor(math.log10(largest)))
     sides = [
-        [Effect(one, f"{one.effect:+.{digits}f}".replace("-", "−"), abs(one.effect) / largest) for one in side]
+        [Effect(one, format_signed(one.effect, digits), abs(one.effect) / largest) for one in side]
         for side in (answer.raising, answer.lowering)
     ]
     description = next(one.description for one in list_scores(open_store) if one.name == answer.score)

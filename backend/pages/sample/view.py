@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from backend.pages.heat import SideScale, patch_path, tops
+from backend.drawing.heat import SideScale, patch_path, tops
+from backend.drawing.text import visible
 from backend.pages.sample.marks import MAX_CHOSEN, ImageMarks, Tops, caption_tokens, image_marks, short_name
 from backend.pages.sample.panels import score_rows
-from backend.pages.text import visible
 from backend.params import CameFrom, FormQuery, Missing, parse_numbers
 from backend.schemas.common import Patch, ScoreName
 from backend.schemas.live import TriedPair

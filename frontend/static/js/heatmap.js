@@ -1,4 +1,4 @@
-// Activation levels and their SVG paths, by the same rule as backend/pages/heat.py.
+// Activation levels and their SVG paths, by the same rule as backend/drawing/heat.py.
 import { h } from "./dom.js";
 
 export const LEVELS = 8;

@@ -122,7 +122,7 @@ function reader(stage) {
 
 function paint(stage, answer) {
   const [{ p999, max_text: text, max_image: image }] = answer.features;
-  const top = stage.dataset.scale ? { text, image } : { text: p999, image: p999 }; // as `tops` of backend/pages/heat.py
+  const top = stage.dataset.scale ? { text, image } : { text: p999, image: p999 }; // as `tops` of backend/drawing/heat.py
   for (const frame of $$("[data-image]", stage)) {
     const grid = finest(answer.grids.filter((one) => one.image === Number(frame.dataset.image)));
     if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image);
@@ -134,7 +134,7 @@ function paint(stage, answer) {
   }
 }
 
-/** The view with the smallest patches in which the feature fires, as `finest` of backend/pages/heat.py. */
+/** The view with the smallest patches in which the feature fires, as `finest` of backend/drawing/heat.py. */
 function finest(grids) {
   const filled = grids.filter((one) => one.rows && one.cols);
   const firing = filled.filter((one) => one.values[0].some((row) => row.some((value) => value > 0)));

@@ -10,11 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from backend.drawing import figures, parts
+from backend.drawing.charts import Bar, bar_rects, place_map
+from backend.drawing.heat import Heat, HeatImage, TokenRun
 from backend.drawing.links import Linked
+from backend.drawing.text import display_caption, visible
 from backend.links import sample_path
-from backend.pages.charts import Bar, bar_rects, place_map
-from backend.pages.heat import Heat, HeatImage, TokenRun
-from backend.pages.text import display_caption, visible
 from backend.schemas.features import Feature, FeatureRef
 from backend.schemas.samples import SampleFamily
 from backend.templating import address

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.drawing.charts import HEIGHT, SMALL_MAP, WIDTH, chart, curves, omega_scale, place_map, split
 from backend.drawing.figures import format_percent, format_short, format_significant
-from backend.pages.charts import HEIGHT, SMALL_MAP, WIDTH, chart, curves, omega_scale, place_map, split
-from backend.pages.heat import LEVELS, heat, level, token_runs
-from backend.pages.text import display_caption, visible
+from backend.drawing.heat import LEVELS, heat, level, token_runs
+from backend.drawing.text import display_caption, visible
 from backend.schemas.common import Histogram, View
 from backend.schemas.features import TokenActivation
 from backend.templating import address, templates

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from backend.drawing.figures import format_significant
-from backend.pages.heat import LEVELS, level
+from backend.drawing.heat import LEVELS, level
 from backend.schemas.common import FeatureDistribution, Histogram
 
 WIDTH, HEIGHT = 400, 120

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from backend.pages.text import display_token, running_text
+from backend.drawing.text import display_token, running_text
 from backend.schemas.common import View
 from backend.schemas.features import Example, FeatureDetail, TokenActivation
 from backend.schemas.samples import FeatureScale
