@@ -60,8 +60,9 @@ KEYS = (
 )
 """The keys of the pages (static/js/keys.js, sample.js, map/input.js), as the dialog Keys lists them."""
 
-OF_PAGES = {"tour", "heat"}
-"""Parameters of every page that its data do not depend on: the step of the tour, and how activations are drawn."""
+OF_PAGES = {"tour", "heat", "view"}
+"""Parameters of pages that their data do not depend on: the step of the tour, how activations are drawn, and which part
+of a map is in view."""
 
 templates = Jinja2Templates(
     env=PageEnvironment(

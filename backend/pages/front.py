@@ -14,7 +14,8 @@ from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import split
 from backend.drawing.figures import format_significant
-from backend.pages.cards import list_flags, previews
+from backend.pages.cards import list_flags, previews, word_lines
+from backend.pages.feature.summary import DIFFERS
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from backend.templating import Addresses, render_for
@@ -26,8 +27,6 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 CARDS = 6
 """Features of a strip."""
-DIFFERS = 0.3
-"""Agreement below which the two sides of a feature differ."""
 
 
 @router.get("/")
@@ -65,6 +64,7 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         controls=get_controls(open_store),
         strips=strips,
         previews=previews(request, open_store, {f.id for strip in strips for f in strip["features"]}),
+        words=word_lines(open_store, [f.id for strip in strips if strip["by_side"] for f in strip["features"]]),
         n_flags=sum(flag.count for flag in list_flags(open_store)),
         n_flagged=open_store.store.quality.n_flagged,
         provenance=provenance,
@@ -84,7 +84,8 @@ def tour(request: Request, state: StateDep, open_store: StoreDep) -> RedirectRes
 
 
 def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
-    """The features of four kinds that are most worth a look, each with the list that goes on with them."""
+    """The features of four kinds that are most worth a look, each with the list that goes on with them; `by_side`:
+    whether what they are takes the words of both sides."""
 
     def listed(n: int = CARDS, **query: Any) -> list[Feature]:
         return features_api.get_features(store, FeatureQuery(**{"fold": "names", "limit": n, **query})).items
@@ -98,11 +99,13 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "words.",
             "features": [f for f in listed(verdict=["cross-modal"], sort="evidence", order="desc") if f.evidence],
             "more": {"verdict": "cross-modal", "sort": "evidence"},
+            "by_side": False,
         },
         {
             "name": "The two sides differ",
             "help": "They fire on both sides of the same pairs, but the captions of their strongest images do not have "
-            "their words.",
+            "their words. Below each name: the commonest word of its tokens, and of its images' captions.",
+            "by_side": True,
             "features": [
                 # One line a name would show the features of that name whose sides agree.
                 f for f in listed(verdict=["cross-modal"], sort="agreement", order="asc", fold="families")
@@ -117,12 +120,14 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
                 f for kind in PLACES for f in listed(CARDS // 3, place=kind, sort="place_share", order="desc")
             ],
             "more": {"place": "any", "sort": "place_share"},
+            "by_side": False,
         },
         {
             "name": "Behind the flags",
             "help": "Named most often in the reasons of flagged pairs.",
             "features": [flagged[k] for k in used if k in flagged][:CARDS],
             "more": None,
+            "by_side": False,
         },
     ]  # fmt: skip
 

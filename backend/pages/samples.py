@@ -32,6 +32,10 @@ SIDES = {
 class SampleList(FormQuery, SampleQuery):
     """As in the API."""
 
+    view: Annotated[str, Query(max_length=100)] = ""
+    """Of the map from which a link led here: *As a map* goes back to it. The form has no such field, since other
+    filters mark other points."""
+
 
 @router.get("/samples")
 def samples(

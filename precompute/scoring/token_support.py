@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.scoring.pairs import TextEvents
 from precompute.utils.ragged import find, run_starts
-from precompute.utils.text import has_letters
+from precompute.utils.text import ENGLISH_FUNCTION_WORDS, has_letters
 from precompute.utils.types import Array
 
 N_NAMED = 4  # features and tokens a reason names
@@ -90,13 +90,21 @@ def most_unsupported(tokens: UnsupportedTokens, candidates: Array, text_of: Call
 
     Args:
         candidates: int64: the pair's entries of `tokens`.
-        text_of: text at a position; tokens without a letter or digit are named only where there are no others.
+        text_of: text at a position; tokens without a letter or digit are named only where there are no others, and so
+            are function words and words for the image itself ("photo"), of which nobody expects to see anything.
 
     Returns:
         int64: entries of `tokens`.
     """
     entries = candidates[tokens.feature_t[candidates] >= 0]
-    spelled = np.array([has_letters(text_of(int(p))) for p in tokens.position_t[entries]], dtype=bool)
-    entries = entries[spelled] if spelled.any() else entries
+    entries = _preferred(entries, [has_letters(text_of(int(p))) for p in tokens.position_t[entries]])
     entries = entries[np.argsort(-tokens.share_t[entries], kind="stable")]
-    return entries[tokens.share_t[entries] >= 0.5 * tokens.share_t[entries].max(initial=0.0)][:N_NAMED]
+    entries = entries[tokens.share_t[entries] >= 0.5 * tokens.share_t[entries].max(initial=0.0)]
+    words = [text_of(int(p)).strip().lower() for p in tokens.position_t[entries]]
+    return _preferred(entries, [word not in ENGLISH_FUNCTION_WORDS for word in words])[:N_NAMED]
+
+
+def _preferred(entries: Array, is_preferred: list[bool]) -> Array:
+    """Those entries, or all where none is."""
+    preferred = np.array(is_preferred, dtype=bool)
+    return entries[preferred] if preferred.any() else entries

@@ -61,6 +61,25 @@ def test_from_the_list_to_the_map_to_a_list_that_another_browser_opens(
     expect(page.get_by_test_id("area").locator("h2")).to_have_text(heading)
 
 
+def test_a_list_leads_back_to_the_view_from_which_it_was_opened(context: BrowserContext) -> None:
+    page = opened(context, f"{ALL_SAMPLES}&q=red&view=0.3,0.6,4")
+    page.get_by_test_id("map-canvas").focus()
+    page.keyboard.press("+")  # after the server has written the links
+    expect(page).to_have_url(re.compile(r"view=0.3000%2C0.6000%2C6.00"))
+    view = parse_qs(urlsplit(page.url).query)["view"]
+    page.get_by_test_id("found-list").click()
+    expect(page.get_by_test_id("total")).to_be_visible()
+    assert "view" not in (page.get_by_test_id("json-link").last.get_attribute("href") or "")
+    page.get_by_test_id("as-map").click()
+    drawn(page)
+    assert parse_qs(urlsplit(page.url).query)["view"] == view
+    assert page.get_by_test_id("map-canvas").get_attribute("data-view") == view[0]
+    page.go_back()
+    page.get_by_test_id("q").fill("blue")  # other filters mark other points, which the map then shows
+    expect(page).to_have_url(re.compile("q=blue"))
+    assert "view" not in (page.get_by_test_id("as-map").get_attribute("href") or "")
+
+
 def test_a_point_shows_its_image_is_pinned_and_opens(
     context: BrowserContext, sample_map: mapfile.SampleMap
 ) -> None:

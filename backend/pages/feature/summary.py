@@ -10,6 +10,10 @@ from backend.drawing.text import visible
 from backend.schemas.features import FeatureDetail, TopWord
 
 
+DIFFERS = 0.3
+"""Agreement below which the two sides of a feature differ."""
+
+
 class Part(NamedTuple):
     """A part of the line that says what a feature is."""
 
@@ -72,11 +76,19 @@ def pair_sentences(f: FeatureDetail, tested: Mapping[str, Any]) -> list[str]:
     if f.agreement is None:
         return [*sentences, "Whether both sides mean the same was not measured: it has too few images, or no words."]
     low, high = f.agreement_low or 0, f.agreement_high or 0
-    return [
-        *sentences,
+    sentences.append(
         f"Agreement {two(f.agreement)} (95 % {two(low)} to {two(high)}): whether the captions of its 16 "
-        "strongest images have its top words. 1 is always, 0 no more often than any caption.",
-    ]
+        "strongest images have its top words. 1 is always, 0 no more often than any caption."
+    )
+    return [*sentences, difference(f)] if f.agreement < DIFFERS else sentences
+
+
+def difference(f: FeatureDetail) -> str:
+    """In which words the two sides of a feature differ."""
+    text, image = f.words.text, f.words.image
+    on_text = f"its tokens are most often in “{visible(text.word)}”" if text else "its tokens have no common word"
+    on_image = f"most often have “{visible(image.word)}”" if image else "have no common word"
+    return f"So the two sides differ: {on_text}, and the captions of its strongest images {on_image}."
 
 
 def two(value: float) -> str:

@@ -9,8 +9,11 @@ import pytest
 from backend.drawing.figures import format_figure, format_number
 from backend.drawing.parts import name_text
 from backend.pages.explain.page import sentence_of_test
+from backend.pages.feature.summary import difference
 from backend.pages.sae import card_lines, card_sentence
+from backend.schemas.common import Modal
 from backend.schemas.explain import ExplanationTest
+from backend.schemas.features import FeatureDetail, TopWord
 from backend.schemas.sae import CardLine
 
 
@@ -29,6 +32,21 @@ def test_the_page_says_what_became_of_the_explained_word(verdict: str, change: f
     )
     assert says in (sentence_of_test(test, " balloon") or "")
     assert sentence_of_test(test, " dog") is None and sentence_of_test(test, " ") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "says"),
+    [
+        ("bee", "violin", "its tokens are most often in “bee”, and the captions of its strongest images most often have "
+         "“violin”."),
+        ("bee", None, "its tokens are most often in “bee”, and the captions of its strongest images have no common word."),
+        (None, "a\n", "its tokens have no common word, and the captions of its strongest images most often have “a⏎”."),
+    ],
+)  # fmt: skip
+def test_sides_that_differ_are_named(text: str | None, image: str | None, says: str) -> None:
+    top = {side: word and {"word": word, "n": 12, "of": 16} for side, word in (("text", text), ("image", image))}
+    feature = FeatureDetail.model_construct(words=Modal[TopWord | None].model_validate(top))
+    assert difference(feature) == f"So the two sides differ: {says}"
 
 
 def test_a_count_has_no_decimals() -> None:

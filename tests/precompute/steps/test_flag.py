@@ -120,6 +120,8 @@ def test_the_worst_tokens_are_named_words_first() -> None:
 
     assert named([0, 1, 2, 3, 4]) == [1, 3], "punctuation is left out, and what lacks less than half as much"
     assert named([0]) == [0], "but for want of anything else"
+    pieces[12], share[2] = " photo", 0.6  # of the image itself, of which nobody expects to see anything
+    assert named([0, 1, 2, 3, 4]) == [1, 3] and named([0, 2]) == [2]
     assert named([]) == named([4]) == []
 
 

@@ -1,6 +1,6 @@
 // Pointer, fingers and keys on the map, the view that they change, and the page's address, which has the state.
 import { swap } from "../app.js";
-import { $, say, url } from "../dom.js";
+import { $, $$, say, url } from "../dom.js";
 import { FILES, canvas } from "./canvas.js";
 import { kind } from "./kind.js";
 import * as lasso from "./lasso.js";
@@ -65,6 +65,12 @@ export function updateAddress(more = {}) {
   clearTimeout(timer);
   if (FILES) return;
   history.replaceState({ ...history.state, ...more }, "", address());
+  // Lists lead back to this view.
+  for (const list of $$("main a[data-view]")) {
+    const to = new URL(list.href);
+    to.searchParams.set("view", new URL(location).searchParams.get("view") ?? "");
+    list.href = to;
+  }
 }
 const OWN = new Set(["store", "of", "colour", "sample", "hide", "layout", "area"]); // of the form's fields; the state has them
 /** The fields of the search, which the address has too. */
