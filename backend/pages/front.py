@@ -104,7 +104,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
         {
             "name": "The two sides differ",
             "help": "They fire on both sides of the same pairs, but the captions of their strongest images do not have "
-            "their words. Below each name: the commonest word of its tokens, and of its images' captions.",
+            "their words. Below each name: the word that most of its tokens share, and most of these captions, if any.",
             "by_side": True,
             "features": [
                 # One line a name would show the features of that name whose sides agree.

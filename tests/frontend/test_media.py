@@ -21,6 +21,8 @@ PATHS = [
     f"/features/{RED}?band=counter", f"/features/{RED}/partners", f"/features/{RED}/card", "/map", "/samples",
     "/samples/s00000", "/samples/s00000?f=0,3", "/search?q=red", "/quality", "/sae", "/cooccurrence",
     f"/cooccurrence?feature={RED}", "/steer", "/docs", "/method", "/rejected", "/features/99999",
+    "/map?of=samples", "/lists", f"/basket?features={RED}&sample=s00000", "/try", "/samples?by=cosine&min_score=0",
+    "/quality?by=cosine&without=blank",
 ]  # fmt: skip
 WITH_DRAWINGS = [one for one in PATHS if not one.startswith(("/docs", "/method", "/steer", "/rejected", "/features/9"))]
 A4_PX = 718
@@ -51,8 +53,10 @@ HIDDEN = [
     "main input[type=checkbox]", "main input[type=file]", "kbd", ".patch-form", ".notes-form", ".own-form",
     "[data-testid=snippet]",
     "summary:text-matches('^[0-9]+ more$')",
+    "main :is(input:not([type=hidden]), select, textarea):not(.steer *)", ".panel:not(:has(> :not(header)))", ".doors",
 ]  # fmt: skip
-"""Controls. The chips of the map stay: they are its legend."""
+"""Controls, and panels that have only a heading without them. The fields of steering stay: they say what was steered.
+The chips of the map stay: they are its legend."""
 DRAWINGS = ".hist, .share, .split, .places, .scale svg, .interval, .curve, .density, .matrix, .ego, .steps"
 SELECTED = """() => {
   const look = (one) => {

@@ -113,6 +113,8 @@ def test_the_page_shows_two_features_and_two_stores(both: TestClient, names: lis
     assert page.count('data-testid="candidate"') >= 1 and f"<option>{names[1]}</option>" in page
     page = both.get("/compare", params={"with": names[1]}, headers=html).text
     assert page.count('data-testid="match"') == 30 and re.search(rf"/features/\d+\?store={names[1]}", page)
+    for name in names:  # on a narrow window each half of a row says of which store it is
+        assert page.count(f'<td class="whole" data-name="{name}"><a class="thumbs"') == 30
     reply = both.get("/compare", params={"with": names[0]}, headers=html)
     assert reply.status_code == 422 and "compared with itself" in reply.text
 
