@@ -9,7 +9,6 @@ from backend.drawing.figures import format_significant, with_minus
 from backend.drawing.text import visible
 from backend.schemas.features import FeatureDetail, TopWord
 
-
 DIFFERS = 0.3
 """Agreement below which the two sides of a feature differ."""
 
