@@ -37,7 +37,7 @@ def test_the_page_says_what_became_of_the_explained_word(verdict: str, change: f
 @pytest.mark.parametrize(
     ("text", "image", "says"),
     [
-        ("bee", "violin", "are most often in “bee”, and the captions of its strongest images most often have “violin”."),
+        ("bee", "owl", "are most often in “bee”, and the captions of its strongest images most often have “owl”."),
         ("bee", None, "are most often in “bee”, and the captions of its strongest images have no common word."),
         (None, "a\n", "have no common word, and the captions of its strongest images most often have “a⏎”."),
     ],
