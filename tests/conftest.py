@@ -34,6 +34,8 @@ settings.load_profile("saevx")
 
 
 HERE = Path(__file__).parent
+ENVIRONMENT: dict[str, str] = {}
+"""Of the tests, once all of their files are imported."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,8 +46,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    ENVIRONMENT.update(os.environ)
     if sys.platform == "linux":  # which has the call that makes a copy a child of the tests
-        ForkServer.begun_with = dict(os.environ)
+        ForkServer.begun_with = ENVIRONMENT
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What a library has set in the environment ends with the file of tests: each command that starts in another
+    environment than the first would import everything again."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        for name in os.environ.keys() - ENVIRONMENT.keys() - {"PYTEST_CURRENT_TEST"}:
+            del os.environ[name]
+        os.environ.update(ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,8 @@ def test_axe_finds_nothing_serious(page: Page, path: str) -> None:
     for theme, width in (("light", 1440), ("dark", 390)):
         page.emulate_media(color_scheme=theme)
         page.set_viewport_size({"width": width, "height": 900})
-        page.goto(path, wait_until="networkidle")
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
         page.evaluate(AXE.read_text(encoding="utf-8"))
         serious = [
             (one["id"], one["nodes"][0]["html"])

@@ -34,7 +34,8 @@ PATHS = [
 def test_no_page_overflows_or_breaks_the_policy(context: BrowserContext) -> None:
     page = context.new_page()
     for path in PATHS:
-        page.goto(path, wait_until="networkidle")
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
         for width in (320, 390, 768, 1440):
             page.set_viewport_size({"width": width, "height": 900})
@@ -94,7 +95,7 @@ def test_one_scale_or_one_for_each_side(context: BrowserContext) -> None:
     for scale in ("", "&scale=side"):
         page.goto(f"/samples/{sample}?feature={RED}{scale}")
         chosen = page.get_by_test_id("heat").first.inner_html()
-        page.goto(f"/samples/{sample}?{scale}", wait_until="networkidle")
+        page.goto(f"/samples/{sample}?{scale}")
         page.locator(f'a.label[data-feature="{RED}"]').first.hover()
         expect(page.get_by_test_id("heat").locator("path")).not_to_have_count(0)
         drawn[scale] = [re.findall(r"h\d", one) for one in (chosen, page.get_by_test_id("heat").first.inner_html())]
@@ -129,7 +130,7 @@ def test_keys_walk_features_and_panels_fill_the_window(context: BrowserContext) 
 
 def test_what_lies_behind_a_panel_that_fills_the_window_is_not_reached(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto(f"/features/{RED}?modality=image", wait_until="networkidle")
+    page.goto(f"/features/{RED}?modality=image")
     page.get_by_test_id("examples").locator("[data-max]").click()
     inside = "document.activeElement === document.body || Boolean(document.activeElement.closest('.panel.max'))"
     for _ in range(60):
@@ -152,7 +153,7 @@ def test_what_lies_behind_a_panel_that_fills_the_window_is_not_reached(context: 
 def test_a_table_that_became_cards_has_no_focus_out_of_sight(context: BrowserContext) -> None:
     page = context.new_page()
     page.set_viewport_size({"width": 390, "height": 900})
-    page.goto("/features", wait_until="networkidle")
+    page.goto("/features")
     links = page.get_by_test_id("feature-table").locator("thead a")
     assert links.count() > 3
     assert not links.evaluate_all("all => all.some((one) => one.checkVisibility({ visibilityProperty: true }))")

@@ -88,7 +88,7 @@ def test_parts_are_wrapped_between_them_and_cut_where_one_is_too_long() -> None:
 
 def test_it_prints_on_one_page_and_is_saved_as_png(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto(f"/features/{RED}/card", wait_until="networkidle")
+    page.goto(f"/features/{RED}/card")
     assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))) == 1
     with page.expect_download() as saved:
         page.get_by_test_id("card-png").click()

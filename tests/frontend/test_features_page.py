@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def test_a_range_is_dragged_and_typed_and_back_undoes_it(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto("/features?fold=none", wait_until="networkidle")
+    page.goto("/features?fold=none")
     everything = page.get_by_test_id("total").inner_text()
     samples = page.get_by_test_id("range-n_samples")
     samples.scroll_into_view_if_needed()
@@ -62,7 +62,7 @@ def test_the_rail_is_folded_in_a_narrow_window(context: BrowserContext) -> None:
 
 def test_selected_features_are_steered(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto("/features", wait_until="networkidle")
+    page.goto("/features")
     rows = page.get_by_test_id("feature-row")
     ids = [rows.nth(at).get_attribute("data-feature") for at in (0, 2)]
     for key in "jxjjx":
@@ -117,7 +117,7 @@ def test_what_the_list_is_about_is_a_column(client: TestClient) -> None:
 
 def test_a_number_opens_its_feature(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto("/features", wait_until="networkidle")
+    page.goto("/features")
     page.get_by_test_id("q").fill("#5")
     expect(page.get_by_test_id("by-number").locator("a")).to_have_attribute("href", "/features/5")
     page.get_by_test_id("q").press("Enter")
@@ -151,7 +151,7 @@ def test_words_have_one_order_in_search_list_and_cooccurrence(client: TestClient
 def test_selected_features_are_tagged_listed_and_compared(browser: Browser, notes_url: str) -> None:
     """By keys; what is typed stays until it is saved."""
     page = browser.new_page(base_url=notes_url)
-    page.goto("/features", wait_until="networkidle")
+    page.goto("/features")
     rows = page.get_by_test_id("feature-row")
     ids = [rows.nth(at).get_attribute("data-feature") for at in (0, 1)]
     expect(page.get_by_test_id("tag-button")).to_be_disabled()
@@ -183,7 +183,7 @@ def test_selected_features_are_tagged_listed_and_compared(browser: Browser, note
     page.wait_for_url(re.compile("/lists/a-page"))
     listed = page.request.get("/api/v1/annotations/lists/a-page").json()["features"]
     assert len(listed) == 30 and [str(one) for one in listed[:2]] == ids
-    page.goto("/features", wait_until="networkidle")
+    page.goto("/features")
     for at in (0, 1):
         rows.nth(at).get_by_role("checkbox").check()
     page.get_by_test_id("compare-these").click()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def test_back_undoes_a_choice_and_forward_repeats_it(context: BrowserContext, sample_id: str) -> None:
     page = context.new_page()
     page.goto("/samples")
-    page.goto(f"/samples/{sample_id}", wait_until="networkidle")
+    page.goto(f"/samples/{sample_id}")
     token = page.get_by_test_id("token").first
     token.click()
     expect(page.get_by_test_id("features-here")).to_be_visible()
@@ -39,7 +39,7 @@ def test_back_undoes_a_choice_and_forward_repeats_it(context: BrowserContext, sa
 def test_typing_is_one_entry_and_a_choice_is_its_own(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/")
-    page.goto("/features", wait_until="networkidle")
+    page.goto("/features")
     everything = page.get_by_test_id("feature-row").count()
     for words in ("r", "red"):
         page.get_by_test_id("q").fill(words)
@@ -65,7 +65,7 @@ def test_a_score_opens_its_own_panel(context: BrowserContext, sample_id: str) ->
 
 def test_the_patches_show_the_keyboards_focus(context: BrowserContext, sample_id: str) -> None:
     page = context.new_page()
-    page.goto(f"/samples/{sample_id}", wait_until="networkidle")
+    page.goto(f"/samples/{sample_id}")
     pad = page.get_by_test_id("patch-pad")
     pad.focus()
     page.keyboard.press("ArrowRight")

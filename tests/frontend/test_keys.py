@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_rows_are_walked_and_opened(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto("/features?sort=id&order=asc&fold=none", wait_until="networkidle")
+    page.goto("/features?sort=id&order=asc&fold=none")
     rows = page.get_by_test_id("feature-row")
     for key, at in (("j", 0), ("j", 1), ("j", 2), ("k", 1)):
         page.keyboard.press(key)

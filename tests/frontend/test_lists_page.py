@@ -141,7 +141,7 @@ def test_marks_suggest_a_threshold_and_the_export_holds_exactly_those(page: Page
 
 @scripts
 def test_pairs_are_marked_by_keys(page: Page) -> None:
-    page.goto("/quality?flag=mismatch", wait_until="networkidle")
+    page.goto("/quality?flag=mismatch")
     first = str(page.get_by_test_id("sample-card").first.get_attribute("data-sample"))
     page.keyboard.press("j")
     for key, name in (("y", "right"), ("w", "wrong")):
@@ -154,5 +154,5 @@ def test_pairs_are_marked_by_keys(page: Page) -> None:
 def test_pages_fit_the_window(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     for path in ("/lists", "/basket?features=1,2,3", "/quality"):
-        page.goto(path, wait_until="networkidle")
+        page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path

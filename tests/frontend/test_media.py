@@ -94,7 +94,8 @@ def forced(browser: Browser, base_url: str) -> Iterator[Page]:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_nothing_is_cut_on_paper_and_controls_are_left_out(paper: Page, path: str) -> None:
-    paper.goto(path, wait_until="networkidle")
+    paper.goto(path)
+    paper.wait_for_load_state("networkidle")
     assert paper.evaluate(CUT, A4_PX) == []
     assert paper.evaluate(CLOSED) == []
     for selector in HIDDEN:
@@ -120,7 +121,8 @@ def colours_of(shot: bytes) -> list[tuple[int, Any]]:
 
 @pytest.mark.parametrize("path", WITH_DRAWINGS)
 def test_data_and_choices_are_seen_in_forced_colours(forced: Page, path: str) -> None:
-    forced.goto(path, wait_until="networkidle")
+    forced.goto(path)
+    forced.wait_for_load_state("networkidle")
     assert forced.evaluate(SELECTED) == []
     later = forced.locator("a[data-pairs]")
     if later.count():  # samples that are fetched when one scrolls there take the place of drawings
@@ -139,7 +141,7 @@ def test_data_and_choices_are_seen_in_forced_colours(forced: Page, path: str) ->
 
 
 def test_heat_keeps_its_colours_where_the_system_forces_its_own(forced: Page) -> None:
-    forced.goto(f"/features/{RED}?modality=image", wait_until="networkidle")
+    forced.goto(f"/features/{RED}?modality=image")
     path = forced.locator("[data-testid=example] .heat path[class^=h]").first
     assert path.evaluate("one => getComputedStyle(one).fill").startswith("rgb(")
     before = colours_of(forced.get_by_test_id("example").first.locator(".pic").screenshot())

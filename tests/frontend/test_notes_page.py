@@ -37,7 +37,7 @@ def write(page: Page, **fields: str) -> None:
 
 def test_a_label_is_saved_in_place_and_seen_by_others(people: list[Page]) -> None:
     ann, bob = people
-    ann.goto(f"{PATH}?modality=text", wait_until="networkidle")
+    ann.goto(f"{PATH}?modality=text")
     ann.keyboard.press("e")
     expect(ann.get_by_test_id("own-label")).to_be_focused()
     ann.keyboard.type("my dog")
@@ -47,7 +47,7 @@ def test_a_label_is_saved_in_place_and_seen_by_others(people: list[Page]) -> Non
     expect(ann.get_by_test_id("draft")).to_have_text("Saved")
     expect(ann.get_by_test_id("feature-label")).to_contain_text("my dog")
     assert ann.url.endswith(f"{PATH}?modality=text")
-    bob.goto("/features", wait_until="networkidle")
+    bob.goto("/features")
     bob.get_by_test_id("tag").select_option("pet")
     expect(bob.get_by_test_id("feature-row")).to_have_count(1)
     expect(bob.get_by_test_id("feature-row")).to_contain_text("my dog")
@@ -58,14 +58,14 @@ def test_a_label_is_saved_in_place_and_seen_by_others(people: list[Page]) -> Non
 def test_two_people_edit_one_label(people: list[Page]) -> None:
     ann, bob = people
     for page in people:
-        page.goto(PATH, wait_until="networkidle")
+        page.goto(PATH)
     write(ann, own_label="dog", author="Ann")
     expect(ann.get_by_test_id("draft")).to_have_text("Saved")
     write(bob, own_label="hound", author="Bob")
     expect(bob.get_by_test_id("conflict")).to_contain_text("Ann changed this after you opened it")
     expect(bob.get_by_test_id("theirs-label")).to_have_text("dog")
     expect(bob.get_by_test_id("own-label")).to_have_value("hound")
-    bob.reload(wait_until="networkidle")  # in the middle of it
+    bob.reload()  # in the middle of it
     expect(bob.get_by_test_id("own-label")).to_have_value("hound")
     bob.get_by_test_id("save").click()
     expect(bob.get_by_test_id("draft")).to_have_text("Saved")
@@ -79,27 +79,27 @@ def test_two_people_edit_one_label(people: list[Page]) -> None:
 def test_the_second_one_may_take_what_is_there(people: list[Page]) -> None:
     ann, bob = people
     for page in people:
-        page.goto(PATH, wait_until="networkidle")
+        page.goto(PATH)
     write(ann, own_label="dog")
     expect(ann.get_by_test_id("draft")).to_have_text("Saved")
     write(bob, own_label="hound")
     bob.get_by_test_id("take-theirs").click()
-    bob.reload(wait_until="networkidle")
+    bob.reload()
     expect(bob.get_by_test_id("own-label")).to_have_value("dog")
     expect(bob.get_by_test_id("discard")).to_have_count(0)
 
 
 def test_what_is_typed_survives_a_reload_and_can_be_discarded(people: list[Page]) -> None:
     page = people[0]
-    page.goto(PATH, wait_until="networkidle")
+    page.goto(PATH)
     page.get_by_test_id("own-note").fill("half a thou")
-    page.goto(f"/features/{DOG + 1}", wait_until="networkidle")
+    page.goto(f"/features/{DOG + 1}")
     expect(page.get_by_test_id("own-note")).to_have_value("")
-    page.goto(PATH, wait_until="networkidle")
+    page.goto(PATH)
     expect(page.get_by_test_id("own-note")).to_have_value("half a thou")
     page.get_by_test_id("discard").click()
     expect(page.get_by_test_id("own-note")).to_have_value("")
-    page.reload(wait_until="networkidle")
+    page.reload()
     expect(page.get_by_test_id("own-note")).to_have_value("")
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_lost_when_the_server_is_killed(
     server = Server(*options, log=tmp_path / "log")
     server.wait("/healthz", 60)
     page = browser.new_context().new_page()
-    page.goto(server.url + PATH, wait_until="networkidle")
+    page.goto(server.url + PATH)
     write(page, own_label="first")
     expect(page.get_by_test_id("draft")).to_have_text("Saved")
     server.process.kill()

@@ -27,7 +27,7 @@ def shown(page: Page) -> list[str | None]:
 
 def test_filters_are_in_the_address_and_back_undoes_them(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto("/samples", wait_until="networkidle")
+    page.goto("/samples")
     page.get_by_test_id("flag-mismatch").check()
     expect(page).to_have_url(re.compile("flags=mismatch"))
     page.get_by_test_id("flag-unsupported").check()
@@ -47,7 +47,7 @@ def test_filters_are_in_the_address_and_back_undoes_them(context: BrowserContext
 
 def test_a_feature_on_one_side_and_a_range_of_a_score(context: BrowserContext) -> None:
     page = context.new_page()
-    page.goto("/samples", wait_until="networkidle")
+    page.goto("/samples")
     page.get_by_test_id("feature").fill(str(RED))
     page.get_by_test_id("feature").press("Tab")
     expect(page.get_by_test_id("feature-filter")).to_contain_text("fires on the image")
@@ -132,5 +132,5 @@ def test_wrong_filters_are_one_sentence(client: TestClient, query: str, status: 
 def test_filters_fit_the_window(context: BrowserContext, width: int) -> None:
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": 800})
-    page.goto(f"/samples?by=cosine&min_score=1&feature={RED}&side=image-only", wait_until="networkidle")
+    page.goto(f"/samples?by=cosine&min_score=1&feature={RED}&side=image-only")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

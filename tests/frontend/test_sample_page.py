@@ -47,7 +47,7 @@ def test_a_place_has_the_hue_of_the_relatively_strongest_feature() -> None:
 
 def test_every_part_of_a_row_selects_and_the_arrow_opens(context: BrowserContext, red_sample: dict[str, Any]) -> None:
     page = context.new_page()
-    page.goto(f"/samples/{red_sample['sample_id']}", wait_until="networkidle")
+    page.goto(f"/samples/{red_sample['sample_id']}")
     row = page.get_by_test_id("group-both").get_by_test_id("sample-feature").first
     number = row.get_attribute("data-feature")
     row.locator(".share").first.click(force=True)
@@ -61,7 +61,7 @@ def test_every_part_of_a_row_selects_and_the_arrow_opens(context: BrowserContext
 def test_several_features_have_a_number_and_a_hue_each(context: BrowserContext, red_sample: dict[str, Any]) -> None:
     page = context.new_page()
     first, second = firing(red_sample, 2)
-    page.goto(f"/samples/{red_sample['sample_id']}?f={first},{second}", wait_until="networkidle")
+    page.goto(f"/samples/{red_sample['sample_id']}?f={first},{second}")
     chips = page.get_by_test_id("chosen").locator("li")
     assert [one.inner_text().split()[0] for one in chips.all()] == ["1", "2"]
     numbers = page.get_by_test_id("hue-numbers").locator("text").all_text_contents()
@@ -85,7 +85,7 @@ def test_several_features_have_a_number_and_a_hue_each(context: BrowserContext, 
 def test_a_sixth_feature_says_which_one_it_replaces(context: BrowserContext, red_sample: dict[str, Any]) -> None:
     page = context.new_page()
     five = firing(red_sample, 5)
-    page.goto(f"/samples/{red_sample['sample_id']}?f={','.join(map(str, five))}", wait_until="networkidle")
+    page.goto(f"/samples/{red_sample['sample_id']}?f={','.join(map(str, five))}")
     others = "".join(f":not([data-feature='{one}'])" for one in five)
     page.locator(f"[data-testid=sample-feature]{others} .share:visible").first.click(force=True)
     expect(page).to_have_url(re.compile(rf"f={'(,|%2C)'.join(map(str, five[1:]))}(,|%2C)\d+$"))
@@ -96,7 +96,7 @@ def test_a_sixth_feature_says_which_one_it_replaces(context: BrowserContext, red
 def test_why_opens_in_sight_with_the_focus_on_its_heading(context: BrowserContext, red_sample: dict[str, Any]) -> None:
     page = context.new_page()
     page.set_viewport_size({"width": 1280, "height": 500})
-    page.goto(f"/samples/{red_sample['sample_id']}", wait_until="networkidle")
+    page.goto(f"/samples/{red_sample['sample_id']}")
     page.locator("a.explain").last.click()
     heading = page.get_by_test_id("why").get_by_role("heading", level=2)
     expect(heading).to_be_focused()
@@ -105,7 +105,7 @@ def test_why_opens_in_sight_with_the_focus_on_its_heading(context: BrowserContex
 
 def test_values_are_read_by_pointer_and_by_key(context: BrowserContext, red_sample: dict[str, Any]) -> None:
     page = context.new_page()
-    page.goto(f"/samples/{red_sample['sample_id']}?f={RED}", wait_until="networkidle")
+    page.goto(f"/samples/{red_sample['sample_id']}?f={RED}")
     grid = page.request.get(f"/api/v1/samples/{red_sample['sample_id']}/activations?feature={RED}").json()["grids"][0]
     places = [(value or 0, row, col) for row, line in enumerate(grid["values"][0]) for col, value in enumerate(line)]
     value, row, col = max(places)
@@ -136,7 +136,7 @@ def tap(page: Page) -> None:
 def test_on_a_phone_the_list_of_a_patch_is_in_sight(browser: Browser, base_url: str, sample_id: str) -> None:
     phone = browser.new_context(base_url=base_url, viewport={"width": 390, "height": 844}, has_touch=True)
     page = phone.new_page()
-    page.goto(f"/samples/{sample_id}", wait_until="networkidle")
+    page.goto(f"/samples/{sample_id}")
     tap(page)
     here = page.get_by_test_id("features-here")
     expect(here.get_by_role("heading")).to_be_in_viewport()
