@@ -16,6 +16,8 @@ SCRIPTS = frozenset(f"js/{name}.js" for name in ("theme", "app", "cooccurrence",
 """Scripts that work without a server; what they import comes with them."""
 DEAD_LINKS = frozenset(["alike", "btn", "chip", "door", "explain", "go", "more", "tool"])
 """Classes of links that are nothing without their target; of any other link the text stays."""
+TEXT_LINKS = frozenset(["tok"])
+"""Classes of links that are the text itself, whatever they lead to: the tokens of a caption."""
 DEAD_DATA = frozenset(("data-feature", "data-position", "data-testid"))
 """Attributes that a link without a target may have and stay as text."""
 
@@ -93,6 +95,8 @@ class StaticPage(HTMLParser):
         if tag != "a" or self.resolve(values.get("href") or "") is not None:
             return False
         classes = set((values.get("class") or "").split())
+        if classes & TEXT_LINKS:
+            return False
         return bool(classes & DEAD_LINKS or {name for name in values if name.startswith("data-")} - DEAD_DATA)
 
     def _opened(self, tag: str, values: Attributes) -> str:
@@ -103,6 +107,7 @@ class StaticPage(HTMLParser):
         for name, address in own.items():
             if (target := self.resolve(str(address))) is None:
                 del values[name]
+                values.pop("data-swap", None)
             else:
                 values[name] = target
             if "#" in str(target):  # a script shows the state that the fragment names

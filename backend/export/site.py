@@ -48,6 +48,13 @@ def kind_of(path: str) -> str:
     return "pair" if path == "/cooccurrence/pair" else path.strip("/")
 
 
+MAP_LABEL = (
+    "Map of features. Arrow keys go from feature to feature, with Shift they move the map; plus and minus zoom, 0 "
+    "shows the whole map, Enter opens the feature. The lists below name the strongest features."
+)
+"""What a screen reader says of the map: without a server there is no panel and no list of an area."""
+
+
 class Site:
     """The files of one export.
 
@@ -194,7 +201,7 @@ class Site:
         ids = sorted(int(one.rpartition("/")[2]) for one in paths)
         labels = [one for part in chunks(ids, 500) for one in await self.labels(part)]
         self.save("map/labels.json", json.dumps(labels, ensure_ascii=False).encode())
-        return {"data-url": "map/points.bin", "data-files": "map/"}
+        return {"data-url": "map/points.bin", "data-files": "map/", "aria-label": MAP_LABEL}
 
     async def labels(self, ids: list[int]) -> list[dict[str, Any]]:
         """What the map names features with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import threading
@@ -125,6 +126,25 @@ def test_a_sample_has_the_activations_of_its_features(site: Path) -> None:
         data = json.loads(path.read_text("utf-8"))
         n = len(data["features"])
         assert n and all(len(one["values"]) == n for one in (*data["tokens"], *data["grids"]))
+
+
+def test_a_sample_has_its_caption_with_each_token(site: Path) -> None:
+    pages = sorted((site / "samples").glob("*.html"))
+    assert pages
+    for page in pages:
+        text = page.read_text("utf-8")
+        title = html.unescape(text.partition("<title>")[2].partition(" – ")[0])
+        caption = text.partition('data-testid="caption"')[2].partition("</div>")[0]
+        tokens = re.findall(r'<a class="tok[^>]*data-position="\d+"[^>]*>([^<]+)</a>', caption)
+        words = "".join(tokens) if len(tokens) > 1 else ""
+        assert html.unescape(words).replace(" ", "")[:20] == title.replace(" ", "")[:20], page.name
+        assert "data-swap" not in caption
+
+
+def test_the_map_offers_what_the_copy_has(site: Path) -> None:
+    text = (site / "map.html").read_text("utf-8")
+    assert 'data-testid="colour-agreement"' in text
+    assert not re.search('data-testid="layout-|selects an area|pins a feature', text.partition("<main")[2])
 
 
 def test_a_page_without_a_server() -> None:
