@@ -86,8 +86,8 @@ class Cooccurrence:
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         items = [{"kind": kind, **dict(zip(columns, row, strict=True))} for row in rows]
         items = [{**item, "a": feature_ref(refs[item["a"]]), "b": feature_ref(refs[item["b"]])} for item in items]
-        more = start + limit < len(at)
-        return PairPage(items, len(at), encode_cursor(tag, None, start + limit) if more else None, hidden)
+        has_next = start + limit < len(at)
+        return PairPage(items, len(at), encode_cursor(tag, None, start + limit) if has_next else None, hidden)
 
     def ranked(self, kind: str, sort: str, **filters: Unpack[PairFilters]) -> tuple[str, ListedPairs]:
         """The tag of a list, and its pairs. Parameters and errors as those of `list`."""
@@ -96,25 +96,25 @@ class Cooccurrence:
             raise SaevxError(f"Cannot sort co-occurrence by {sort!r}: use one of {', '.join(SORTS)}.")
         self._of_kind(kind)
         unless: PairFilters = {"min_support": 1, "feature": None, "min_lift": MIN_LIFT, "alike": False, "like": None}
-        wanted: PairFilters = {**unless, **filters}
-        tag = self._core.list_tag("cooccurrence", kind=kind, sort=sort, **wanted)
-        return tag, self._listed(tag, kind, sort, wanted)
+        chosen_filters: PairFilters = {**unless, **filters}
+        tag = self._core.list_tag("cooccurrence", kind=kind, sort=sort, **chosen_filters)
+        return tag, self._listed(tag, kind, sort, chosen_filters)
 
-    @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *others: tag, lock=attrgetter("_lock"))
-    def _listed(self, tag: str, kind: str, sort: str, wanted: PairFilters) -> ListedPairs:
+    @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *arguments: tag, lock=attrgetter("_lock"))
+    def _listed(self, tag: str, kind: str, sort: str, filters: PairFilters) -> ListedPairs:
         """The pairs of the list for which `tag` stands."""
-        pairs, feature, like = self.pairs[kind], wanted["feature"], wanted["like"]
-        min_support, min_lift, alike = max(wanted["min_support"], 0), wanted["min_lift"], wanted["alike"]
-        if like is None and feature is None:
-            return self._strong(kind, sort, min_lift).listed(min_support, alike)
+        pairs, feature, example = self.pairs[kind], filters["feature"], filters["like"]
+        min_support, min_lift, with_alike = max(filters["min_support"], 0), filters["min_lift"], filters["alike"]
+        if example is None and feature is None:
+            return self._strong(kind, sort, min_lift).listed(min_support, with_alike)
         concept, parts = self._core.concept, []
         if feature is not None:
             parts.append(np.union1d(*(pairs.of(feature, side) for side in ("a", "b"))))
-        if like is not None:
-            parts.append(pairs.between(*(np.flatnonzero(concept == concept[one]) for one in like)))
+        if example is not None:
+            parts.append(pairs.between(*(np.flatnonzero(concept == concept[feature_id]) for feature_id in example)))
         order = reduce(np.intersect1d, parts)
         order = order[pairs.sorted(pairs.measures(order), sort)]
-        return pairs.strong(order, concept, min_lift).listed(min_support, alike or like is not None)
+        return pairs.strong(order, concept, min_lift).listed(min_support, with_alike or example is not None)
 
     @cachedmethod(attrgetter("_whole"), key=lambda _, *arguments: arguments, lock=attrgetter("_lock"))
     def _strong(self, kind: str, sort: str, min_lift: float) -> StrongPairs:
@@ -142,18 +142,18 @@ class Cooccurrence:
             *(("same", f"{m}-{m}", side, m) for m in MODALITIES for side in ("a", "b")),
         ]
         # All parts together: with a few pairs each, it is the number of NumPy calls that takes the time.
-        counted = [self.pairs[kind].counts(self.pairs[kind].of(feature, side)) for _, kind, side, _ in parts]
-        others = [one.b if side == "a" else one.a for one, (_, _, side, _) in zip(counted, parts, strict=True)]
-        pairs = measures_of(PairCounts(*map(np.concatenate, zip(*counted, strict=True))), self.pairs["text-image"].n)
-        other = np.concatenate(others)
-        part_of = np.repeat(np.arange(len(parts)), [len(one) for one in others])
-        order = np.lexsort((other, -pairs.support, -pairs.lift_low, part_of))
+        counts = [self.pairs[kind].counts(self.pairs[kind].of(feature, side)) for _, kind, side, _ in parts]
+        partners_of = [p.b if side == "a" else p.a for p, (_, _, side, _) in zip(counts, parts, strict=True)]
+        pairs = measures_of(PairCounts(*map(np.concatenate, zip(*counts, strict=True))), self.pairs["text-image"].n)
+        partner_ids = np.concatenate(partners_of)
+        part_of = np.repeat(np.arange(len(parts)), [len(partners) for partners in partners_of])
+        order = np.lexsort((partner_ids, -pairs.support, -pairs.lift_low, part_of))
         concept = self._core.concept
-        order = order[(concept[other[order]] != concept[feature]) & (pairs.lift[order] >= MIN_LIFT)]
-        key = part_of[order] * len(concept) + concept[other[order]]
+        order = order[(concept[partner_ids[order]] != concept[feature]) & (pairs.lift[order] >= MIN_LIFT)]
+        key = part_of[order] * len(concept) + concept[partner_ids[order]]
         order = order[np.sort(np.unique(key, return_index=True)[1])]
         ends = np.searchsorted(part_of[order], np.arange(len(parts) + 1))
-        columns = {"id": other} | {name: getattr(pairs, name) for name in MEASURES}
+        columns = {"id": partner_ids} | {name: getattr(pairs, name) for name in MEASURES}
         groups: dict[str, Items] = {"text_to_image": [], "image_to_text": [], "same": []}
         for i, (group, _, _, modality) in enumerate(parts):
             first = order[ends[i] : min(ends[i + 1], ends[i] + limit)]

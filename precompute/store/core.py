@@ -118,8 +118,8 @@ class Core:
             return dict(features)
         for id, *texts in fetch_plain(self.engine, "SELECT id, text, image FROM top_words"):
             sides = [side for text in texts if text and (side := json.loads(text))]
-            most = max((side["n"] for side in sides), default=0)
-            for word in {side["word"].lower().strip() for side in sides if side["n"] == most}:
+            n_most = max((side["n"] for side in sides), default=0)
+            for word in {side["word"].lower().strip() for side in sides if side["n"] == n_most}:
                 features[word].append(id)
         return dict(features)
 
@@ -149,16 +149,16 @@ class Core:
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
         """id → `NAME_FIELDS`, verdict, max_text, max_image, p999 and family of these features."""
-        wanted, held = sorted({int(id) for id in ids}), self._refs
-        refs = {id: held[id] for id in wanted if id in held}
-        if missing := [id for id in wanted if id not in refs]:
+        unique_ids, cache = sorted({int(id) for id in ids}), self._refs
+        refs = {id: cache[id] for id in unique_ids if id in cache}
+        if absent := [id for id in unique_ids if id not in refs]:
             query = f"SELECT {', '.join(_REFERENCE)} FROM features WHERE id IN (?)"
-            new = {row[0]: dict(zip(_REFERENCE, row, strict=True)) for row in fetch_of(self.engine, query, missing)}
-            if len(held) + len(new) > MAX_REFS:
-                held = self._refs = {}
-            held.update(new)
-            refs.update(new)
-        return {id: refs[id].copy() for id in wanted if id in refs}
+            rows = {row[0]: dict(zip(_REFERENCE, row, strict=True)) for row in fetch_of(self.engine, query, absent)}
+            if len(cache) + len(rows) > MAX_REFS:
+                cache = self._refs = {}
+            cache.update(rows)
+            refs.update(rows)
+        return {id: refs[id].copy() for id in unique_ids if id in refs}
 
 
 class Vocabulary:
@@ -201,8 +201,8 @@ class Vocabulary:
             token_id_t: int [t], the token ids of the sample.
         """
         first = max(0, position - NEIGHBOURS)
-        near = token_id_t[first : position + NEIGHBOURS + 1].tolist()
-        return whole_token([self.text(token) for token in near], position - first)
+        token_ids = token_id_t[first : position + NEIGHBOURS + 1].tolist()
+        return whole_token([self.text(token) for token in token_ids], position - first)
 
 
 def modality_code(name: str) -> int:

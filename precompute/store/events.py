@@ -104,14 +104,14 @@ class FileArray:
 class Parts:
     """Reads parts of an array, a system call each: mapped, the few hundred bytes of a sample cost page faults."""
 
-    def __init__(self, path: Path, mapped: Array) -> None:
-        self.path, self.folder, self.mapped, self.dtype = path, path.parent, mapped, mapped.dtype
+    def __init__(self, path: Path, array: Array) -> None:
+        self.path, self.folder, self.mapped, self.dtype = path, path.parent, array, array.dtype
         try:
             self.file = os.open(path, os.O_RDONLY) if hasattr(os, "pread") else None  # not on Windows
         except OSError as error:
             raise self.error() from error
         if self.file is not None:
-            self.start = os.fstat(self.file).st_size - mapped.nbytes
+            self.start = os.fstat(self.file).st_size - array.nbytes
             weakref.finalize(self, os.close, self.file)
 
     def __getitem__(self, part: slice) -> Array:
@@ -249,9 +249,9 @@ class Events:
         low, high = int(offset[0]), int(offset[-1])
         z_t = np.zeros(n)
         # The methods, not numpy's functions of the same name: a page asks this a hundred times.
-        hit = (self._part("event_feature")[low:high] == feature).nonzero()[0]
-        value = self._part("event_value")[low:high][hit]
-        z_t[offset.searchsorted(hit + low, "right") - 1] = value.astype(np.float64) * self.unit
+        event = (self._part("event_feature")[low:high] == feature).nonzero()[0]
+        value = self._part("event_value")[low:high][event]
+        z_t[offset.searchsorted(event + low, "right") - 1] = value.astype(np.float64) * self.unit
         return tokens, z_t
 
     def maxima(self, row: int, modality: int) -> tuple[Array, Array]:
@@ -280,8 +280,8 @@ def dense_values(sample: SampleEvents, features: list[int]) -> Array:
     values_tk = np.zeros((len(sample.token_id_t), len(features)))
     token_e = np.repeat(np.arange(len(sample.token_id_t)), np.diff(sample.offset_t))
     for column, feature in enumerate(features):
-        hit = np.flatnonzero(sample.feature_e == feature)
-        values_tk[token_e[hit], column] = sample.z_e[hit]
+        event = np.flatnonzero(sample.feature_e == feature)
+        values_tk[token_e[event], column] = sample.z_e[event]
     return values_tk
 
 
@@ -325,6 +325,6 @@ def patches(sample: SampleEvents, views: Sequence[Any]) -> Patches:
     position = np.flatnonzero(image_tokens(sample, int(sizes.sum())))
     n = min(len(position), int(sizes.sum()))
     view = np.repeat(np.arange(len(views)), sizes)[:n]
-    inside = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)[:n]
+    cell = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)[:n]
     width = np.array([int(v[1]) for v in views], dtype=np.int64)[view]
-    return Patches(position[:n], view, inside // width, inside % width)
+    return Patches(position[:n], view, cell // width, cell % width)

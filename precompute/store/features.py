@@ -123,8 +123,8 @@ class Features:
     def verdict_counts(self, **filters: Unpack[FeatureFilters]) -> dict[str, int]:
         """By verdict, how many features a list with it and these filters has; the filter `verdict` is ignored."""
         check_keywords(filters, FeatureFilters)
-        active: Item = {name: value for name, value in filters.items() if value is not None and name != "verdict"}
-        return self._lists.verdict_counts(active)
+        conditions: Item = {name: value for name, value in filters.items() if value is not None and name != "verdict"}
+        return self._lists.verdict_counts(conditions)
 
     def _rows(self, ids: Array) -> Sequence[Row]:
         """The values of `LISTED` of int [n] features, in this order."""
@@ -136,21 +136,21 @@ class Features:
         check_keywords(filters, FeatureFilters)
         if sort not in (*s.FEATURE_SORTS, HALLUCINATION, MATCH):
             raise SaevxError(f"Cannot sort features by {sort!r}: use one of {', '.join(s.FEATURE_SORTS)}.")
-        active: Item = {name: value for name, value in filters.items() if value is not None}
-        if verdict := active.pop("verdict", None):
-            active["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
-        if "ids" in active:
-            active["ids"] = [*active["ids"]]
-        marked: Marked | None = active.get("marked")
-        named = {name: value for name, value in active.items() if name != "marked"}
+        conditions: Item = {name: value for name, value in filters.items() if value is not None}
+        if verdict := conditions.pop("verdict", None):
+            conditions["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
+        if "ids" in conditions:
+            conditions["ids"] = [*conditions["ids"]]
+        marked: Marked | None = conditions.get("marked")
+        tag_filters = {name: value for name, value in conditions.items() if name != "marked"}
         if sort == HALLUCINATION:
-            named["stamp"] = self._hallucination.stamp
+            tag_filters["stamp"] = self._hallucination.stamp
         if marked is None:
-            tag = key = self._core.list_tag("features", sort=sort, order=order, **named)
+            tag = key = self._core.list_tag("features", sort=sort, order=order, **tag_filters)
         else:  # cursors know the name of what was chosen, the cache knows the rows
-            tag = self._core.list_tag("features", sort=sort, order=order, marked=marked.name, **named)
-            key = self._core.list_tag("features", sort=sort, order=order, marked=asdict(marked), **named)
-        return tag, self._lists.of(key, sort, order, active)
+            tag = self._core.list_tag("features", sort=sort, order=order, marked=marked.name, **tag_filters)
+            key = self._core.list_tag("features", sort=sort, order=order, marked=asdict(marked), **tag_filters)
+        return tag, self._lists.of(key, sort, order, conditions)
 
     @cached_property
     def distributions(self) -> Distributions:
@@ -172,10 +172,9 @@ class Features:
         item = _FEATURE.fetch(core.engine, tables, (int(feature),))[0]
         hist, logits = unpack(item.pop("hist")), item.pop("logits")
         maxima, unit = (item["max_text"], item["max_image"]), core.events.unit
-        near, partners = self.neighbours[feature], self._cooccurrence.partners(feature, 8)
-        refs = core.feature_refs([
-            *near["other"][near["other"] >= 0].tolist(), *(one["id"] for group in partners.values() for one in group)
-        ])  # fmt: skip
+        neighbours, partners = self.neighbours[feature], self._cooccurrence.partners(feature, 8)
+        ids = neighbours["other"]
+        refs = core.feature_refs([*ids[ids >= 0].tolist(), *(p["id"] for items in partners.values() for p in items)])
         return {
             **item,
             HALLUCINATION: self._hallucination.separation.get(int(feature)),
@@ -191,7 +190,7 @@ class Features:
                     }
                     for k, cosine in one.tolist() if k >= 0
                 ]
-                for space, one in zip(s.NEIGHBOUR_SPACES, near, strict=True)
+                for space, one in zip(s.NEIGHBOUR_SPACES, neighbours, strict=True)
             },
             "cooccurring": {
                 name: [{**feature_ref(refs[one["id"]]), **one} for one in group] for name, group in partners.items()
@@ -288,30 +287,30 @@ class Features:
             that are (`members`). By share, at most 1, × specificity; in `both` by the smaller product of its two.
         """
         # Only what fires in the sample: whole columns of a wide SAE would take ten times as long.
-        firing = np.unique(np.concatenate([feature_k for feature_k, _ in maxima]))
-        z_k2 = np.zeros((len(firing), 2))
+        firing_k = np.unique(np.concatenate([feature_k for feature_k, _ in maxima]))
+        z_k2 = np.zeros((len(firing_k), 2))
         for m, (feature_k, z_k) in enumerate(maxima):
-            z_k2[firing.searchsorted(feature_k), m] = z_k
-        share_k2 = ratio(z_k2, self.table["p999"][firing][:, None])
+            z_k2[firing_k.searchsorted(feature_k), m] = z_k
+        share_k2 = ratio(z_k2, self.table["p999"][firing_k][:, None])
         on_k2 = share_k2 >= s.DELTA_SHARE
         is_on_k = on_k2.any(axis=1)
-        active, z_a2, share_a2, on_a2 = firing[is_on_k], z_k2[is_on_k], share_k2[is_on_k], on_k2[is_on_k]
-        score_a2 = np.minimum(share_a2, 1) * on_a2 * self.specificity[active]
-        of_a = np.unique(self.concept[active], return_inverse=True)[1]
-        on_g2, score_g2 = np.zeros((len(active), 2), bool), np.zeros((len(active), 2))
+        active_a, z_a2, share_a2, on_a2 = firing_k[is_on_k], z_k2[is_on_k], share_k2[is_on_k], on_k2[is_on_k]
+        score_a2 = np.minimum(share_a2, 1) * on_a2 * self.specificity[active_a]
+        of_a = np.unique(self.concept[active_a], return_inverse=True)[1]
+        on_g2, score_g2 = np.zeros((len(active_a), 2), bool), np.zeros((len(active_a), 2))
         np.logical_or.at(on_g2, of_a, on_a2)
         np.maximum.at(score_g2, of_a, score_a2)
         both_g: Array = on_g2[:, 0] & on_g2[:, 1]
         score_g = np.where(both_g, score_g2.min(axis=1), score_g2.max(axis=1))
         # The member that stands for its family: on both sides, where one is.
         own_a = np.where(both_g[of_a], score_a2.min(axis=1), score_a2.max(axis=1))
-        order = np.lexsort((active, -score_a2.max(axis=1), -own_a, -score_g[of_a]))
-        best = order[np.sort(np.unique(of_a[order], return_index=True)[1])]
+        order = np.lexsort((active_a, -score_a2.max(axis=1), -own_a, -score_g[of_a]))
+        best_a = order[np.sort(np.unique(of_a[order], return_index=True)[1])]
         where_g = np.where(both_g, 2, on_g2[:, 1])
-        best_of = [best[where_g[of_a[best]] == where][:n] for where in (2, 1, 0)]
-        refs = self.refs(active[np.concatenate(best_of)])
+        best_of = [best_a[where_g[of_a[best_a]] == where][:n] for where in (2, 1, 0)]
+        refs = self.refs(active_a[np.concatenate(best_of)])
         by_family = of_a.argsort(kind="stable")
-        first_g = of_a[by_family].searchsorted(np.arange(len(active) + 1))
+        first_g = of_a[by_family].searchsorted(np.arange(len(active_a) + 1))
 
         def item(at: int) -> Item:
             members = by_family[first_g[of_a[at]] : first_g[of_a[at] + 1]]
@@ -320,8 +319,8 @@ class Features:
                 k = members[share_a2[members, m].argmax()] if len(members) > 1 else at
                 values[f"activation_{side}"] = float(z_a2[k, m]) if on_a2[k, m] else None
                 values[f"share_{side}"] = float(share_a2[k, m]) if on_a2[k, m] else None
-            values |= {"n_alike": len(members) - 1, "members": active[members].tolist()}
-            return {**feature_ref(refs[int(active[at])]), **values}
+            values |= {"n_alike": len(members) - 1, "members": active_a[members].tolist()}
+            return {**feature_ref(refs[int(active_a[at])]), **values}
 
         names = ("both", "image_only", "text_only")
-        return {name: [item(at) for at in chosen] for name, chosen in zip(names, best_of, strict=True)}
+        return {name: [item(at) for at in places] for name, places in zip(names, best_of, strict=True)}

@@ -42,8 +42,8 @@ def percentile(hist: Array, quantile: float, largest: Array) -> Array:
     # Exact integers: ⌈q·n⌉ in floats may fall one short for large n.
     per_million = round(quantile * 1_000_000)
     rank = -((-total * per_million) // 1_000_000)
-    reached = (np.cumsum(hist, -1) >= np.maximum(rank, 1)[..., None]).argmax(-1)
-    edge = np.minimum(EDGES[reached + 1], largest.astype(np.float64))
+    rank_bin = (np.cumsum(hist, -1) >= np.maximum(rank, 1)[..., None]).argmax(-1)
+    edge = np.minimum(EDGES[rank_bin + 1], largest.astype(np.float64))
     result: Array = np.where(total > 0, edge, 0.0)
     return result
 
@@ -68,10 +68,10 @@ def nonempty_bins(counts: Array, unit: float) -> dict[str, list[Any]]:
     Args:
         counts: int64 [256]. unit: one stored unit in z.
     """
-    used = np.flatnonzero(counts)
-    if not len(used):
+    nonempty = np.flatnonzero(counts)
+    if not len(nonempty):
         return {"edges": [], "counts": []}
-    low, high = int(used[0]), int(used[-1]) + 1
+    low, high = int(nonempty[0]), int(nonempty[-1]) + 1
     return {"edges": (EDGES[low : high + 1] * unit).tolist(), "counts": counts[low:high].tolist()}
 
 

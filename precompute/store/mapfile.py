@@ -81,15 +81,15 @@ def quantise_places(place_n2: Array) -> Array:
         return np.zeros((0, 2), dtype=np.uint16)
     low, high = place_n2.min(0), place_n2.max(0)
     span = max(float((high - low).max()), 1e-30)
-    middle = (low + high) / 2
-    return np.rint(((place_n2 - middle) / span + 0.5) * LAST).astype(np.uint16)
+    centre = (low + high) / 2
+    return np.rint(((place_n2 - centre) / span + 0.5) * LAST).astype(np.uint16)
 
 
 def quantise_omega(omega: Array) -> Array:
     """uint8 [F] of float64 [F]: 0 for NaN, else ω in 255 steps."""
-    known = ~np.isnan(omega)
-    steps = np.rint(np.clip(np.where(known, omega, 0), -1, 1) * 127) + 128
-    return np.where(known, steps, 0).astype(np.uint8)
+    is_known = ~np.isnan(omega)
+    steps = np.rint(np.clip(np.where(is_known, omega, 0), -1, 1) * 127) + 128
+    return np.where(is_known, steps, 0).astype(np.uint8)
 
 
 def quantise_density(density: Array) -> Array:
@@ -117,13 +117,13 @@ def read_sample_map(path: Path) -> SampleMap:
 
 
 def _columns(path: Path, kind: type) -> list[Array]:
-    magic, fields, absent, what = KINDS[kind]
+    magic, fields, absent, map_name = KINDS[kind]
     if not path.is_file():
         raise SaevxError(absent)
     data = path.read_bytes()
     first, n = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0)
     if first != magic or len(data) != HEADER.size + n * sum(np.dtype(kind).itemsize for kind in fields.values()):
-        raise SaevxError(f"{path.name} is no map of {what}, or is cut off.")
+        raise SaevxError(f"{path.name} is no map of {map_name}, or is cut off.")
     at, columns = HEADER.size, []
     for kind_of_column in fields.values():
         columns.append(np.frombuffer(data, kind_of_column, n, at))

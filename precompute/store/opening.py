@@ -47,9 +47,9 @@ class StoreUnreadable(SaevxError):  # noqa: N818 - named for what it is about
     """A file of a store cannot be read: it is damaged, or was moved, deleted or replaced since the store was opened."""
 
 
-def damaged_error(store: Path, what: str) -> StoreUnreadable:
-    """`what` is a clause such as "store.sqlite is missing"."""
-    return StoreUnreadable(f"The store {store} is damaged ({what}): {COPY_OR_MAKE}")
+def damaged_error(store: Path, subject: str) -> StoreUnreadable:
+    """`subject` is a clause such as "store.sqlite is missing"."""
+    return StoreUnreadable(f"The store {store} is damaged ({subject}): {COPY_OR_MAKE}")
 
 
 class Stamp(NamedTuple):
@@ -76,8 +76,8 @@ def read_manifest(store: Path) -> Item:
         SaevxError: not a store, unfinished, damaged, or made by another version.
     """
     try:
-        there = (store / MANIFEST).is_file() and (store / DATABASE).is_file()
-        content = (store / MANIFEST).read_text("utf-8") if there else ""
+        has_files = (store / MANIFEST).is_file() and (store / DATABASE).is_file()
+        content = (store / MANIFEST).read_text("utf-8") if has_files else ""
     except UnicodeDecodeError as error:
         raise damaged_error(store, f"{MANIFEST} is not text") from error
     except (OSError, ValueError) as error:
@@ -85,7 +85,7 @@ def read_manifest(store: Path) -> Item:
         raise SaevxError(f"The store {store} cannot be read ({reason}): check its path and your rights.") from error
     part = store.name.endswith(".part")
     advice = "it is unfinished, so run `saevx precompute` again" if part else "give the folder of a finished one"
-    if not there:
+    if not has_files:
         raise SaevxError(f"{store} is not a store (no {MANIFEST} and {DATABASE}): {advice}.")
     try:
         manifest = json.loads(content)
@@ -121,8 +121,8 @@ def _misshapen(values: Mapping[str, Any], shape: Item) -> str | None:
         value = values.get(name)
         if not isinstance(value, dict if isinstance(kind, dict) else kind) or isinstance(value, bool):
             return name
-        if isinstance(kind, dict) and (inner := _misshapen(value, kind)):
-            return f"{name}.{inner}"
+        if isinstance(kind, dict) and (inner_path := _misshapen(value, kind)):
+            return f"{name}.{inner_path}"
     return None
 
 
@@ -141,11 +141,11 @@ def check_files(store: Path, manifest: Item) -> dict[str, Stamp]:
     if not isinstance(sizes, list) or len(sizes) != len(names):
         raise damaged_error(store, f"{MANIFEST} does not tell the size of each of its files")
     images = [i for i, name in enumerate(names) if name.startswith(IMAGES)]
-    others = [i for i, name in enumerate(names) if not name.startswith(IMAGES)]
+    other_indices = [i for i, name in enumerate(names) if not name.startswith(IMAGES)]
     step = -(-len(images) // CHECKED_IMAGES) or 1
     stamps: dict[str, Stamp] = {}
     wrong: list[str] = []
-    for i in [*others, *images[::step], *images[-1:]]:
+    for i in [*other_indices, *images[::step], *images[-1:]]:
         stamp = Stamp.from_file(store / names[i])
         if stamp is None:
             wrong.append(f"{names[i]} is missing")
@@ -156,8 +156,8 @@ def check_files(store: Path, manifest: Item) -> dict[str, Stamp]:
     if DATABASE not in manifest["files"]:
         raise damaged_error(store, f"{MANIFEST} does not list {DATABASE}")
     if wrong:
-        more = f", and {len(wrong) - 1} more files are missing or have another size" if len(wrong) > 1 else ""
-        raise damaged_error(store, wrong[0] + more)
+        more_files = f", and {len(wrong) - 1} more files are missing or have another size" if len(wrong) > 1 else ""
+        raise damaged_error(store, wrong[0] + more_files)
     return stamps
 
 
@@ -167,16 +167,16 @@ def without_images(manifest: Item) -> Item:
     `files` and `sizes` lose the images, and `images` is {n, bytes}; `bytes` is null where the manifest has no sizes."""
     names = list(manifest["files"])
     sizes = manifest.get("sizes")
-    other = [not name.startswith(IMAGES) for name in names]
-    bare = {
+    is_other = [not name.startswith(IMAGES) for name in names]
+    bare_manifest = {
         **manifest,
         "files": {name: sha256 for name, sha256 in manifest["files"].items() if not name.startswith(IMAGES)},
-        "images": {"n": len(names) - sum(other), "bytes": None},
+        "images": {"n": len(names) - sum(is_other), "bytes": None},
     }
     if sizes is not None:
-        bare["sizes"] = [size for size, is_other in zip(sizes, other, strict=True) if is_other]
-        bare["images"]["bytes"] = sum(sizes) - sum(bare["sizes"])
-    return bare
+        bare_manifest["sizes"] = [size for size, stays in zip(sizes, is_other, strict=True) if stays]
+        bare_manifest["images"]["bytes"] = sum(sizes) - sum(bare_manifest["sizes"])
+    return bare_manifest
 
 
 def read_run(store: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Places:
             self._core.check_feature(feature)
         z_tk = dense_values(events, features)
         refs = self._core.feature_refs(features)
-        blank = [None] * len(features)
+        no_values = [None] * len(features)
         texts = self._vocabulary.texts(events.token_id_t)
         return {
             "features": [{k: refs[f][k] for k in (*NAME_FIELDS, "max_text", "max_image", "p999")} for f in features],
@@ -54,7 +54,7 @@ class Places:
                     "text": text,
                     "modality": s.TOKEN_KINDS[m],
                     "position": t,
-                    "values": z_tk[t].tolist() if m in (s.TEXT, s.IMAGE) else blank,
+                    "values": z_tk[t].tolist() if m in (s.TEXT, s.IMAGE) else no_values,
                 }
                 for t, (text, m) in enumerate(zip(texts, events.modality_t.tolist(), strict=True))
             ],
@@ -64,10 +64,10 @@ class Places:
     def position(self, events: SampleEvents, pair: Item, patch: tuple[int, int, int], name: str) -> int:
         """The place of a patch (view, row, col) in the token list. Raises SaevxError where `name` has no such patch."""
         places = patches(events, pair["views"])
-        hit = np.flatnonzero((places.view == patch[0]) & (places.row == patch[1]) & (places.col == patch[2]))
-        if not len(hit):
+        patch_index = np.flatnonzero((places.view == patch[0]) & (places.row == patch[1]) & (places.col == patch[2]))
+        if not len(patch_index):
             raise SaevxError(f"{name} has no patch {','.join(map(str, patch))}: give the view,row,col of another.")
-        return int(places.position[hit[0]])
+        return int(places.position[patch_index[0]])
 
     def features_at(self, events: SampleEvents, pair: Item, position: int, window: Window, name: str) -> Item:
         """The features active on one token or patch, in the order of `Features.strongest`.
@@ -126,11 +126,11 @@ def _grids(events: SampleEvents, views: Sequence[Any], z_tk: Array) -> Items:
     places = patches(events, views)
     grids = []
     for index, (rows, cols, box, image) in enumerate(views):
-        here = places.view == index
-        position_p = places.position[here]
+        is_of_view = places.view == index
+        position_p = places.position[is_of_view]
         values_krc = np.full((z_tk.shape[1], rows, cols), np.nan)
         is_image_p = (events.modality_t[position_p] == s.IMAGE)[:, None]  # a sink keeps its place, without a value
-        values_krc[:, places.row[here], places.col[here]] = np.where(is_image_p, z_tk[position_p], np.nan).T
+        values_krc[:, places.row[is_of_view], places.col[is_of_view]] = np.where(is_image_p, z_tk[position_p], np.nan).T
         values = [[[None if v != v else v for v in row] for row in k] for k in values_krc.tolist()]
         grids.append({"view": index, "rows": rows, "cols": cols, "box": box, "image": image, "values": values})
     return grids

@@ -47,8 +47,8 @@ class Quality:
     @cached_property
     def n_flagged(self) -> int:
         """Number of samples with at least one flag."""
-        above = or_(*(s.samples.c[s.flag_column(flag["name"])] > flag["threshold"] for flag in self.flags))
-        return int(self._core.rows(select(func.count()).select_from(s.samples).where(above))[0][0])
+        exceeds_any = or_(*(s.samples.c[s.flag_column(flag["name"])] > flag["threshold"] for flag in self.flags))
+        return int(self._core.rows(select(func.count()).select_from(s.samples).where(exceeds_any))[0][0])
 
     @cached_property
     def features_of_reasons(self) -> list[int]:
@@ -124,42 +124,42 @@ class Quality:
                 without a score to rank by.
         """
         check_keep(keep)
-        allowed = self.matching(flags, require, within)
+        is_allowed = self.matching(flags, require, within)
         if by is None:
             if keep != 100:
                 raise SaevxError(f"To keep {keep:g} % of the pairs, name a score that ranks them (by).")
-            return np.flatnonzero(allowed)
+            return np.flatnonzero(is_allowed)
         score = self.score_values(by)
         if np.isnan(score).all():
             raise SaevxError(f"This store has no {by!r} score: run `saevx precompute` with it, or choose another.")
-        return best(score, allowed, keep)
+        return best(score, is_allowed, keep)
 
     def matching(self, flags: Sequence[str], require: Sequence[str] = (), within: Array | None = None) -> Array:
         """bool [N]: the samples that none of `flags` marks and all of `require` do, each NAME or NAME:THRESHOLD, among
         those of `within` (bool [N])."""
-        allowed = np.ones(self._core.n_samples, dtype=bool) if within is None else within.copy()
+        is_allowed = np.ones(self._core.n_samples, dtype=bool) if within is None else within.copy()
         for option in flags:
-            allowed &= ~self.flagged(option)
+            is_allowed &= ~self.flagged(option)
         for option in require:
-            allowed &= self.flagged(option)
-        return allowed
+            is_allowed &= self.flagged(option)
+        return is_allowed
 
     def flagged(self, option: str) -> Array:
         """bool [N]: the samples that a flag marks, NAME or NAME:THRESHOLD; those of stored thresholds are read once."""
         if option not in self._flagged:
             query = select(s.samples.c.row).where(self.exceeds(*flag_and_limit(option)))
-            marked = np.zeros(self._core.n_samples, dtype=bool)
-            marked[np.fromiter(scalars(self._core.engine, query), np.int64)] = True
+            has_flag = np.zeros(self._core.n_samples, dtype=bool)
+            has_flag[np.fromiter(scalars(self._core.engine, query), np.int64)] = True
             if ":" in option:
-                return marked
-            self._flagged[option] = marked
+                return has_flag
+            self._flagged[option] = has_flag
         return self._flagged[option]
 
     def overlap(self, options: Sequence[str]) -> list[list[int]]:
         """How many samples have both of two flags, for each pair of these: NAME or NAME:THRESHOLD; on the diagonal, how
         many have the one."""
-        marked = [self.flagged(option) for option in options]
-        return [[int(np.count_nonzero(one & other)) for other in marked] for one in marked]
+        masks = [self.flagged(option) for option in options]
+        return [[int(np.count_nonzero(mask & other_mask)) for other_mask in masks] for mask in masks]
 
     def score_median(self, name: str) -> float:
         """The median of a score over all samples, NaN where no sample has the score."""
@@ -207,32 +207,32 @@ def n_kept(n: int, keep: float) -> int:
     return int(np.floor(n * keep / 100 + 0.5))
 
 
-def best(score: Array, allowed: Array, keep: float) -> Array:
+def best(score: Array, is_allowed: Array, keep: float) -> Array:
     """int64 [K], rising: of the rows allowed, the `keep` percent with the highest score, the number rounded to the
     nearest; NaN comes last, ties go to the smaller row.
 
     Args:
         score: float64 [N]. allowed: bool [N].
     """
-    rows = np.flatnonzero(allowed)
+    rows = np.flatnonzero(is_allowed)
     value = np.nan_to_num(score[rows], nan=-np.inf)
     n = n_kept(len(rows), keep)
     if n in (0, len(rows)):
         return rows[:n]
-    cut = np.partition(value, len(rows) - n)[len(rows) - n]  # the n-th largest; no need to sort a million for it
-    above = value > cut
-    level = np.flatnonzero(value == cut)[: n - int(above.sum())]
-    above[level] = True
-    chosen: Array = rows[above]
-    return chosen
+    min_value = np.partition(value, len(rows) - n)[len(rows) - n]  # the n-th largest; no need to sort a million for it
+    is_above = value > min_value
+    level = np.flatnonzero(value == min_value)[: n - int(is_above.sum())]
+    is_above[level] = True
+    best_rows: Array = rows[is_above]
+    return best_rows
 
 
 def _distribution(row: Row[Any]) -> Item:
     """A row of `scores` or `flags` as the API shows it: `auroc` with its interval, without the quantiles."""
     item = dict(row._mapping)
     item["histogram"] = item.pop("hist")
-    for inner in ("median", "quantiles"):
-        item.pop(inner, None)
+    for part_name in ("median", "quantiles"):
+        item.pop(part_name, None)
     low, high = item.pop("auroc_low", None), item.pop("auroc_high", None)
     if isinstance(item["auroc"], int | float):
         item["auroc"] = {"value": item["auroc"], "low": low, "high": high}

@@ -195,15 +195,15 @@ class Store:
         except (StoreUnreadable, sqlite3.Error) as error:
             raise damaged_error(self.path, f"{DATABASE} is cut off or no database") from error
         for column in s.missing_columns(columns)[:1]:
-            what = f"{DATABASE} has no column {column.name!r} in a table {column.table.name!r}"
+            lack = f"{DATABASE} has no column {column.name!r} in a table {column.table.name!r}"
             if not column.nullable:
-                raise damaged_error(self.path, what)
+                raise damaged_error(self.path, lack)
             raise SaevxError(
-                f"The store {self.path} was made by an older version of saevx ({what}): run `saevx migrate {self.path} "
+                f"The store {self.path} was made by an older version of saevx ({lack}): run `saevx migrate {self.path} "
                 "--out NEW` and open NEW."
             )
-        if missing := {"feature_fts", "sample_fts"} - columns.keys():
-            raise damaged_error(self.path, f"{DATABASE} has no table {missing.pop()!r}")
+        if missing_tables := {"feature_fts", "sample_fts"} - columns.keys():
+            raise damaged_error(self.path, f"{DATABASE} has no table {missing_tables.pop()!r}")
 
     def _check_shapes(self) -> None:
         """The arrays are of this store's size. Raises StoreUnreadable where not, or where one cannot be mapped."""

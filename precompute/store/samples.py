@@ -82,12 +82,12 @@ class Samples:
         where: list[ColumnElement[bool]] = []
         total, limit_of_flag = core.n_samples, threshold
         if flag is not None:
-            known = self._quality.flag(flag)
-            total = known["count"]
-            limit_of_flag = known["threshold"] if threshold is None else threshold
+            flag_info = self._quality.flag(flag)
+            total = flag_info["count"]
+            limit_of_flag = flag_info["threshold"] if threshold is None else threshold
             where.append(self._quality.exceeds(flag, limit_of_flag))
-        together = list(filters.get("flags") or ())
-        where += [self._quality.exceeds(*flag_and_limit(option)) for option in together]
+        flag_names = list(filters.get("flags") or ())
+        where += [self._quality.exceeds(*flag_and_limit(option)) for option in flag_names]
         names = None if ids is None else [str(i) for i in ids]
         if names is not None:
             where.append(c.sample_id.in_(names))
@@ -95,14 +95,15 @@ class Samples:
         where += marked.conditions(c.row) if marked else []
         if has_q := bool(q and q.strip()):
             where.append(with_words(c.row, "sample_fts", str(q), marked))
-        total_is_known = (threshold, ids, marked) == (None,) * 3 and not has_q and not together
-        named = {"flag": flag, "over": limit_of_flag, "q": q, "ids": names, "flags": together, "marked": marked or ""}
-        tag = core.list_tag("samples", sort=sort, order=order, **named)
-        listed = KeysetList(
+        total_is_known = (threshold, ids, marked) == (None,) * 3 and not has_q and not flag_names
+        marks = marked or ""
+        of_tag = {"flag": flag, "over": limit_of_flag, "q": q, "ids": names, "flags": flag_names, "marked": marks}
+        tag = core.list_tag("samples", sort=sort, order=order, **of_tag)
+        sample_list = KeysetList(
             select(s.samples), _sort_column(sort), c.row, where, tag, core.n_samples, total if total_is_known else None
         )
-        rows, total, after = keyset_page(core.engine, listed, order=order, limit=limit, cursor=cursor)
-        return Page([self._item(r._mapping) for r in rows], total, after)
+        rows, total, next_cursor = keyset_page(core.engine, sample_list, order=order, limit=limit, cursor=cursor)
+        return Page([self._item(r._mapping) for r in rows], total, next_cursor)
 
     def get(self, sample_id: str, top: int = 24) -> Item:
         """One sample with scores, ranks, flags, reasons and its `top` strongest features (`GET /samples/{id}`).
@@ -114,9 +115,9 @@ class Samples:
         row, near_row = values["row"], values["near_row"]
         item = self._item(values)
         flag_scores = {name: values[s.flag_column(name)] for name in s.FLAGS}
-        others = (row - 1, row + 1, -1 if near_row is None else near_row)
+        other_rows = (row - 1, row + 1, -1 if near_row is None else near_row)
         query = "SELECT row, sample_id FROM samples WHERE row IN (?, ?, ?)"
-        id_of = dict(fetch_plain(self._core.engine, query, others))
+        id_of = dict(fetch_plain(self._core.engine, query, other_rows))
         maxima = [self._core.events.maxima(row, m) for m in range(len(s.MODALITIES))]
         return {
             **item,
@@ -208,8 +209,8 @@ class Samples:
             position = self._places.position(events, values, patch, name)
         if kind_at(events, position, name) in (s.TEXT, s.IMAGE) and computed is None:
             events = self._core.events.of(values["row"])
-        here = self._places.features_at(events, values, int(position or 0), Window(limit, cursor), name)
-        return {"sample_id": values["sample_id"], **here, "recomputed": computed is not None}
+        window = self._places.features_at(events, values, int(position or 0), Window(limit, cursor), name)
+        return {"sample_id": values["sample_id"], **window, "recomputed": computed is not None}
 
     def _values(self, sample_id: str) -> Item:
         """The sample's row of the table `samples`, by column. Raises SaevxError where there is none."""

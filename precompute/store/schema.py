@@ -277,8 +277,8 @@ def missing_columns(columns: Mapping[str, set[str]]) -> list[Column[Any]]:
         columns: of `columns_of`.
     """
     tables = [table for table in metadata.sorted_tables if table.name in columns or table.name not in LATER_TABLES]
-    missing = [one for table in tables for one in table.columns if one.name not in columns.get(table.name, ())]
-    return sorted(missing, key=lambda column: bool(column.nullable))
+    absent = [c for table in tables for c in table.columns if c.name not in columns.get(table.name, ())]
+    return sorted(absent, key=lambda column: bool(column.nullable))
 
 
 # Full text: rowid = features.id and samples.row; only the index is stored (`content=''`). SQLAlchemy has no construct

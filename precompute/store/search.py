@@ -92,12 +92,12 @@ class Search:
 
         Of many captions the first N_CAPTIONS are looked at and counted: bm25 would count every caption first. So where
         that many have the whole words, the longer ones, which take longer to find, are not looked for."""
-        whole = self._with(match_words(q, prefix=False))
-        every = whole if len(whole) == N_CAPTIONS else self._with(match_words(q))
-        rows = self._shortest(whole, limit)
+        captions = self._with(match_words(q, prefix=False))
+        with_prefixes = captions if len(captions) == N_CAPTIONS else self._with(match_words(q))
+        rows = self._shortest(captions, limit)
         if len(rows) < limit:
-            rows += [row for row in self._shortest(every, limit) if row not in rows]
-        return rows[:limit], len(every)
+            rows += [row for row in self._shortest(with_prefixes, limit) if row not in rows]
+        return rows[:limit], len(with_prefixes)
 
     def _with(self, match: str) -> list[int]:
         """Rows of the first captions that match."""
@@ -106,8 +106,8 @@ class Search:
 
     def _shortest(self, rows: list[int], limit: int) -> list[int]:
         """Of these samples the ones with the shortest captions."""
-        each = "SELECT value FROM json_each(?)"
-        query = f"SELECT row FROM samples WHERE row IN ({each}) ORDER BY length(text), row LIMIT ?"
+        query_ids = "SELECT value FROM json_each(?)"
+        query = f"SELECT row FROM samples WHERE row IN ({query_ids}) ORDER BY length(text), row LIMIT ?"
         return [row for (row,) in fetch_plain(self._core.engine, query, (json.dumps(rows), limit))]
 
     @cached_property
@@ -218,6 +218,6 @@ def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: in
     weight = np.log1p(share) * np.log(n_samples / np.maximum(n_with[k], 1))
     length = np.sqrt(np.bincount(row, weight**2, minlength=maxima.shape[0]))
     weight = ratio(weight, length[row])
-    sparse = csr_matrix((weight.astype(np.float32), (row, k)), shape=maxima.shape)
-    vectors: Array = unit(np.asarray(sparse @ projection(maxima.shape[1]), dtype=np.float32))
+    sparse_vectors = csr_matrix((weight.astype(np.float32), (row, k)), shape=maxima.shape)
+    vectors: Array = unit(np.asarray(sparse_vectors @ projection(maxima.shape[1]), dtype=np.float32))
     return vectors

@@ -57,20 +57,20 @@ class Page(NamedTuple):
 def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
     """Engine over a finished store.sqlite; a query beyond `time_limit_s` is interrupted. When another file has taken
     its place, no new connection is made."""
-    known = Stamp.from_file(path)
+    stamp = Stamp.from_file(path)
 
     def connect() -> sqlite3.Connection:
-        if known is None or Stamp.from_file(path) != known:
+        if stamp is None or Stamp.from_file(path) != stamp:
             raise changed_error(path)
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         return sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=256)
 
-    plain = PlainConnections(connect)
+    connections = PlainConnections(connect)
     engine = create_engine(
         "sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=32,
-        execution_options={"time_limit_s": time_limit_s, "plain": plain},
+        execution_options={"time_limit_s": time_limit_s, "plain": connections},
     )  # fmt: skip
-    event.listen(engine, "engine_disposed", lambda _: plain.close())
+    event.listen(engine, "engine_disposed", lambda _: connections.close())
 
     @event.listens_for(engine, "before_cursor_execute")
     def start_clock(conn: Any, *_: object) -> None:
@@ -90,13 +90,13 @@ class PlainConnections:
     def borrow(self) -> Iterator[sqlite3.Connection]:
         """A connection that nobody else uses meanwhile. Raises StoreUnreadable as `open_engine` says."""
         try:
-            raw = self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
-            raw = self._connect()
+            connection = self._connect()
         try:
-            yield raw
+            yield connection
         finally:
-            self._idle.append(raw)
+            self._idle.append(connection)
 
     def close(self) -> None:
         """Close those that nobody uses."""
@@ -104,10 +104,10 @@ class PlainConnections:
             self._idle.pop().close()
 
 
-def _limit(raw: Any, seconds: float) -> None:
+def _limit(connection: Any, seconds: float) -> None:
     """From now on, interrupts any statement on this driver's connection that runs longer than that."""
     end = time.monotonic() + seconds
-    raw.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
+    connection.set_progress_handler(lambda: time.monotonic() > end, _OPS_PER_CHECK)
 
 
 def changed_error(path: Path) -> StoreUnreadable:
@@ -123,12 +123,12 @@ def in_sentences() -> Iterator[None]:
     try:
         yield
     except (sqlite3.DatabaseError, DatabaseError) as error:
-        raw = error.orig if isinstance(error, DatabaseError) else error
-        code = getattr(raw, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more than is needed
+        cause = error.orig if isinstance(error, DatabaseError) else error
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more than is needed
         if code == sqlite3.SQLITE_INTERRUPT:
             raise SaevxError(STOPPED) from error
-        if code in UNREADABLE or UNDECODABLE in str(raw):
-            raise StoreUnreadable(f"The database of this store cannot be read ({raw}): {COPY_OR_MAKE}") from error
+        if code in UNREADABLE or UNDECODABLE in str(cause):
+            raise StoreUnreadable(f"The database of this store cannot be read ({cause}): {COPY_OR_MAKE}") from error
         raise
 
 
@@ -151,20 +151,20 @@ def fetch_plain(engine: Engine, sql: str, parameters: Sequence[Any] = ()) -> lis
         SaevxError, StoreUnreadable: as `fetch`.
     """
     options = engine.get_execution_options()
-    with in_sentences(), options["plain"].borrow() as raw:
-        _limit(raw, options["time_limit_s"])
-        return list(raw.execute(sql, parameters))
+    with in_sentences(), options["plain"].borrow() as connection:
+        _limit(connection, options["time_limit_s"])
+        return list(connection.execute(sql, parameters))
 
 
-def fetch_of(engine: Engine, sql: str, ids: Iterable[int | str], *more: Any) -> list[Any]:
-    """`fetch_plain` of a statement in which `IN (?)` stands for all these ids; parameters after it are in `more`.
+def fetch_of(engine: Engine, sql: str, ids: Iterable[int | str], *parameters: Any) -> list[Any]:
+    """`fetch_plain` of a statement in which `IN (?)` stands for all these ids; parameters after it are in `parameters`.
 
     They are taken sorted, some hundred at a time: older SQLite versions have at most 999 parameters."""
-    different: list[Any] = sorted({i if isinstance(i, str) else int(i) for i in ids})  # sqlite3 takes no NumPy number
+    unique_ids: list[Any] = sorted({i if isinstance(i, str) else int(i) for i in ids})  # sqlite3 takes no NumPy number
     rows: list[Any] = []
-    for low in range(0, len(different), _IDS_AT_ONCE):
-        chunk = different[low : low + _IDS_AT_ONCE]
-        rows += fetch_plain(engine, sql.replace("IN (?)", f"IN ({', '.join('?' * len(chunk))})"), (*chunk, *more))
+    for low in range(0, len(unique_ids), _IDS_AT_ONCE):
+        chunk = unique_ids[low : low + _IDS_AT_ONCE]
+        rows += fetch_plain(engine, sql.replace("IN (?)", f"IN ({', '.join('?' * len(chunk))})"), (*chunk, *parameters))
     return rows
 
 
@@ -181,9 +181,9 @@ class PlainQuery:
         """The rows of `SELECT … FROM {tables}` as dicts; `tables` holds WHERE, ORDER BY and LIMIT too."""
         return self._items(fetch_plain(engine, f"SELECT {self.sql} FROM {tables}", parameters))
 
-    def fetch_of(self, engine: Engine, tables: str, ids: Iterable[int | str], *more: Any) -> list[dict[str, Any]]:
+    def fetch_of(self, engine: Engine, tables: str, ids: Iterable[int | str], *parameters: Any) -> list[dict[str, Any]]:
         """As `fetch`, of these ids: as the function `fetch_of`."""
-        return self._items(fetch_of(engine, f"SELECT {self.sql} FROM {tables}", ids, *more))
+        return self._items(fetch_of(engine, f"SELECT {self.sql} FROM {tables}", ids, *parameters))
 
     def _items(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
         items = [dict(zip(self.names, row, strict=True)) for row in rows]
@@ -199,25 +199,25 @@ def unlimited(engine: Engine) -> Iterator[Any]:
     """The driver's own connection, without a time limit: for columns of all samples, of which SQLAlchemy's row objects
     would take longer than SQLite itself."""
     with in_sentences(), engine.connect() as conn:
-        raw = conn.connection.driver_connection
-        assert raw is not None
-        raw.set_progress_handler(None, 0)
-        yield raw
+        connection = conn.connection.driver_connection
+        assert connection is not None
+        connection.set_progress_handler(None, 0)
+        yield connection
 
 
 def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
     """The one column of many rows, as the driver gives them."""
-    compiled = query.compile(engine, compile_kwargs={"literal_binds": True})
-    with unlimited(engine) as raw:
-        yield from (value for (value,) in raw.execute(str(compiled)))
+    statement = query.compile(engine, compile_kwargs={"literal_binds": True})
+    with unlimited(engine) as connection:
+        yield from (value for (value,) in connection.execute(str(statement)))
 
 
 def column_values(engine: Engine, column: str, n: int) -> Array:
     """float64 [n]: a column of the table `samples` by row, NaN for null. SQLite reads it from the column's index where
     it has one."""
     query = f"SELECT row, {column} FROM samples WHERE {column} IS NOT NULL"
-    with unlimited(engine) as raw:
-        pairs = np.fromiter(raw.execute(query), [("row", np.int64), ("value", np.float64)])
+    with unlimited(engine) as connection:
+        pairs = np.fromiter(connection.execute(query), [("row", np.int64), ("value", np.float64)])
     values = np.full(n, np.nan)
     values[pairs["row"]] = pairs["value"]
     return values
@@ -257,10 +257,10 @@ def page_start(tag: str, cursor: str | None) -> int:
 def match_pieces(q: str, *, prefix: bool = True) -> list[str]:
     """Each word of a search as an FTS5 query, whatever characters it holds: a quoted string of search units, or several
     with OR between; the last one is a prefix where `prefix`."""
-    strings = [[f'"{" ".join(one).replace(chr(34), chr(34) * 2)}"' for one in word] for word in query_words(q)]
+    strings = [[f'"{" ".join(string).replace(chr(34), chr(34) * 2)}"' for string in word] for word in query_words(q)]
     if strings and prefix:
-        strings[-1] = [f"{one}*" for one in strings[-1]]
-    return [one[0] if len(one) == 1 else f"({' OR '.join(one)})" for one in strings]
+        strings[-1] = [f"{string}*" for string in strings[-1]]
+    return [string[0] if len(string) == 1 else f"({' OR '.join(string)})" for string in strings]
 
 
 def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:
@@ -279,8 +279,8 @@ def has_words(key: Column[Any], table: str, q: str) -> ColumnElement[bool]:
 def is_one_of(key: Column[Any], ids: Iterable[int]) -> ColumnElement[bool]:
     """The condition that `key` is one of these numbers, as one parameter: an area of the map may hold more features
     than SQLite takes parameters."""
-    each = func.json_each(json.dumps([int(i) for i in ids])).table_valued("value")
-    return key.in_(select(each.c.value))
+    id_table = func.json_each(json.dumps([int(i) for i in ids])).table_valued("value")
+    return key.in_(select(id_table.c.value))
 
 
 def indexed_words(words: str) -> str:

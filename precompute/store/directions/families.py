@@ -38,9 +38,9 @@ class Families:
             raise SaevxError(f"Cannot sort families by {sort!r}: use one of {', '.join(SORTS)}.")
         core, c = self._core, s.families.c
         tag = core.list_tag("families", sort=sort, order=order)
-        listed = KeysetList(select(*(c[name] for name in _FAMILY)), c[sort], c.id, [], tag, core.n_features, None)
-        rows, total, after = keyset_page(core.engine, listed, order=order, limit=limit, cursor=cursor)
-        return Page([dict(r._mapping) for r in rows], total, after)
+        family_list = KeysetList(select(*(c[name] for name in _FAMILY)), c[sort], c.id, [], tag, core.n_features, None)
+        rows, total, next_cursor = keyset_page(core.engine, family_list, order=order, limit=limit, cursor=cursor)
+        return Page([dict(r._mapping) for r in rows], total, next_cursor)
 
     def get(self, family: int) -> dict[str, Any]:
         """One family with its `members`, rows as `features.list` gives them, the strongest first
@@ -55,7 +55,7 @@ class Families:
             raise SaevxError(f"There is no family {family}: a family has the number of its strongest feature.")
         item = dict(zip(_FAMILY, rows[0], strict=True))
         members = self._features.list(family=family, sort="evidence", order="desc", limit=MAX_MEMBERS).items
-        members.sort(key=lambda one: (
-            one["evidence"] is None, -(one["evidence"] or 0.0), -one["max_activation"], one["id"]
+        members.sort(key=lambda member: (
+            member["evidence"] is None, -(member["evidence"] or 0.0), -member["max_activation"], member["id"]
         ))  # fmt: skip
         return {**item, "members": members}

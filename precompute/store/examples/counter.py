@@ -56,9 +56,9 @@ class CounterExamples:
             return []
         limit = max(1, min(limit, 100))
         rows = self._captions(query)
-        off = [one for m in sides for one in self._off(feature, m, rows, limit)]
-        unnamed = [one for m in sides for one in self._unnamed(feature, m, query, limit)]
-        return self._examples._items([*off, *unnamed], compute)
+        off_examples = [example for m in sides for example in self._off(feature, m, rows, limit)]
+        unnamed_examples = [example for m in sides for example in self._unnamed(feature, m, query, limit)]
+        return self._examples._items([*off_examples, *unnamed_examples], compute)
 
     def _query(self, feature: int) -> str:
         """The words by which the feature's name is tested, as a full-text query; "" where it has none."""
@@ -73,9 +73,9 @@ class CounterExamples:
         matches = "SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT ?"
         scores = ", ".join(s.score_column(name) for name in ("caption-nll", "supported-share"))
         rows = [row for (row,) in fetch_plain(engine, matches, (query, N_CAPTIONS))]
-        scored = fetch_of(engine, f"SELECT row, {scores} FROM samples WHERE row IN (?)", rows)
-        column = 1 if any(one[1] is not None for one in scored) else 2
-        return [one[0] for one in sorted(scored, key=lambda one: (one[column] is None, -(one[column] or 0), one[0]))]
+        scored_rows = fetch_of(engine, f"SELECT row, {scores} FROM samples WHERE row IN (?)", rows)
+        column = 1 if any(r[1] is not None for r in scored_rows) else 2
+        return [r[0] for r in sorted(scored_rows, key=lambda r: (r[column] is None, -(r[column] or 0), r[0]))]
 
     def _off(self, feature: int, modality: int, rows: list[int], limit: int) -> Iterator[Item]:
         """Those of the rows, at most `limit` and in their order, on which the feature is surely off."""
@@ -96,28 +96,28 @@ class CounterExamples:
         events, p999 = self._core.events, self._features.table["p999"]
         if not (events.tokens(row).modality_t == modality).any():
             return None
-        stored, z = events.maxima(row, modality)
-        at = int(np.searchsorted(stored, feature))
-        if at < len(stored) and stored[at] == feature:
-            largest = float(z[at])
-        elif len(stored) < s.KEPT_MAXIMA or (z / p999[stored]).min() <= s.LACKS_FEATURE:
-            largest = 0.0
+        feature_k, z = events.maxima(row, modality)
+        at = int(np.searchsorted(feature_k, feature))
+        if at < len(feature_k) and feature_k[at] == feature:
+            max_z = float(z[at])
+        elif len(feature_k) < s.KEPT_MAXIMA or (z / p999[feature_k]).min() <= s.LACKS_FEATURE:
+            max_z = 0.0
         elif events.has(row):
             tokens, z_t = events.feature(row, feature)
-            largest = float(z_t[tokens.modality_t == modality].max())
+            max_z = float(z_t[tokens.modality_t == modality].max())
         else:
             return None
-        return largest if largest <= s.LACKS_FEATURE * p999[feature] else None
+        return max_z if max_z <= s.LACKS_FEATURE * p999[feature] else None
 
     def _unnamed(self, feature: int, modality: int, query: str, limit: int) -> list[Item]:
         """The strongest of its examples whose caption has no word of the name."""
-        engine, strong = self._core.engine, STRONG * self._features.table["p999"][feature]
+        engine, min_z = self._core.engine, STRONG * self._features.table["p999"][feature]
         examples = {
-            one["row"]: {**one, "counter": "unnamed"}
-            for one in reversed(self._examples._stored(feature, modality))
-            if float(of_bits(one["value"])) * self._core.events.unit >= strong
+            example["row"]: {**example, "counter": "unnamed"}
+            for example in reversed(self._examples._stored(feature, modality))
+            if float(of_bits(example["value"])) * self._core.events.unit >= min_z
         }
         matches = "SELECT rowid FROM sample_fts WHERE rowid IN (?) AND sample_fts MATCH ?"
         with_name = {row for (row,) in fetch_of(engine, matches, examples, query)}
-        unnamed = [one for row, one in examples.items() if row not in with_name]
-        return sorted(unnamed, key=lambda one: (-one["value"], one["row"]))[:limit]
+        without_name = [example for row, example in examples.items() if row not in with_name]
+        return sorted(without_name, key=lambda example: (-example["value"], example["row"]))[:limit]

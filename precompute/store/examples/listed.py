@@ -66,9 +66,9 @@ class Examples:
             compute: as of `of`.
         """
         samples, core = self._samples(r["row"] for r in rows), self._core
-        missing = [] if compute is None else [row for row in samples if not core.events.has(row)]
-        computed = {row: compute(row) for row in missing} if compute else {}
-        return [self._item(r, samples[r["row"]], computed.get(r["row"])) for r in rows]
+        rows_without_events = [] if compute is None else [row for row in samples if not core.events.has(row)]
+        events_of = {row: compute(row) for row in rows_without_events} if compute else {}
+        return [self._item(r, samples[r["row"]], events_of.get(r["row"])) for r in rows]
 
     def strongest(self, features: Sequence[int], modality: str, n: int) -> dict[int, list[Item]]:
         """feature → its first `n` examples without the tokens around: what a list shows, in two queries."""
@@ -90,10 +90,10 @@ class Examples:
         """One example with `around` text tokens on either side. Where the store does not hold the sample's events, and
         they are not `computed` either, its place alone: no grid, and null on the tokens around it."""
         position, text = example["position"], example["modality"] == s.TEXT
-        known = computed is not None or self._core.events.has(sample["row"])
+        has_events = computed is not None or self._core.events.has(sample["row"])
         if computed is not None:
             events, z_t = computed, dense_values(computed, [example["feature"]])[:, 0]
-        elif known:
+        elif has_events:
             events, z_t = self._core.events.feature(sample["row"], example["feature"])
         else:
             events = self._core.events.tokens(sample["row"])
@@ -137,7 +137,7 @@ class Examples:
             ],
             "recomputed": computed is not None,
             "counter": example.get("counter"),
-            "grid": _grid(events, z_t, views, patch_at, view) if known and views else None,
+            "grid": _grid(events, z_t, views, patch_at, view) if has_events and views else None,
         }
 
 
@@ -158,10 +158,10 @@ def _place(views: Sequence[Any], at: int) -> tuple[int, int, int]:
 def _grid(events: SampleEvents, z_t: Array, views: Sequence[Any], patch_at: Array, view: int) -> Item:
     """One view with the values of one feature, 0 where the patch is inactive or a sink."""
     rows, cols, box, image = views[view]
-    first = sum(one[0] * one[1] for one in views[:view])
-    here = patch_at[first : first + rows * cols]
+    first = sum(grid[0] * grid[1] for grid in views[:view])
+    positions = patch_at[first : first + rows * cols]
     values = np.zeros(rows * cols)
-    values[: len(here)] = np.where(events.modality_t[here] == s.IMAGE, z_t[here], 0.0)
+    values[: len(positions)] = np.where(events.modality_t[positions] == s.IMAGE, z_t[positions], 0.0)
     return {
         "view": view, "rows": rows, "cols": cols, "box": box, "image": image,
         "values": values.reshape(rows, cols).tolist(),

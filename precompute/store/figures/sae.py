@@ -88,11 +88,11 @@ class SaeFigures:
             grids = json.loads(views)
             if not grids:
                 continue
-            sample, size = self._core.events.of(row), np.array([one[:2] for one in grids], np.int64)
+            sample, size = self._core.events.of(row), np.array([g[:2] for g in grids], np.int64)
             at = patches(sample, grids)
-            down, across = ((2 * k + 1) * PLACE_SIDE // (2 * size[at.view, i]) for i, k in enumerate((at.row, at.col)))
-            np.add.at(total, down * PLACE_SIDE + across, np.diff(sample.offset_t)[at.position])
-            np.add.at(n_tokens, down * PLACE_SIDE + across, 1)
+            row_p, col_p = ((2 * k + 1) * PLACE_SIDE // (2 * size[at.view, i]) for i, k in enumerate((at.row, at.col)))
+            np.add.at(total, row_p * PLACE_SIDE + col_p, np.diff(sample.offset_t)[at.position])
+            np.add.at(n_tokens, row_p * PLACE_SIDE + col_p, 1)
         mean = [t / n if n else None for t, n in zip(total.tolist(), n_tokens.tolist(), strict=True)]
         grid = [mean[i : i + PLACE_SIDE] for i in range(0, PLACE_SIDE**2, PLACE_SIDE)]
         return {"n": len(rows), "mean": grid if n_tokens.any() else None}
@@ -114,5 +114,5 @@ class SaeFigures:
 def evenly_spaced(rows: Array, limit: int) -> Array:
     """At most `limit` of these rows, evenly spaced: int64 [n]."""
     n = min(limit, len(rows))
-    chosen: Array = rows[np.arange(n) * len(rows) // max(n, 1)]
-    return chosen
+    subset: Array = rows[np.arange(n) * len(rows) // max(n, 1)]
+    return subset

@@ -61,10 +61,10 @@ class FeatureFilters(TypedDict, total=False):
 
 def verdicts_of(names: Sequence[str]) -> list[str]:
     """The verdicts that are meant, in the order of `VERDICTS`."""
-    wanted = {one for name in names for one in s.VERDICT_ALIASES.get(name, (name,))}
-    if unknown := wanted - set(s.VERDICTS):
-        raise SaevxError(f"Unknown verdict {unknown.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
-    return [name for name in s.VERDICTS if name in wanted]
+    verdicts = {verdict for name in names for verdict in s.VERDICT_ALIASES.get(name, (name,))}
+    if unknown_names := verdicts - set(s.VERDICTS):
+        raise SaevxError(f"Unknown verdict {unknown_names.pop()!r}: use one of {', '.join(s.VERDICTS)}.")
+    return [name for name in s.VERDICTS if name in verdicts]
 
 
 def conditions(filters: Item) -> list[ColumnElement[bool]]:

@@ -56,15 +56,15 @@ def keyset_page(
     rows: list[Row[Any]] = []
     # Rows with a value, then those without: in each of the two SQLite walks an index instead of sorting.
     if start is None or start[0] is not None:
-        down = order == "desc"
-        after = [] if start is None else [_is_after(start, by, key, down)]
+        descending = order == "desc"
+        past_start = [] if start is None else [_is_after(start, by, key, descending)]
         # That walk passes n · limit / total rows, unless a filter bounds it. Where sorting the whole list reads fewer,
         # the plus keeps SQLite from walking the index.
-        bounded = any(getattr(one, "left", None) is by for one in where)
-        sparse = bool(where) and not bounded and total * total < rows_of.n * limit
-        first: Any = literal_column(f"+{by.table.name}.{by.name}") if sparse else by
-        ordering = [key] if by is key else [first, key]
-        in_order = query.where(by.is_not(None), *after).order_by(*(c.desc() if down else c for c in ordering))
+        is_bounded = any(getattr(condition, "left", None) is by for condition in where)
+        is_sparse = bool(where) and not is_bounded and total * total < rows_of.n * limit
+        first: Any = literal_column(f"+{by.table.name}.{by.name}") if is_sparse else by
+        keys = [key] if by is key else [first, key]
+        in_order = query.where(by.is_not(None), *past_start).order_by(*(c.desc() if descending else c for c in keys))
         rows += fetch(engine, in_order.limit(limit + 1))
     if len(rows) <= limit and by is not key:
         past = [key > start[1]] if start is not None and start[0] is None else []
@@ -73,8 +73,8 @@ def keyset_page(
     return rows[:limit], total, encode_cursor(tag, last[by], last[key]) if last is not None else None
 
 
-def _is_after(start: tuple[Any, int], by: Column[Any], key: Column[Any], down: bool) -> ColumnElement[bool]:
+def _is_after(start: tuple[Any, int], by: Column[Any], key: Column[Any], descending: bool) -> ColumnElement[bool]:
     """Whether a row comes after (value, key) in the order (by, key)."""
     if by is key:
-        return key < start[1] if down else key > start[1]
-    return tuple_(by, key) < start if down else tuple_(by, key) > start
+        return key < start[1] if descending else key > start[1]
+    return tuple_(by, key) < start if descending else tuple_(by, key) > start

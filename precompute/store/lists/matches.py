@@ -36,8 +36,8 @@ def best_matches(core: Core, q: str, *, every_word: bool = True) -> Array:
         tier_f[_matching(core, in_label, np.logical_or)] = tier
     for word in spellings(q):
         tier_f[core.features_of_strongest.get(word, [])] = 0
-    best: Array = ids[np.lexsort((core.evidence_rank[ids], tier_f[ids]))]
-    return best
+    ranked_ids: Array = ids[np.lexsort((core.evidence_rank[ids], tier_f[ids]))]
+    return ranked_ids
 
 
 def _matching(core: Core, pieces: Sequence[str], combine: np.ufunc) -> Array:
@@ -48,6 +48,6 @@ def _matching(core: Core, pieces: Sequence[str], combine: np.ufunc) -> Array:
 
 def spellings(q: str) -> list[str]:
     """The words of a query as a top word may be written: as they are, and as full text search reads them."""
-    folded = ("".join(string) for strings in query_words(q) for string in strings)
-    raw = unicodedata.normalize("NFC", q.lower()).replace("\0", " ").split()
-    return [*dict.fromkeys([*folded, *raw])][:N_WORDS]
+    folded_words = ("".join(string) for strings in query_words(q) for string in strings)
+    plain_words = unicodedata.normalize("NFC", q.lower()).replace("\0", " ").split()
+    return [*dict.fromkeys([*folded_words, *plain_words])][:N_WORDS]

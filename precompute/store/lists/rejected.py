@@ -35,14 +35,14 @@ class Rejected:
         Raises:
             SaevxError: no such kind, or the cursor of another list.
         """
-        if kind is not None and kind not in {one.name for one in KINDS}:
-            raise SaevxError(f"Unknown kind of reason {kind!r}: use one of {', '.join(one.name for one in KINDS)}.")
+        if kind is not None and kind not in {k.name for k in KINDS}:
+            raise SaevxError(f"Unknown kind of reason {kind!r}: use one of {', '.join(k.name for k in KINDS)}.")
         c, n = s.quarantine.c, sum(self.counts.values())
         where, total = ([], n) if kind is None else ([_KIND.element == kind], self.counts.get(kind, 0))
         tag = self._core.list_tag("rejected", kind=kind)
-        rejected = KeysetList(select(s.quarantine, _KIND), c.idx, c.idx, where, tag, n, total)
-        rows, total, after = keyset_page(self._core.engine, rejected, order="asc", limit=limit, cursor=cursor)
-        return Page([{"row": r.idx, "id": r.sample_id, "reason": r.reason, "kind": r.kind} for r in rows], total, after)
+        query = KeysetList(select(s.quarantine, _KIND), c.idx, c.idx, where, tag, n, total)
+        rows, total, to = keyset_page(self._core.engine, query, order="asc", limit=limit, cursor=cursor)
+        return Page([{"row": r.idx, "id": r.sample_id, "reason": r.reason, "kind": r.kind} for r in rows], total, to)
 
     @cached_property
     def counts(self) -> dict[str, int]:

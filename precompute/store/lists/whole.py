@@ -39,7 +39,7 @@ class WholeLists:
         self._by: dict[str, tuple[Array, Array]] = {}
         self._columns: dict[str, Array] = {}
 
-    @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *others: tag, lock=attrgetter("_lock"))
+    @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *arguments: tag, lock=attrgetter("_lock"))
     def of(self, tag: str, sort: str, order: str, filters: Item) -> Array:
         """int32 [n]: the features in their order; those without the value that sorts them come last, by number.
 
@@ -55,10 +55,10 @@ class WholeLists:
     def place_after(self, last: int, ids: Array, sort: str, order: str, filters: Item) -> int:
         """Where a list goes on after the feature `last`, which may be in it no more. `ids`: int32 [n], as of `of`."""
         with_value, without = self._order_by(sort, filters)
-        whole = np.concatenate([with_value[::-1] if order == "desc" else with_value, without])
-        rank_f = np.empty_like(whole)
-        rank_f[whole] = np.arange(len(whole))
-        return int(np.searchsorted(rank_f[ids], rank_f[min(last, len(whole) - 1)], side="right"))
+        ordered_ids = np.concatenate([with_value[::-1] if order == "desc" else with_value, without])
+        rank_f = np.empty_like(ordered_ids)
+        rank_f[ordered_ids] = np.arange(len(ordered_ids))
+        return int(np.searchsorted(rank_f[ids], rank_f[min(last, len(ordered_ids) - 1)], side="right"))
 
     def verdict_counts(self, filters: Item) -> dict[str, int]:
         """Of each verdict how many features a list has that leaves only it, under filters that say nothing of verdicts.
@@ -78,29 +78,29 @@ class WholeLists:
         n_v = np.count_nonzero(has_line_vk, axis=1)
         return dict(zip(s.VERDICTS, n_v.tolist(), strict=True))
 
-    def _in_order(self, sort: str, down: bool, filters: Item) -> Array:
+    def _in_order(self, sort: str, descending: bool, filters: Item) -> Array:
         filters = dict(filters)
         fold = filters.pop("fold", None)
         passes_f = self._mask(filters)
         if fold is not None:
             passes_f &= self._is_strongest(fold, passes_f)
         with_value, without = self._order_by(sort, filters)
-        ids: Array = np.concatenate([with_value[::-1] if down else with_value, without])
+        ids: Array = np.concatenate([with_value[::-1] if descending else with_value, without])
         return ids[passes_f[ids]]
 
     def _mask(self, filters: Item) -> Array:
         """bool [F]: which features pass the filters: ranges and verdicts by columns in memory, the others by SQLite."""
-        passes_f, others = np.ones(self._core.n_features, bool), dict(filters)
+        passes_f, sql_filters = np.ones(self._core.n_features, bool), dict(filters)
         for name in RANGED:
             for end, compare in (("min", np.greater_equal), ("max", np.less_equal)):
-                if (value := others.pop(f"{end}_{name}", None)) is not None:
+                if (value := sql_filters.pop(f"{end}_{name}", None)) is not None:
                     passes_f &= compare(self._column(name), value)
-        if (verdicts := others.pop("verdict", None)) is not None:
+        if (verdicts := sql_filters.pop("verdict", None)) is not None:
             passes_f &= np.isin(self._verdicts, [s.VERDICTS.index(name) for name in verdicts])
-        if (family := others.pop("family", None)) is not None:
+        if (family := sql_filters.pop("family", None)) is not None:
             passes_f &= self._column("family") == family
-        if others:
-            passes_f &= self._mask_by_sql(others)
+        if sql_filters:
+            passes_f &= self._mask_by_sql(sql_filters)
         return passes_f
 
     def _mask_by_sql(self, filters: Item) -> Array:
@@ -108,9 +108,9 @@ class WholeLists:
         passes_f = np.zeros(self._core.n_features, bool)
         engine = self._core.engine
         query = select(s.features.c.id).where(*conditions(filters))
-        compiled = query.compile(engine, compile_kwargs={"render_postcompile": True})
-        values = compiled.construct_params()
-        rows = fetch_plain(engine, str(compiled), [values[name] for name in compiled.positiontup or ()])
+        statement = query.compile(engine, compile_kwargs={"render_postcompile": True})
+        values = statement.construct_params()
+        rows = fetch_plain(engine, str(statement), [values[name] for name in statement.positiontup or ()])
         passes_f[np.fromiter(chain.from_iterable(rows), np.int64)] = True
         return passes_f
 
@@ -140,9 +140,9 @@ class WholeLists:
     def _by_match(self, q: str, marked: Marked | None) -> tuple[Array, Array]:
         """As `_order_by`: those with the words, the best last; the best of all are those that people wrote them about.
         """
-        written = np.array(marked.also if marked else (), np.int32)
-        best = best_matches(self._core, q)
-        ids = np.concatenate([written, best[~np.isin(best, written)]])
+        annotated_ids = np.array(marked.also if marked else (), np.int32)
+        matching_ids = best_matches(self._core, q)
+        ids = np.concatenate([annotated_ids, matching_ids[~np.isin(matching_ids, annotated_ids)]])
         return ids[::-1], np.setdiff1d(np.arange(self._core.n_features, dtype=np.int32), ids)
 
     def _by_separation(self) -> tuple[Array, Array]:
@@ -161,10 +161,10 @@ class WholeLists:
         """bool [F]: whether a feature is alone, or the strongest of its family or name among those that pass."""
         group_f, by_strength = self._groups[fold], self._by_strength
         candidates = by_strength[passes_f[by_strength]]
-        strongest = np.full(len(group_f), -1, np.int32)
+        strongest_of = np.full(len(group_f), -1, np.int32)
         # Of several values for one place the last one stays, so the strongest must come last.
-        strongest[group_f[candidates[::-1]]] = candidates[::-1]
-        alone_or_strongest: Array = (group_f < 0) | (strongest[group_f] == np.arange(len(group_f)))
+        strongest_of[group_f[candidates[::-1]]] = candidates[::-1]
+        alone_or_strongest: Array = (group_f < 0) | (strongest_of[group_f] == np.arange(len(group_f)))
         return alone_or_strongest
 
     @cached_property

@@ -48,12 +48,12 @@ def number_files(n: int, images: Iterable[tuple[Sequence[str], str]]) -> Files:
     first_n = np.full(n, -1, np.int64)
     several = {}
     for row, (hashes, views) in enumerate(images):
-        own = [number_of(sha256) for sha256 in hashes]
-        if own:
-            first_n[row] = own[0]
-        if len(own) > 1:
+        file_numbers = [number_of(sha256) for sha256 in hashes]
+        if file_numbers:
+            first_n[row] = file_numbers[0]
+        if len(file_numbers) > 1:
             grids = json.loads(views)
-            several[row] = (grids, np.array(own)[[int(grid[3]) for grid in grids]])
+            several[row] = (grids, np.array(file_numbers)[[int(grid[3]) for grid in grids]])
     return Files(first_n, several)
 
 
@@ -83,8 +83,8 @@ def image_files(events: Events, files: Files, row_e: Array, position_e: Array) -
         grids, file_of_view = files.several[row]
         places = patches(events.tokens(row), grids)
         at = np.searchsorted(places.position, position_e[of_row])
-        placed = at < len(places.position)  # a model may have more image tokens than its views have patches
-        file_e[of_row[placed]] = file_of_view[places.view[at[placed]]]
+        has_place = at < len(places.position)  # a model may have more image tokens than its views have patches
+        file_e[of_row[has_place]] = file_of_view[places.view[at[has_place]]]
     return file_e
 
 
@@ -108,14 +108,14 @@ def windows(events: Events, row_e: Array, position_e: Array) -> Array:
         text_t = events.token_modality[at] == TEXT
         id_x, text_before = events.token_id[at[text_t]].astype(np.int64), offsets(text_t)
         entries = order[first[low] : first[high]]
-        which = np.searchsorted(rows, row_e[entries])
-        begin = token[which] - token[low]
-        least, most = text_before[begin], text_before[begin + length[which]]
+        group_e = np.searchsorted(rows, row_e[entries])
+        begin = token[group_e] - token[low]
+        text_begin, text_end = text_before[begin], text_before[begin + length[group_e]]
         key = torch.zeros(len(entries), dtype=torch.int64)
         for step in range(-CONTEXT_TOKENS, CONTEXT_TOKENS + 1):
             x = text_before[begin + position_e[entries]] + step
-            inside = (x >= least) & (x < most)
-            key = mix(key, torch.from_numpy(np.where(inside, id_x[np.where(inside, x, 0)], -1)))
+            is_inside = (x >= text_begin) & (x < text_end)
+            key = mix(key, torch.from_numpy(np.where(is_inside, id_x[np.where(is_inside, x, 0)], -1)))
         key_e[entries] = key.numpy()
         memory.release(events.token_modality, events.token_id)
         low = high

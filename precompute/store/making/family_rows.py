@@ -35,11 +35,11 @@ def number_families(group_f: Array, evidence_f: Array, largest_f: Array) -> Fami
     order = np.lexsort((-largest_f, -np.nan_to_num(evidence_f, nan=-np.inf), group_f))
     order = order[size_f[order] > 1]
     group, first = np.unique(group_f[order], return_index=True)
-    strongest = order[first]
+    strongest_g = order[first]
     of_f = np.full(len(group_f), np.nan)
-    of_f[order] = strongest[np.searchsorted(group, group_f[order])]
-    rising = np.argsort(strongest)
-    return Families(of_f, strongest[rising], size_f[strongest][rising])
+    of_f[order] = strongest_g[np.searchsorted(group, group_f[order])]
+    order_g = np.argsort(strongest_g)
+    return Families(of_f, strongest_g[order_g], size_f[strongest_g][order_g])
 
 
 def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
@@ -50,9 +50,10 @@ def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
     group = load_step(data.part, "families")["family"]
     families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
     mean_cosine = load_step(data.part, "index")["mean_cosine"]
-    own = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
-    own["namesake"] = namesakes(load_json(data.part, "label"), figures["score"], evidence, data.accum["max"].max(1))
-    return {**figures, **own}, families
+    derived = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
+    labels, max_f = load_json(data.part, "label"), data.accum["max"].max(1)
+    derived["namesake"] = namesakes(labels, figures["score"], evidence, max_f)
+    return {**figures, **derived}, families
 
 
 def namesakes(labels: list[str | None], score: Array, evidence: Array, largest: Array) -> Array:
@@ -63,7 +64,7 @@ def namesakes(labels: list[str | None], score: Array, evidence: Array, largest: 
         labels: of all features. score, evidence: float64 [F], NaN where unknown. largest: [F], largest activation.
     """
     names = [bare_name(label or "").partition(",")[0].lower() for label in labels]
-    own = [name if good else k for k, (name, good) in enumerate(zip(names, score >= GOOD_NAME, strict=True))]
+    words = [name if passes else k for k, (name, passes) in enumerate(zip(names, score >= GOOD_NAME, strict=True))]
     number: dict[str | int, int] = {}
-    group = np.array([number.setdefault(one, len(number)) for one in own], np.int64)
+    group = np.array([number.setdefault(word, len(number)) for word in words], np.int64)
     return number_families(group, evidence, largest.astype(np.float64)).of_f

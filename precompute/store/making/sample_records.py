@@ -96,8 +96,8 @@ class _Column(Sequence[Any]):
         rows: int64 [n]. whole: whether these are all.
     """
 
-    def __init__(self, records: SampleRecords, name: str, rows: Array, whole: bool) -> None:
-        self.records, self.name, self.rows, self.whole = records, name, rows, whole
+    def __init__(self, records: SampleRecords, name: str, rows: Array, is_all: bool) -> None:
+        self.records, self.name, self.rows, self.whole = records, name, rows, is_all
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -29,15 +29,15 @@ def seal(part: Path, manifest: Item) -> Item:
     for path in part.glob(f"*{TEMPORARY}"):  # of a run that was killed
         path.unlink()
     files, manifest = checksums(part), {**manifest, "sealed": True}
-    finished = {
+    sealed_manifest = {
         "schema": s.SCHEMA_VERSION,
         **manifest,
         "files": files,
         "sizes": [(part / name).stat().st_size for name in files],
         "content_id": content_id(manifest, files),
     }
-    write_json(part / "manifest.json", finished)
-    return finished
+    write_json(part / "manifest.json", sealed_manifest)
+    return sealed_manifest
 
 
 def seal_run(store: Path) -> None:

@@ -47,13 +47,13 @@ def example_rows(data: Collected) -> Array:
         for low in range(0, len(rows), _FEATURES_AT_ONCE):
             block = rows[low : low + _FEATURES_AT_ONCE].ravel()
             is_shown[block[block >= 0]] = True
-    flagged = load_json(data.part, "flag")["reasons"]
-    is_shown[[int(row) for row, _, _ in flagged]] = True
-    repeats = [int(row) for row, flag, _ in flagged if flag == "near-duplicate"]
+    reasons = load_json(data.part, "flag")["reasons"]
+    is_shown[[int(row) for row, _, _ in reasons]] = True
+    repeats = [int(row) for row, flag, _ in reasons if flag == "near-duplicate"]
     if repeats:
         with np.load(data.part / "steps" / "flag.npz", allow_pickle=False) as file:
-            near = file["near_row"][repeats]
-        is_shown[near[near >= 0]] = True
+            duplicate_rows = file["near_row"][repeats]
+        is_shown[duplicate_rows[duplicate_rows >= 0]] = True
     return np.flatnonzero(is_shown)
 
 
@@ -66,12 +66,12 @@ def rows_of(data: Collected, choice: EventChoice) -> Array | None:
 
 def event_bytes(events: Events, rows: Array | None) -> int:
     """Bytes of the arrays that trimming shortens, with these rows kept of the full events."""
-    one = events.event_feature.dtype.itemsize + events.event_value.dtype.itemsize
+    bytes_per_event = events.event_feature.dtype.itemsize + events.event_value.dtype.itemsize
     if rows is None:
-        return len(events.event_feature) * one + len(events.token_event) * 8
+        return len(events.event_feature) * bytes_per_event + len(events.token_event) * 8
     tokens = events.sample_token[rows + 1] - events.sample_token[rows]
     n_events = events.token_event[events.sample_token[rows + 1]] - events.token_event[events.sample_token[rows]]
-    return int(n_events.sum()) * one + (int(tokens.sum()) + 1 + 2 * len(rows) + 1) * 8
+    return int(n_events.sum()) * bytes_per_event + (int(tokens.sum()) + 1 + 2 * len(rows) + 1) * 8
 
 
 def other_bytes(part: Path) -> int:
@@ -99,14 +99,14 @@ def choose(choice: EventChoice | None, most_gb: float | None, bytes_of: Mapping[
     if most_gb is None:
         return choice or "all"
     candidates = EVENT_CHOICES if choice is None else (choice,)
-    fitting = [one for one in EVENT_CHOICES if bytes_of[one] <= most_gb * 1e9]
-    for one in candidates:
-        if one in fitting:
-            return one
-    least, need = candidates[-1], bytes_of[candidates[-1]] / 1e9
-    way = f"take --events {fitting[0]} or " if fitting else ""
+    fitting_choices = [option for option in EVENT_CHOICES if bytes_of[option] <= most_gb * 1e9]
+    for candidate in candidates:
+        if candidate in fitting_choices:
+            return candidate
+    smallest_choice, need = candidates[-1], bytes_of[candidates[-1]] / 1e9
+    way = f"take --events {fitting_choices[0]} or " if fitting_choices else ""
     raise SaevxError(
-        f"With --events {least} this store needs {need:.3g} GB, more than --max-store-gb {most_gb:g}: "
+        f"With --events {smallest_choice} this store needs {need:.3g} GB, more than --max-store-gb {most_gb:g}: "
         f"{way}raise --max-store-gb to {np.ceil(need * 1000) / 1000:.10g} or give fewer pairs."
     )
 
@@ -117,31 +117,31 @@ def write(part: Path, scale_log2: int, rows: Array) -> None:
     Args:
         rows: int64 [K], rising: the samples whose events stay.
     """
-    with atomic_folder(part / TRIMMED) as fresh:
-        _write_arrays(fresh, part, scale_log2, rows)
+    with atomic_folder(part / TRIMMED) as folder:
+        _write_arrays(folder, part, scale_log2, rows)
 
 
-def _write_arrays(fresh: Path, part: Path, scale_log2: int, rows: Array) -> None:
+def _write_arrays(folder: Path, part: Path, scale_log2: int, rows: Array) -> None:
     events = Events(part / EVENTS, scale_log2)
     for name in ARRAYS_OF_ALL_SAMPLES:
-        shutil.copyfile(part / EVENTS / f"{name}.npy", fresh / f"{name}.npy")
+        shutil.copyfile(part / EVENTS / f"{name}.npy", folder / f"{name}.npy")
     first, last = np.asarray(events.sample_token[rows]), np.asarray(events.sample_token[rows + 1])
     low, high = np.asarray(events.token_event[first]), np.asarray(events.token_event[last])
     n_tokens, n_events = int((last - first).sum()), int((high - low).sum())
-    np.save(fresh / "kept.npy", rows.astype(np.int64))
-    np.save(fresh / "kept_token.npy", offsets(last - first))
-    offset = new_array(fresh / "token_event.npy", np.int64, (n_tokens + 1,))
+    np.save(folder / "kept.npy", rows.astype(np.int64))
+    np.save(folder / "kept_token.npy", offsets(last - first))
+    offset = new_array(folder / "token_event.npy", np.int64, (n_tokens + 1,))
     offset[0] = 0
     at = 0
     for run in _runs(first, last, BYTES_AT_ONCE // 8):
-        here = np.asarray(events.token_event[run.start : run.stop + 1])
-        offset[at + 1 : at + len(here)] = here[1:] - here[0] + offset[at]
-        at += len(here) - 1
+        token_events = np.asarray(events.token_event[run.start : run.stop + 1])
+        offset[at + 1 : at + len(token_events)] = token_events[1:] - token_events[0] + offset[at]
+        at += len(token_events) - 1
         memory.release(offset, events.token_event)
     offset.flush()
     for name in ("event_feature", "event_value"):
         source: Array = getattr(events, name)
-        target = new_array(fresh / f"{name}.npy", source.dtype, (n_events,))
+        target = new_array(folder / f"{name}.npy", source.dtype, (n_events,))
         at = 0
         for run in _runs(low, high, BYTES_AT_ONCE // source.dtype.itemsize):
             target[at : at + run.stop - run.start] = source[run]
@@ -152,10 +152,10 @@ def _write_arrays(fresh: Path, part: Path, scale_log2: int, rows: Array) -> None
 
 def publish(part: Path) -> None:
     """Puts the trimmed arrays, where they are complete, in place of the full ones. It may be repeated."""
-    fresh, place = part / TRIMMED, part / EVENTS
-    if fresh.is_dir():
-        shutil.rmtree(place, ignore_errors=True)
-        fresh.rename(place)
+    trimmed_folder, events_folder = part / TRIMMED, part / EVENTS
+    if trimmed_folder.is_dir():
+        shutil.rmtree(events_folder, ignore_errors=True)
+        trimmed_folder.rename(events_folder)
 
 
 def forget(part: Path) -> None:
@@ -164,8 +164,8 @@ def forget(part: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _runs(low: Array, high: Array, most: int) -> Iterator[slice]:
-    """Slices of at most `most` entries that cover the runs low…high−1; runs that touch are joined.
+def _runs(low: Array, high: Array, max_length: int) -> Iterator[slice]:
+    """Slices of at most `max_length` entries that cover the runs low…high−1; runs that touch are joined.
 
     Args:
         low, high: int64 [n], rising.
@@ -175,5 +175,5 @@ def _runs(low: Array, high: Array, most: int) -> Iterator[slice]:
     begins = np.flatnonzero(np.r_[True, low[1:] != high[:-1]])
     ends = np.r_[begins[1:], len(low)] - 1
     for start, stop in zip(low[begins].tolist(), high[ends].tolist(), strict=True):
-        for at in range(start, stop, most):
-            yield slice(at, min(stop, at + most))
+        for at in range(start, stop, max_length):
+            yield slice(at, min(stop, at + max_length))

@@ -93,9 +93,9 @@ class Collected:
     def token(self, row: int, position: int) -> str:
         """The text of a sample's token, with all of a character that it shares with its neighbours."""
         low, high = (int(x) for x in self.events.sample_token[row : row + 2])
-        near = range(max(low, low + position - NEIGHBOURS), min(high, low + position + NEIGHBOURS + 1))
-        pieces = [self.vocabulary[int(token)] for token in self.events.token_id[near.start : near.stop]]
-        return whole_token(pieces, low + position - near.start)
+        window = range(max(low, low + position - NEIGHBOURS), min(high, low + position + NEIGHBOURS + 1))
+        pieces = [self.vocabulary[int(token)] for token in self.events.token_id[window.start : window.stop]]
+        return whole_token(pieces, low + position - window.start)
 
     @property
     def has_alone(self) -> bool:
@@ -174,15 +174,15 @@ class Lens:
         }
         informative = self.step["informative"][at].tolist() if self.step else [False] * n
         return [
-            {kind: {side: lists[kind, side][i] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": one}
-            for i, one in enumerate(informative)
+            {kind: {side: lists[kind, side][i] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": yes}
+            for i, yes in enumerate(informative)
         ]
 
     def _listed(self, name: str, at: slice) -> list[list[list[Any]]]:
         """[[token, logit], …] of features."""
         logits = np.round(self.step[f"{name}_logit"][at].astype(np.float64), 4).tolist()
-        tokens = [[self._text(t) for t in one] for one in self.step[name][at].tolist()]
-        return [list(map(list, zip(*both, strict=True))) for both in zip(tokens, logits, strict=True)]
+        tokens = [[self._text(t) for t in token_ids] for token_ids in self.step[name][at].tolist()]
+        return [list(map(list, zip(*columns, strict=True))) for columns in zip(tokens, logits, strict=True)]
 
     def _text(self, token: int) -> str:
         return self.vocabulary[token] if token < len(self.vocabulary) else f"<{token}>"
@@ -191,8 +191,8 @@ class Lens:
         """Of each feature the promoted tokens (centred), the strongest first; none where the lens says nothing."""
         if not self.step:
             return [[] for _ in range(self.n_features)]
-        both = zip(self.step["promoted"].tolist(), self.step["informative"].tolist(), strict=True)
-        return [[self._text(t) for t in tokens] if says else [] for tokens, says in both]
+        tokens_and_flags = zip(self.step["promoted"].tolist(), self.step["informative"].tolist(), strict=True)
+        return [[self._text(t) for t in tokens] if says else [] for tokens, says in tokens_and_flags]
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

@@ -82,25 +82,25 @@ def _run(check: Callable[[Store], str], store: Store) -> Check:
 def _files(store: Store) -> str:
     """Checksums in the manifest against the files."""
     manifest = read_manifest(store.path)  # the store's own has no images
-    listed, actual = manifest["files"], checksums(store.path)
-    missing, extra = sorted(set(listed) - set(actual)), sorted(set(actual) - set(listed))
-    changed = sorted(name for name in set(listed) & set(actual) if listed[name] != actual[name])
-    for problem, names in (("missing", missing), ("changed", changed), ("not listed", extra)):
+    sums, file_sums = manifest["files"], checksums(store.path)
+    absent, unlisted_names = sorted(set(sums) - set(file_sums)), sorted(set(file_sums) - set(sums))
+    changed_names = sorted(name for name in set(sums) & set(file_sums) if sums[name] != file_sums[name])
+    for problem, names in (("missing", absent), ("changed", changed_names), ("not listed", unlisted_names)):
         need(not names, f"{len(names)} file{'s' * (len(names) > 1)} {problem}, the first {names[0] if names else ''}")
-    stored, right = manifest["content_id"], content_id(manifest, listed)
-    need(stored == right, f"the manifest was changed (content id {stored}, should be {right})")
-    sizes = [(store.path / name).stat().st_size for name in listed]
+    stored_id, computed_id = manifest["content_id"], content_id(manifest, sums)
+    need(stored_id == computed_id, f"the manifest was changed (content id {stored_id}, should be {computed_id})")
+    sizes = [(store.path / name).stat().st_size for name in sums]
     need(manifest.get("sizes", sizes) == sizes, "the manifest was changed (`sizes` are not those of the files)")
-    need((edited := changed_since_sealed(store.path, manifest)) is None, f"{edited} was changed")
-    return f"{len(listed)} files with their checksums"
+    need((changed_key := changed_since_sealed(store.path, manifest)) is None, f"{changed_key} was changed")
+    return f"{len(sums)} files with their checksums"
 
 
 def _database(store: Store) -> str:
     with store.engine.connect() as conn:
         state = conn.execute(text("PRAGMA integrity_check(1)")).scalar()
         need(state == "ok", f"store.sqlite: {state}")
-        broken = conn.execute(text("PRAGMA foreign_key_check")).first()
-        need(broken is None, f"store.sqlite: a row of {broken[0] if broken else ''} points nowhere")
+        broken_row = conn.execute(text("PRAGMA foreign_key_check")).first()
+        need(broken_row is None, f"store.sqlite: a row of {broken_row[0] if broken_row else ''} points nowhere")
         for table in ("feature_fts", "sample_fts"):
             conn.execute(text(f"SELECT count(*) FROM {table} WHERE {table} MATCH 'a'"))
     return "integrity and foreign keys"
@@ -113,24 +113,24 @@ def _count(store: Store, table: Any) -> int:
 
 def _counts(store: Store) -> str:
     m, events = store.manifest, store.events
-    expected = {
+    n_expected = {
         s.features: store.n_features,
         s.samples: store.n_samples,
         s.quarantine: m["data"]["n_quarantined"],
         s.scores: len(s.SCORES),
         s.flags: len(s.FLAGS),
     }
-    for counted, n in expected.items():
-        n_rows = _count(store, counted)
-        need(n_rows == n, f"{counted.name} has {n_rows} rows, the manifest says {n}")
+    for sql_table, n in n_expected.items():
+        n_rows = _count(store, sql_table)
+        need(n_rows == n, f"{sql_table.name} has {n_rows} rows, the manifest says {n}")
     need(len(events.sample_token) == store.n_samples + 1, "sample_token has not one run per sample")
     kinds = np.zeros(256, np.int64)
     for chunk in _pieces(events.token_modality):
         kinds += np.bincount(chunk, minlength=256)
-    stated = [m["tokens"][name] for name in s.TOKEN_KINDS]
-    counted_kinds = kinds[: len(stated)].tolist()
-    good = counted_kinds == stated and not kinds[len(stated) :].any()
-    need(good, f"tokens by kind are {counted_kinds}, the manifest says {stated}")
+    n_stated = [m["tokens"][name] for name in s.TOKEN_KINDS]
+    counted_kinds = kinds[: len(n_stated)].tolist()
+    agrees = counted_kinds == n_stated and not kinds[len(n_stated) :].any()
+    need(agrees, f"tokens by kind are {counted_kinds}, the manifest says {n_stated}")
     return f"{store.n_features} features, {store.n_samples} samples, {int(kinds.sum())} tokens"
 
 
@@ -237,10 +237,10 @@ def _by_group(store: Store, run: EventRun, kind_e: Array) -> ByGroup:
     row = np.searchsorted(store.events.sample_token, run.token_e, "right") - 1 - run.rows[0]
     key = (row * 2 + kind_e) * store.n_features + run.feature_e
     # The bits of a positive float16 order as the values do, so one sort of int64 orders by key and then by value.
-    packed = np.sort(key << 16 | run.value_e.view(np.uint16))
-    key = packed >> 16
+    packed_key = np.sort(key << 16 | run.value_e.view(np.uint16))
+    key = packed_key >> 16
     last = np.flatnonzero(np.r_[key[1:] != key[:-1], True]) if len(key) else np.zeros(0, np.int64)
-    return ByGroup(key, packed & 0xFFFF, last)
+    return ByGroup(key, packed_key & 0xFFFF, last)
 
 
 def _maxima_agree(store: Store, run: EventRun, by_group: ByGroup) -> None:
@@ -249,12 +249,12 @@ def _maxima_agree(store: Store, run: EventRun, by_group: ByGroup) -> None:
     start = np.asarray(e.max_offset[group])
     length = e.max_offset[group + 1] - start
     at = expand(start, length)
-    wanted = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
-    need(bool((np.diff(wanted) > 0).all()), "features do not rise among a sample's maxima")
+    key_of_maxima = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
+    need(bool((np.diff(key_of_maxima) > 0).all()), "features do not rise among a sample's maxima")
     key, value = by_group.group[by_group.last], of_bits(by_group.bits[by_group.last])
-    at_key, is_there = find(key, wanted)
-    good = is_there.all() and (value[at_key] == e.max_value[at]).all()
-    need(bool(good), "a sample's maximum is not that of its events")
+    at_key, is_there = find(key, key_of_maxima)
+    agrees = is_there.all() and (value[at_key] == e.max_value[at]).all()
+    need(bool(agrees), "a sample's maximum is not that of its events")
 
 
 def _indices(store: Store) -> str:
@@ -266,19 +266,19 @@ def _indices(store: Store) -> str:
     shape = store.features.neighbours.shape
     need(shape[0] == store.n_features, f"the table of neighbours holds {shape[0]} features, not {store.n_features}")
     shapes = len(store.directions.mean), len(store.directions.scales)
-    expected = store.manifest["model"]["d_model"], store.n_features
-    need(shapes == expected, f"mean direction and direction scales have {shapes} entries, not {expected}")
+    expected_shapes = store.manifest["model"]["d_model"], store.n_features
+    need(shapes == expected_shapes, f"mean direction and direction scales have {shapes} entries, not {expected_shapes}")
     return f"{len(sizes)} indices of the right size"
 
 
 def _families(store: Store) -> str:
     """Families have as many members as they say, and are named for one of them."""
-    counted = (
+    query = (
         "SELECT f.n_members, count(m.id), max(m.id = f.id) FROM families f LEFT JOIN features m ON m.family = f.id "
         "GROUP BY f.id"
     )
-    rows = fetch_plain(store.engine, counted)
-    need(all(n == members > 1 and own for n, members, own in rows), "a family has other members than it says")
+    rows = fetch_plain(store.engine, query)
+    need(all(n == members > 1 and names for n, members, names in rows), "a family has other members than it says")
     return f"{len(rows)} families"
 
 
@@ -292,11 +292,11 @@ def _pairs(store: Store) -> str:
         b = pairs.column("b").astype(np.int64)
         need(bool((np.diff(a * store.n_features + b) > 0).all()), f"co-occurrence of {kind} does not rise")
         for name in COLUMNS[3:]:
-            seen = np.bincount(pairs.column(name), minlength=len(pairs))
-            need(len(seen) == len(pairs) and bool((seen == 1).all()), f"{name} of {kind} is no order")
+            n_seen = np.bincount(pairs.column(name), minlength=len(pairs))
+            need(len(n_seen) == len(pairs) and bool((n_seen == 1).all()), f"{name} of {kind} is no order")
         counts = pairs.counts(np.arange(len(pairs)))
-        possible = counts.support <= np.minimum(counts.n_a, counts.n_b)
-        need(bool(possible.all()), f"a support of {kind} is too large")
+        is_possible = counts.support <= np.minimum(counts.n_a, counts.n_b)
+        need(bool(is_possible.all()), f"a support of {kind} is too large")
         n += len(pairs)
     return f"{n} pairs of features"
 
@@ -307,10 +307,10 @@ def _evidence(store: Store) -> str:
 
 def _images(store: Store) -> str:
     with store.engine.connect() as conn:
-        listed = [image["path"] for (images,) in conn.execute(select(s.samples.c.images)) for image in images]
-    missing = [name for name in listed if not (store.path / name).is_file()]
-    need(not missing, f"{len(missing)} images missing, the first {missing[0] if missing else ''}")
-    return f"{len(listed)} images"
+        paths = [image["path"] for (images,) in conn.execute(select(s.samples.c.images)) for image in images]
+    lost_paths = [name for name in paths if not (store.path / name).is_file()]
+    need(not lost_paths, f"{len(lost_paths)} images missing, the first {lost_paths[0] if lost_paths else ''}")
+    return f"{len(paths)} images"
 
 
 def _map(store: Store) -> str:

@@ -21,8 +21,8 @@ class BothSides:
 
     def __init__(self, store: Store) -> None:
         rows = fetch_plain(store.engine, "SELECT hist FROM feature_details ORDER BY id")
-        largest = store.features.max_by_modality / store.events.unit
-        p999 = [percentile(unpack(blob), 0.999, of_m) for (blob,), of_m in zip(rows, largest, strict=True)]
+        max_fm = store.features.max_by_modality / store.events.unit
+        p999 = [percentile(unpack(blob), 0.999, of_m) for (blob,), of_m in zip(rows, max_fm, strict=True)]
         self.delta_fm = s.DELTA_SHARE * np.array(p999).reshape(-1, 2) * store.events.unit
         self.unit, self.n_features = store.events.unit, store.n_features
         self.n_both_f = np.zeros(store.n_features, np.int64)
@@ -41,8 +41,8 @@ class BothSides:
     def check(self, store: Store) -> None:
         """Compares the count with the store's, unless it was made from a part of the pairs."""
         if int(self.is_pair_n.sum()) == store.manifest["pair_evidence"]["n_samples"]:
-            stored = table(store, "SELECT n_both FROM features ORDER BY id", 1)[:, 0]
-            need(bool((self.n_both_f == stored).all()), "n_both of a feature differs from the events")
+            stored_n_both = table(store, "SELECT n_both FROM features ORDER BY id", 1)[:, 0]
+            need(bool((self.n_both_f == stored_n_both).all()), "n_both of a feature differs from the events")
 
 
 def check_evidence(store: Store) -> str:
@@ -51,24 +51,24 @@ def check_evidence(store: Store) -> str:
     rows = fetch_plain(store.engine, f"SELECT {', '.join(names)} FROM features ORDER BY id")
     verdict, *columns, place, share = zip(*rows, strict=True)
     of = {name: np.array(column, dtype=np.float64) for name, column in zip(s.PAIR_FIELDS, columns, strict=True)}
-    tested = ~np.isnan(of["pair_p"])
-    need(bool((np.isin(verdict, s.TESTED_VERDICTS) == tested).all()), "a verdict and its test do not go together")
+    is_tested = ~np.isnan(of["pair_p"])
+    need(bool((np.isin(verdict, s.TESTED_VERDICTS) == is_tested).all()), "a verdict and its test do not go together")
     beyond = discoveries(of["pair_p"], s.FALSE_DISCOVERY)
     need(not np.isin(verdict, FAILING)[beyond].any(), "a feature that passes the test is called unpaired")
     need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
     for name in ("pair_lift", "agreement"):
         _rising(*(of[name + end] for end in ("_low", "", "_high")), name=name)
-    counted = tested & (of["n_both"] > 0)
-    n_both = of["n_both"][counted].astype(np.int64)
+    has_n = is_tested & (of["n_both"] > 0)
+    n_both = of["n_both"][has_n].astype(np.int64)
     for end, factor in zip(("_low", "_high"), poisson_interval(n_both), strict=True):
-        right = np.isclose(of["pair_lift" + end][counted] * n_both, of["pair_lift"][counted] * factor, rtol=1e-6)
-        need(bool(right.all()), f"pair_lift{end} is not that of pair_lift and n_both")
-    tied = np.array([name is not None for name in place])
-    need(bool((np.array(share, dtype=np.float64)[tied] >= s.TIED).all()), "a place has too little of a feature")
-    return f"{int(tested.sum())} features tested, {int(tied.sum())} tied to a place"
+        agrees = np.isclose(of["pair_lift" + end][has_n] * n_both, of["pair_lift"][has_n] * factor, rtol=1e-6)
+        need(bool(agrees.all()), f"pair_lift{end} is not that of pair_lift and n_both")
+    is_tied = np.array([name is not None for name in place])
+    need(bool((np.array(share, dtype=np.float64)[is_tied] >= s.TIED).all()), "a place has too little of a feature")
+    return f"{int(is_tested.sum())} features tested, {int(is_tied.sum())} tied to a place"
 
 
 def _rising(low: Array, value: Array, high: Array, *, name: str) -> None:
-    known = ~np.isnan(value)
-    need(bool((low[known] <= value[known] + 1e-12).all()), f"{name} lies below its interval")
-    need(bool((value[known] <= high[known] + 1e-12).all()), f"{name} lies above its interval")
+    is_known = ~np.isnan(value)
+    need(bool((low[is_known] <= value[is_known] + 1e-12).all()), f"{name} lies below its interval")
+    need(bool((value[is_known] <= high[is_known] + 1e-12).all()), f"{name} lies above its interval")

@@ -85,8 +85,8 @@ class ExampleTable:
         self.begin = run_starts(self.list)
         self.token = store.events.sample_token[self.row] + self.position
         self.by_row = np.argsort(self.row, kind="stable")
-        highest = (store.features.max_by_modality / store.events.unit).astype(np.float16)
-        self.octave_fm = octaves(highest)
+        max_fm = (store.features.max_by_modality / store.events.unit).astype(np.float16)
+        self.octave_fm = octaves(max_fm)
         top = np.flatnonzero(self.band == -1)
         self.weakest_fm = np.full((self.n_features, 2), 1 << 16)
         np.minimum.at(self.weakest_fm, (self.feature[top], self.modality[top]), self.bits[top])
@@ -106,25 +106,25 @@ class ExampleTable:
         need(bool((self.n_active > 0).all() and (self.n_same >= 0).all()), "an example's counts are no counts")
         top = self.band == -1
         follows = top[1:] & (self.list[1:] == self.list[:-1])
-        better = (self.bits[:-1] > self.bits[1:]) | ((self.bits[:-1] == self.bits[1:]) & (self.row[:-1] < self.row[1:]))
-        need(bool(better[follows].all()), "the strongest examples do not fall")
+        falls = (self.bits[:-1] > self.bits[1:]) | ((self.bits[:-1] == self.bits[1:]) & (self.row[:-1] < self.row[1:]))
+        need(bool(falls[follows].all()), "the strongest examples do not fall")
         self._check_folding()
 
     def _check_folding(self) -> None:
         """Checks that a list shows nothing twice, and that every sample of the pass is listed or counted."""
         for m in (s.TEXT, s.IMAGE):
-            mine = np.flatnonzero(self.modality == m)
+            of_modality = np.flatnonzero(self.modality == m)
             files = number_files(self.store.n_samples, image_records(self.store) if m == s.IMAGE else ())
-            view = views(self.store.events, files, m, self.row[mine], self.position[mine])
-            need(distinct(self.list[mine], view), f"two {s.MODALITIES[m]} examples of a list show the same")
-        listed, n = np.diff(np.append(self.begin, len(self))), self.counted()
+            view = views(self.store.events, files, m, self.row[of_modality], self.position[of_modality])
+            need(distinct(self.list[of_modality], view), f"two {s.MODALITIES[m]} examples of a list show the same")
+        n_listed, n = np.diff(np.append(self.begin, len(self))), self.counted()
         of_list = (self.feature[self.begin], self.modality[self.begin])
         samples_fm = table(self.store, "SELECT samples_text, samples_image FROM features ORDER BY id", 2)
         top = self.band[self.begin] == -1
         n_passed = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
-        short = top & (listed < s.SHOWN)
-        good = (n <= n_passed).all() and (n[short] == n_passed[short]).all()
-        need(bool(good), "examples that were folded are miscounted")
+        is_short = top & (n_listed < s.SHOWN)
+        agrees = (n <= n_passed).all() and (n[is_short] == n_passed[is_short]).all()
+        need(bool(agrees), "examples that were folded are miscounted")
         need(bool(samples_fm.astype(bool).sum() == top.sum()), "a feature that fires has no example")
 
     def counted(self) -> Array:
@@ -133,25 +133,25 @@ class ExampleTable:
 
     def check_events(self, run: EventRun, by_group: ByGroup) -> None:
         """Checks the examples of a run of samples against their events."""
-        near = self.by_row[slice(*np.searchsorted(self.row[self.by_row], [run.rows[0], run.rows[-1] + 1]))]
-        at = near[np.isin(self.row[near], run.rows)]
+        near_examples = self.by_row[slice(*np.searchsorted(self.row[self.by_row], [run.rows[0], run.rows[-1] + 1]))]
+        at = near_examples[np.isin(self.row[near_examples], run.rows)]
         group, bits, last = by_group
         side, feature = np.divmod(group[last], self.n_features)
-        above = bits[last] > self.weakest_fm[feature, side % 2]
-        np.add.at(self.n_above_fm, (feature[above], side[above] % 2), 1)
+        is_above = bits[last] > self.weakest_fm[feature, side % 2]
+        np.add.at(self.n_above_fm, (feature[is_above], side[is_above] % 2), 1)
         if not len(at):
             return
         key_e, key = run.token_e * self.n_features + run.feature_e, self.token[at] * self.n_features + self.feature[at]
         event, is_event = find(key_e, key)
         need(bool(is_event.all()), "an example is no event")
         need(bool((run.value_e[event].view(np.uint16) == self.bits[at]).all()), "an example's value is not its event's")
-        mine = ((self.row[at] - run.rows[0]) * 2 + self.modality[at]) * self.n_features + self.feature[at]
-        first, end = (np.searchsorted(group, mine, to) for to in ("left", "right"))
+        example_key = ((self.row[at] - run.rows[0]) * 2 + self.modality[at]) * self.n_features + self.feature[at]
+        first, end = (np.searchsorted(group, example_key, to) for to in ("left", "right"))
         need(bool((end - first == self.n_active[at]).all()), "an example's sample has another number of active tokens")
         # What of the sample is larger than its example lies in a higher band; over the strongest there is nothing.
-        larger = np.searchsorted(group << 16 | bits, mine << 16 | self.bits[at], "right")
-        highest = self.octave_fm[self.feature[at], self.modality[at]]
-        bands = [np.minimum(highest - octaves(of_bits(x)), N_BANDS - 1)
+        larger = np.searchsorted(group << 16 | bits, example_key << 16 | self.bits[at], "right")
+        top_octave = self.octave_fm[self.feature[at], self.modality[at]]
+        bands = [np.minimum(top_octave - octaves(of_bits(x)), N_BANDS - 1)
                  for x in (self.bits[at], bits[np.minimum(larger, len(bits) - 1)])]  # fmt: skip
         band = self.band[at]
         need(bool(((band == -1) | (band == bands[0])).all()), "an example lies in another band")

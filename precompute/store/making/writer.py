@@ -82,10 +82,10 @@ def write_database(part: Path, manifest: Item) -> None:
 def fill(conn: Connection, table: Table, chunks: Iterable[RowChunk]) -> None:
     """Inserts rows by the driver itself, which is faster: SQLAlchemy would look at every value."""
     names = [column.name for column in table.columns]
-    packed = {column.name for column in table.columns if isinstance(column.type, JSON)}
+    json_names = {column.name for column in table.columns if isinstance(column.type, JSON)}
     statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     for chunk in chunks:
-        columns = (map(_dumped, chunk[name]) if name in packed else chunk[name] for name in names)
+        columns = (map(_dumped, chunk[name]) if name in json_names else chunk[name] for name in names)
         if rows := list(zip(*columns, strict=True)):
             conn.exec_driver_sql(statement, rows)
 
@@ -109,15 +109,15 @@ def _plain(values: Array) -> list[Any]:
 def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Array]) -> Iterator[RowChunk]:
     """The table `features`; `weigh` is of `evidence_and_families`."""
     accum = data.accum
-    largest = accum["max"].astype(np.float64) * data.unit
+    max_fm = accum["max"].astype(np.float64) * data.unit
     columns = {
         "id": np.arange(data.n_features),
         "label_score": weigh["score"],
         "n_samples": weigh["n_samples"],
         "max_density": weigh["density"].max(1),
-        "max_activation": largest.max(1),
+        "max_activation": max_fm.max(1),
     }
-    two_sided = {"n": accum["count"], "samples": weigh["samples"], "density": weigh["density"], "max": largest}
+    two_sided = {"n": accum["count"], "samples": weigh["samples"], "density": weigh["density"], "max": max_fm}
     for name, values_f2 in two_sided.items():
         columns |= {f"{name}_{modality}": values_f2[:, m] for m, modality in enumerate(s.MODALITIES)}
     for name in ("p999", *s.OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate"):
@@ -126,18 +126,18 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
         columns[name] = weigh.get(name, np.full(data.n_features, np.nan))  # not every store has texts alone
     descriptions = load_json(data.part, "description")
     for chunk in slices(data.n_features, _CHUNK):
-        ready: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
-        ready["label"], ready["description"] = labels[chunk], descriptions[chunk]
-        ready["place"] = [name or None for name in weigh["place"][chunk].tolist()]
-        ready["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][chunk]]
-        yield ready
+        row_chunk: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
+        row_chunk["label"], row_chunk["description"] = labels[chunk], descriptions[chunk]
+        row_chunk["place"] = [name or None for name in weigh["place"][chunk].tolist()]
+        row_chunk["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][chunk]]
+        yield row_chunk
 
 
 def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
     """The table `feature_details`."""
     mean_frc = load_step(data.part, "weigh")["place_map"]
     for chunk in slices(data.n_features, _CHUNK):
-        hist = [pack(one) for one in data.accum["hist"][chunk]]
+        hist = [pack(hist_m) for hist_m in data.accum["hist"][chunk]]
         places = [_place_map(mean_rc) for mean_rc in mean_frc[chunk]]
         yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits.rows(chunk), "place_map": places}
 
@@ -145,7 +145,7 @@ def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
 def top_word_rows(words: Sequence[Mapping[str, object]]) -> Iterator[RowChunk]:
     """The table `top_words`, from the words of each feature."""
     for chunk in slices(len(words), _CHUNK):
-        columns = {name: [one[name] for one in words[chunk]] for name in s.MODALITIES}
+        columns = {name: [words_of_feature[name] for words_of_feature in words[chunk]] for name in s.MODALITIES}
         yield {"id": range(chunk.start, chunk.stop), **columns}
 
 
@@ -197,17 +197,17 @@ def _image(image: Item) -> Item:
 
 def reason_rows(reasons: list[list[Any]]) -> Iterator[RowChunk]:
     """The table `flag_reasons`, from [row, flag, reason] of each."""
-    ordered = sorted(reasons, key=lambda r: (r[0], r[1]))
-    yield {name: [one[i] for one in ordered] for i, name in enumerate(("row", "flag", "reason"))}
+    sorted_reasons = sorted(reasons, key=lambda r: (r[0], r[1]))
+    yield {name: [reason[i] for reason in sorted_reasons] for i, name in enumerate(("row", "flag", "reason"))}
 
 
 def example_rows(data: Collected) -> Iterator[RowChunk]:
     """Strongest samples (band −1) and bands, in primary-key order."""
     for chunk in slices(data.n_features, _CHUNK):
-        listed = {name: _top_and_bands(data.examples, name, chunk) for name in EXAMPLE_COLUMNS}
-        feature, modality, band, rank = at = np.nonzero(listed["row"] >= 0)
+        lists_of = {name: _top_and_bands(data.examples, name, chunk) for name in EXAMPLE_COLUMNS}
+        feature, modality, band, rank = at = np.nonzero(lists_of["row"] >= 0)
         columns = {"feature": feature + chunk.start, "modality": modality, "band": band - 1, "rank": rank}
-        columns |= {name: values[at] for name, values in listed.items()}
+        columns |= {name: values[at] for name, values in lists_of.items()}
         columns["value"] = columns["value"].view(np.uint16)
         yield {name: column.tolist() for name, column in columns.items()}
 
@@ -215,9 +215,9 @@ def example_rows(data: Collected) -> Iterator[RowChunk]:
 def _top_and_bands(examples: dict[str, Array], name: str, chunk: slice) -> Array:
     """[f, 2, 5, 20] of f features: the overall list, then four bands widened to its length with −1 for nothing."""
     top, bands = examples[f"top_{name}"][chunk], examples[f"band_{name}"][chunk]
-    wide = np.full((*bands.shape[:3], top.shape[2]), -1 if name == "row" else 0, dtype=bands.dtype)
-    wide[..., : bands.shape[3]] = bands
-    return np.concatenate([top[:, :, None], wide], axis=2)
+    padded_bands = np.full((*bands.shape[:3], top.shape[2]), -1 if name == "row" else 0, dtype=bands.dtype)
+    padded_bands[..., : bands.shape[3]] = bands
+    return np.concatenate([top[:, :, None], padded_bands], axis=2)
 
 
 def write_pairs(part: Path, manifest: Item) -> None:
@@ -228,10 +228,12 @@ def write_pairs(part: Path, manifest: Item) -> None:
     pairs = [feature_pairs.FeaturePairs.from_counts(kind, columns, n_mf, n) for kind, columns in counts.items()]
     feature_pairs.save(part, pairs)
     step = load_step(part, "index")
-    near = np.zeros((len(step["decoder_other"]), len(s.NEIGHBOUR_SPACES), step["decoder_other"].shape[1]), NEIGHBOUR)
+    shape = len(step["decoder_other"]), len(s.NEIGHBOUR_SPACES), step["decoder_other"].shape[1]
+    neighbours = np.zeros(shape, NEIGHBOUR)
     for i, space in enumerate(s.NEIGHBOUR_SPACES):
-        near["other"][:, i], near["cosine"][:, i] = step[f"{space}_other"], np.minimum(step[f"{space}_cosine"], 1)
-    np.save(part / "index" / "neighbours.npy", near)
+        neighbours["other"][:, i] = step[f"{space}_other"]
+        neighbours["cosine"][:, i] = np.minimum(step[f"{space}_cosine"], 1)
+    np.save(part / "index" / "neighbours.npy", neighbours)
 
 
 def rejected_rows(data: Collected) -> Iterator[Item]:

@@ -34,18 +34,18 @@ def counterparts(store: Store, other: Store, features: Sequence[int]) -> dict[in
     Raises:
         SaevxError: the directions of the two stores have different lengths.
     """
-    here, there = store.search.index("decoder"), other.search.index("decoder")
-    if here.d != there.d:
+    index_a, index_b = store.search.index("decoder"), other.search.index("decoder")
+    if index_a.d != index_b.d:
         raise SaevxError(
-            f"Directions of {here.d} and of {there.d} numbers cannot be compared: choose stores of one model, or match "
-            "by shared samples."
+            f"Directions of {index_a.d} and of {index_b.d} numbers cannot be compared: choose stores of one model, or "
+            "match by shared samples."
         )
-    vectors = {id: here.reconstruct(int(id)) for id in features}
+    vectors = {id: index_a.reconstruct(int(id)) for id in features}
     ids = [id for id, vector in vectors.items() if np.any(vector)]  # a dead feature may have none
     if not ids:
         return {}
-    cosine_f1, nearest_f1 = there.search(np.stack([vectors[id] for id in ids]).astype(np.float32), 1)
-    nearest = nearest_f1[:, 0].tolist()
-    _, back_f1 = here.search(np.stack([there.reconstruct(int(one)) for one in nearest]).astype(np.float32), 1)
-    rows = zip(ids, nearest, cosine_f1[:, 0].tolist(), back_f1[:, 0].tolist(), strict=True)
-    return {id: Counterpart(to, cosine, back == id) for id, to, cosine, back in rows}
+    cosine_f1, nearest_f1 = index_b.search(np.stack([vectors[id] for id in ids]).astype(np.float32), 1)
+    nearest_ids = nearest_f1[:, 0].tolist()
+    _, back_f1 = index_a.search(np.stack([index_b.reconstruct(int(k)) for k in nearest_ids]).astype(np.float32), 1)
+    rows = zip(ids, nearest_ids, cosine_f1[:, 0].tolist(), back_f1[:, 0].tolist(), strict=True)
+    return {id: Counterpart(to, cosine, back_id == id) for id, to, cosine, back_id in rows}

@@ -88,8 +88,8 @@ def measures_of(pairs: PairCounts, n: int) -> PairMeasures:
     a, b, support, n_a, n_b, shuffled = pairs
     lift, value = npmi(support, n_a, n_b, n)
     # Many pairs have the same support, and an interval takes longer than to find that.
-    different, of_pair = np.unique(support, return_inverse=True)
-    low, high = (end[of_pair] * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(different))
+    distinct_support, of_pair = np.unique(support, return_inverse=True)
+    low, high = (end[of_pair] * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(distinct_support))
     return PairMeasures(a, b, support, n_a, n_b, lift, low, high, value, npmi(shuffled, n_a, n_b, n)[0])
 
 
@@ -133,11 +133,11 @@ class FeaturePairs:
 
     def counts(self, at: Array) -> PairCounts:
         """The pairs with these numbers, int [p]."""
-        many = len(at) * 10 > len(self)
-        a = self.first[at].astype(np.int64) if many else np.searchsorted(self.start, at, "right") - 1
+        is_long = len(at) * 10 > len(self)
+        a = self.first[at].astype(np.int64) if is_long else np.searchsorted(self.start, at, "right") - 1
         b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
-        first, second = SIDES[self.kind]
-        n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second][b].astype(np.int64)
+        first, second_side = SIDES[self.kind]
+        n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second_side][b].astype(np.int64)
         return PairCounts(a, b, support, n_a, n_b, shuffled)
 
     def measures(self, at: Array) -> PairMeasures:
@@ -161,9 +161,9 @@ class FeaturePairs:
     def between(self, a: Array, b: Array) -> Array:
         """int64 [p], ascending: the numbers of the pairs of a feature of `a` with one of `b`, both int64 [k]."""
         numbers = []
-        for first, second in ((a, b),) if self.kind == "text-image" else ((a, b), (b, a)):
+        for first, second_side in ((a, b),) if self.kind == "text-image" else ((a, b), (b, a)):
             at = np.concatenate([self.of(int(feature), "a") for feature in first])
-            numbers.append(at[np.isin(self.column("b")[at], second)])
+            numbers.append(at[np.isin(self.column("b")[at], second_side)])
         return np.unique(np.concatenate(numbers))
 
     @cached_property
@@ -196,9 +196,9 @@ class FeaturePairs:
         two = np.unique(np.where(a == b, -1, a * len(concept) + b), return_inverse=True)[1]
         if (a == b).any():  # −1 comes first
             two -= 1
-        weak, n_weak = np.unique(counts.support[~is_strong], return_counts=True)
+        weak_support, n_weak = np.unique(counts.support[~is_strong], return_counts=True)
         numbers, support = (column[is_strong].astype(np.int32) for column in (order, counts.support))
-        return StrongPairs(numbers, two.astype(np.int32), support, weak, np.cumsum(n_weak[::-1])[::-1])
+        return StrongPairs(numbers, two.astype(np.int32), support, weak_support, np.cumsum(n_weak[::-1])[::-1])
 
 
 class StrongPairs(NamedTuple):
@@ -218,26 +218,26 @@ class StrongPairs(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(one.nbytes for one in self)
+        return sum(array.nbytes for array in self)
 
     def listed(self, min_support: int, alike: bool) -> ListedPairs:
         """The pairs that a list shows: of the same two concepts only the first, unless `alike`."""
-        frequent = self.support >= min_support
-        order, two = self.order[frequent], self.two[frequent]
+        is_frequent = self.support >= min_support
+        order, two = self.order[is_frequent], self.two[is_frequent]
         n_weak = self.n_weak[np.searchsorted(self.weak, min_support) :]
-        hidden = {"weak": int(n_weak[0]) if len(n_weak) else 0, "same_concept": 0, "alike": 0}
+        n_hidden = {"weak": int(n_weak[0]) if len(n_weak) else 0, "same_concept": 0, "alike": 0}
         if alike:
-            return ListedPairs(order, np.zeros(len(order), np.int32), hidden)
+            return ListedPairs(order, np.zeros(len(order), np.int32), n_hidden)
         differ = two >= 0
-        hidden["same_concept"] = len(order) - int(differ.sum())
+        n_hidden["same_concept"] = len(order) - int(differ.sum())
         order, two = order[differ], two[differ]
         n_pairs = np.bincount(two, minlength=1)
         first = np.zeros(len(n_pairs), np.int32)
         # Of several values for one place the last one stays, so the first pair must come last.
         first[two[::-1]] = np.arange(len(two), dtype=np.int32)[::-1]
         first = np.sort(first[n_pairs > 0])
-        hidden["alike"] = len(order) - len(first)
-        return ListedPairs(order[first], (n_pairs[two[first]] - 1).astype(np.int32), hidden)
+        n_hidden["alike"] = len(order) - len(first)
+        return ListedPairs(order[first], (n_pairs[two[first]] - 1).astype(np.int32), n_hidden)
 
 
 class ListedPairs(NamedTuple):
@@ -260,9 +260,9 @@ def save(part: Path, pairs: list[FeaturePairs]) -> None:
     """Writes the folder: two files for each kind, and the samples per feature."""
     folder = part / FOLDER
     folder.mkdir(exist_ok=True)
-    for one in pairs:
-        np.save(folder / f"{one.kind}.npy", one.table)
-        np.save(folder / f"{one.kind}_start.npy", one.start)
+    for kind_pairs in pairs:
+        np.save(folder / f"{kind_pairs.kind}.npy", kind_pairs.table)
+        np.save(folder / f"{kind_pairs.kind}_start.npy", kind_pairs.start)
     np.save(folder / "n_samples.npy", pairs[0].n_mf)
 
 

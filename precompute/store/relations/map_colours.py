@@ -29,7 +29,7 @@ def colours(store: Store, by: str, row: int | None = None) -> Array:
         raise SaevxError(f"Cannot colour by {by!r}: use one of {', '.join(BY)}; sample needs a sample's id.")
     if by == "sample":
         return quantise_share(shares(store, int(row or 0)))
-    values = [one for (one,) in fetch_plain(store.engine, f"SELECT {by} FROM features ORDER BY id")]
+    values = [value for (value,) in fetch_plain(store.engine, f"SELECT {by} FROM features ORDER BY id")]
     if by == "family":  # a multiplication scatters numbers that are close, as those of neighbours on the map may be
         return np.array([0 if v is None else 1 + (v * 2654435761 >> 12) % N_FAMILY_COLOURS for v in values], np.uint8)
     if by == "place":
@@ -50,8 +50,8 @@ def shares(store: Store, row: int) -> Array:
 
 def quantise_share(share: Array) -> Array:
     """uint8 [F] of float64 [F]: 0 for NaN, else 0 … 1 in 255 steps."""
-    known = ~np.isnan(share)
-    return np.where(known, 1 + np.rint(254 * np.clip(np.where(known, share, 0), 0, 1)), 0).astype(np.uint8)
+    is_known = ~np.isnan(share)
+    return np.where(is_known, 1 + np.rint(254 * np.clip(np.where(is_known, share, 0), 0, 1)), 0).astype(np.uint8)
 
 
 def sample_colours(store: Store, name: str) -> Array:
@@ -70,6 +70,6 @@ def sample_colours(store: Store, name: str) -> Array:
     if name in s.FLAGS:
         value = store.selection.values(name)
         return np.where(np.isnan(value), 0, 1 + (value > store.quality.flag(name)["threshold"])).astype(np.uint8)
-    flags = [one["name"] for one in store.quality.flags if one["count"]]
-    raised = sum((sample_colours(store, flag) == 2 for flag in flags), np.zeros(store.n_samples, dtype=np.int64))
-    return np.asarray(raised, dtype=np.uint8)
+    flags = [flag_info["name"] for flag_info in store.quality.flags if flag_info["count"]]
+    n_raised = sum((sample_colours(store, flag) == 2 for flag in flags), np.zeros(store.n_samples, dtype=np.int64))
+    return np.asarray(n_raised, dtype=np.uint8)

@@ -30,29 +30,29 @@ def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters])
         `MEASURES`}, row and column being places in the two lists, a and b features.
     """
     pairs, (at, n_alike, _) = store.cooccurrence.pairs[kind], store.cooccurrence.ranked(kind, "lift_low", **filters)[1]
-    listed, concept = pairs.measures(at), store.features.concept
-    first, second = concept[listed.a], concept[listed.b]
-    weight = np.log2(np.maximum(listed.lift_low, 1))
-    both = kind != "text-image"
-    if both:
-        of_both = np.concatenate([first, second]), np.concatenate([listed.a, listed.b])
+    measures, concept = pairs.measures(at), store.features.concept
+    concept_a, concept_b = concept[measures.a], concept[measures.b]
+    weight = np.log2(np.maximum(measures.lift_low, 1))
+    is_symmetric = kind != "text-image"
+    if is_symmetric:
+        of_both = np.concatenate([concept_a, concept_b]), np.concatenate([measures.a, measures.b])
         (rows, row_features) = (columns, column_features) = _strongest(*of_both, np.tile(weight, 2), n)
     else:
-        rows, row_features = _strongest(first, listed.a, weight, n)
-        columns, column_features = _strongest(second, listed.b, weight, n)
-    inside = np.flatnonzero(np.isin(first, rows) & np.isin(second, columns))
+        rows, row_features = _strongest(concept_a, measures.a, weight, n)
+        columns, column_features = _strongest(concept_b, measures.b, weight, n)
+    cell_pairs = np.flatnonzero(np.isin(concept_a, rows) & np.isin(concept_b, columns))
     table = np.zeros((len(rows), len(columns)))
-    row_c, column_c = np.searchsorted(rows, first[inside]), np.searchsorted(columns, second[inside])
-    table[row_c, column_c] = weight[inside]
-    if both:
+    row_c, column_c = np.searchsorted(rows, concept_a[cell_pairs]), np.searchsorted(columns, concept_b[cell_pairs])
+    table[row_c, column_c] = weight[cell_pairs]
+    if is_symmetric:
         table = np.maximum(table, table.T)
     row_order = seriate(table)
-    column_order = row_order if both else follow(table[row_order])
+    column_order = row_order if is_symmetric else follow(table[row_order])
     row_place, column_place = np.argsort(row_order), np.argsort(column_order)
     refs = store.features.refs([*row_features.tolist(), *column_features.tolist()])
-    values = {name: getattr(listed, name)[inside].tolist() for name in ("a", "b", *MEASURES)}
+    values = {name: getattr(measures, name)[cell_pairs].tolist() for name in ("a", "b", *MEASURES)}
     values |= {"row": row_place[row_c].tolist(), "column": column_place[column_c].tolist()}
-    values["n_alike"] = n_alike[inside].tolist()
+    values["n_alike"] = n_alike[cell_pairs].tolist()
     return {
         "kind": kind,
         "rows": [_family_ref(refs[f], store) for f in row_features[row_order].tolist()],
@@ -67,10 +67,10 @@ def _family_ref(ref: Item, store: Store) -> Item:
 
 def _strongest(concept_p: Array, feature_p: Array, weight_p: Array, n: int) -> tuple[Array, Array]:
     """int64 [≤ n], rising: the families with the largest sums of weights, and the feature of the first pair of each."""
-    different, first, of_p = np.unique(concept_p, return_index=True, return_inverse=True)
-    total = np.bincount(of_p, weight_p, len(different))
-    chosen = np.sort(np.lexsort((different, -total))[:n])
-    return different[chosen], feature_p[first[chosen]]
+    distinct_concepts, first, of_p = np.unique(concept_p, return_index=True, return_inverse=True)
+    total = np.bincount(of_p, weight_p, len(distinct_concepts))
+    strongest = np.sort(np.lexsort((distinct_concepts, -total))[:n])
+    return distinct_concepts[strongest], feature_p[first[strongest]]
 
 
 def seriate(table: Array) -> Array:
@@ -103,30 +103,30 @@ def ego(store: Store, feature: int, n: int = 8) -> Item:
     groups = store.cooccurrence.partners(feature, n)
     partners = []
     for group, items in groups.items():
-        for one in items:
-            m = one["modality"]
+        for p in items:
+            m = p["modality"]
             kind = f"{m}-{m}" if group == "same" else "text-image"
-            ends = (one["id"], feature) if group == "image_to_text" else (feature, one["id"])
+            ends = (p["id"], feature) if group == "image_to_text" else (feature, p["id"])
             ends = ends if kind == "text-image" else (min(ends), max(ends))
-            partners.append({**one, "kind": kind, "a": ends[0], "b": ends[1]})
-    partners.sort(key=lambda one: -one["lift_low"])
+            partners.append({**p, "kind": kind, "a": ends[0], "b": ends[1]})
+    partners.sort(key=lambda p: -p["lift_low"])
     concept = store.features.concept
-    best = {(one["modality"], int(concept[one["id"]])): one for one in reversed(partners)}  # the first of each stays
-    by_side = [[one for (side, _), one in [*best.items()][::-1] if side == m][:n] for m in ("text", "image")]
-    partners = [one for side in by_side for one in side]
-    refs = store.features.refs([feature, *(one["id"] for one in partners)])
-    texts, images = ({one["id"] for one in partners if one["modality"] == m} for m in ("text", "image"))
+    best_of = {(p["modality"], int(concept[p["id"]])): p for p in reversed(partners)}  # the first of each stays
+    by_side = [[p for (side, _), p in [*best_of.items()][::-1] if side == m][:n] for m in ("text", "image")]
+    partners = [p for side in by_side for p in side]
+    refs = store.features.refs([feature, *(p["id"] for p in partners)])
+    texts, images = ({p["id"] for p in partners if p["modality"] == m} for m in ("text", "image"))
     links = []
     for kind, sides in {"text-image": (texts, images), "text-text": (texts,) * 2, "image-image": (images,) * 2}.items():
         pairs = store.cooccurrence.pairs[kind]
         numbers = [pairs.of(a, "a") for a in sorted(sides[0])]
         at = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
         result = pairs.measures(at[np.isin(pairs.column("b")[at], sorted(sides[1]))])
-        strong = np.flatnonzero((result.lift_low >= 1) & (result.lift >= 1.5) & (result.a != result.b))
-        columns = {name: getattr(result, name)[strong].tolist() for name in ("a", "b", *MEASURES)}
+        strong_pairs = np.flatnonzero((result.lift_low >= 1) & (result.lift >= 1.5) & (result.a != result.b))
+        columns = {name: getattr(result, name)[strong_pairs].tolist() for name in ("a", "b", *MEASURES)}
         links += [{"kind": kind, **dict(zip(columns, row, strict=True))} for row in zip(*columns.values(), strict=True)]
     return {
         "feature": _family_ref(refs[feature], store),
-        "partners": [{**_family_ref(refs[one["id"]], store), **one} for one in partners],
+        "partners": [{**_family_ref(refs[p["id"]], store), **p} for p in partners],
         "links": links,
     }

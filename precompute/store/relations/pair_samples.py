@@ -44,8 +44,8 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
     if not 0 <= min(a, b) <= max(a, b) <= last:
         raise SaevxError(f"No such pair: features are 0 to {last}.")
     places = list(zip((a, b), SIDES[kind], strict=True))
-    exact = store.events.scans_all
-    complete = exact or len(store.events.max_feature) <= SCANNED
+    is_exact = store.events.scans_all
+    complete = is_exact or len(store.events.max_feature) <= SCANNED
     rows, share_r2 = _all_shares(store, places) if complete else _example_shares(store, places)
     on_r2, off_r2 = share_r2 >= s.DELTA_SHARE, share_r2 == 0  # a sample between the two is in no group
     groups = {
@@ -53,42 +53,42 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
         "only_a": on_r2[:, 0] & off_r2[:, 1],
         "only_b": on_r2[:, 1] & off_r2[:, 0],
     }
-    reply: Item = {"kind": kind, "a": a, "b": b, "complete": complete, "exact": exact}
+    reply: Item = {"kind": kind, "a": a, "b": b, "complete": complete, "exact": is_exact}
     reply["pair"] = stored_pair(store.cooccurrence.pairs[kind], a, b)
     for name, is_in in groups.items():
         at = np.flatnonzero(is_in)
         score = share_r2[at].min(axis=1) if name == "both" else share_r2[at].max(axis=1)
-        best = at[np.lexsort((rows[at], -score))][: n * _TRIED_PER_SHOWN]
+        best_at = at[np.lexsort((rows[at], -score))][: n * _TRIED_PER_SHOWN]
         reply[f"n_{name}"] = len(at)
-        off = None if exact or name == "both" else int(name == "only_a")
-        ranked = zip(rows[best].tolist(), share_r2[best].tolist(), strict=True)
-        reply[name] = list(islice(_shown(store, ranked, places, off), n))
+        off_at = None if is_exact or name == "both" else int(name == "only_a")
+        candidates = zip(rows[best_at].tolist(), share_r2[best_at].tolist(), strict=True)
+        reply[name] = list(islice(_shown(store, candidates, places, off_at), n))
     return reply
 
 
 def stored_pair(pairs: FeaturePairs, a: int, b: int) -> Item | None:
     """`MEASURES`, n_a and n_b of a stored pair, in either order where both are of one modality; None if not stored."""
-    for first, second in ((a, b), (b, a)) if pairs.kind != "text-image" else ((a, b),):
-        at = pairs.of(first, "a")
-        at = at[pairs.column("b")[at] == second]
+    for side_a, side_b in ((a, b), (b, a)) if pairs.kind != "text-image" else ((a, b),):
+        at = pairs.of(side_a, "a")
+        at = at[pairs.column("b")[at] == side_b]
         if len(at):
             result = pairs.measures(at[:1])
             n_a, n_b = int(result.n_a[0]), int(result.n_b[0])
-            n_a, n_b = (n_a, n_b) if first == a else (n_b, n_a)
+            n_a, n_b = (n_a, n_b) if side_a == a else (n_b, n_a)
             return {"n_a": n_a, "n_b": n_b} | {name: getattr(result, name)[0].item() for name in MEASURES}
     return None
 
 
 def _shown(
-    store: Store, ranked: Iterable[tuple[int, list[float]]], places: Sequence[tuple[int, int]], off: int | None
+    store: Store, candidates: Iterable[tuple[int, list[float]]], places: Sequence[tuple[int, int]], off_at: int | None
 ) -> Iterator[Item]:
-    """The samples of a group; `off`, which of the two has no stored maximum there: those in which it fires below the
+    """The samples of a group; `off_at`, which of the two has no stored maximum there: those in which it fires below the
     maxima are left out."""
-    for row, known in ranked:
-        shares: list[float | None] = [*known]
-        if off is not None:
-            shares[off] = _unlisted(store, row, *places[off])
-        if off is None or not shares[off]:
+    for row, stored_shares in candidates:
+        shares: list[float | None] = [*stored_shares]
+        if off_at is not None:
+            shares[off_at] = _unlisted(store, row, *places[off_at])
+        if off_at is None or not shares[off_at]:
             yield {"sample_id": store.samples.sample_id(row), "share_a": shares[0], "share_b": shares[1]}
 
 
@@ -97,8 +97,8 @@ def _all_shares(store: Store, places: Sequence[tuple[int, int]]) -> tuple[Array,
     columns = []
     for feature, modality in places:
         side, z = store.events.sides_with(feature)
-        here = side % len(s.MODALITIES) == modality
-        columns.append((side[here] // len(s.MODALITIES), z[here] / _unit(store, feature)))
+        is_of_modality = side % len(s.MODALITIES) == modality
+        columns.append((side[is_of_modality] // len(s.MODALITIES), z[is_of_modality] / _unit(store, feature)))
     rows = np.union1d(columns[0][0], columns[1][0])
     share_r2 = np.zeros((len(rows), 2))
     for column, (of_feature, share) in enumerate(columns):

@@ -45,21 +45,21 @@ def content_key(text: str, hashes: Sequence[str]) -> bytes:
 def shared_rows(store: Store, other: Store) -> SharedRows:
     """The samples with the same content; where a store holds a content several times, the first is that of the first,
     the second that of the second."""
-    there = dict(_keyed_rows(other))
-    rows = sorted((key, row, there[key]) for key, row in _keyed_rows(store) if key in there)
+    other_rows = dict(_keyed_rows(other))
+    rows = sorted((key, row, other_rows[key]) for key, row in _keyed_rows(store) if key in other_rows)
     pairs_n2 = np.array([pair[1:] for pair in rows], np.int64).reshape(-1, 2)
     return SharedRows(pairs_n2[:, 0], pairs_n2[:, 1])
 
 
 def _keyed_rows(store: Store) -> Iterator[tuple[tuple[bytes, int], int]]:
     """((SHA-256 of its content, how many rows before had the same), row) of each sample."""
-    seen: Counter[bytes] = Counter()
+    n_seen: Counter[bytes] = Counter()
     query = "SELECT row, text, images FROM samples WHERE row >= ? AND row < ? ORDER BY row"
     for start in range(0, store.n_samples, CHUNK):
         for row, text, images in fetch_plain(store.engine, query, (start, start + CHUNK)):
             key = content_key(text, [str(image["sha256"]) for image in json.loads(images)])
-            yield (key, seen[key]), row
-            seen[key] += 1
+            yield (key, n_seen[key]), row
+            n_seen[key] += 1
 
 
 class Sides(NamedTuple):
@@ -111,26 +111,26 @@ class SharedMatches:
     def nearest(self, features: Sequence[int]) -> dict[int, Counterpart]:
         """The best match in the other store of those features that fire on enough of the shared samples."""
         ids = [id for id in features if self.here.norm_f[id] > 0]
-        best = dict(_best(self.here, self.there, ids, self.n_compared))
-        back = dict(_best(self.there, self.here, sorted({to for to, _ in best.values()}), self.n_compared))
-        return {id: Counterpart(to, cosine, back[to][0] == id) for id, (to, cosine) in best.items()}
+        match_of = dict(_best(self.here, self.there, ids, self.n_compared))
+        back_match_of = dict(_best(self.there, self.here, sorted({to for to, _ in match_of.values()}), self.n_compared))
+        return {id: Counterpart(to, cosine, back_match_of[to][0] == id) for id, (to, cosine) in match_of.items()}
 
 
-def _best(here: Sides, there: Sides, ids: Sequence[int], n: int) -> Iterator[tuple[int, tuple[int, float]]]:
+def _best(sides: Sides, other_sides: Sides, ids: Sequence[int], n: int) -> Iterator[tuple[int, tuple[int, float]]]:
     """(feature, (the feature of the other store with the largest correlation, that correlation))."""
-    columns = here.z_sf.tocsc()
-    known_f = there.norm_f > 0
+    columns = sides.z_sf.tocsc()
+    known_f = other_sides.norm_f > 0
     if not known_f.any():
         return
     for start in range(0, len(ids), BLOCK):
         block = np.array(ids[start : start + BLOCK], np.int64)
-        product_bf = (columns[:, block].T @ there.z_sf).toarray().astype(np.float64)
-        product_bf -= n * here.mean_mf[:, block].T @ there.mean_mf
-        product_bf /= np.outer(here.norm_f[block], np.where(known_f, there.norm_f, 1))
+        product_bf = (columns[:, block].T @ other_sides.z_sf).toarray().astype(np.float64)
+        product_bf -= n * sides.mean_mf[:, block].T @ other_sides.mean_mf
+        product_bf /= np.outer(sides.norm_f[block], np.where(known_f, other_sides.norm_f, 1))
         product_bf[:, ~known_f] = -np.inf
         to = product_bf.argmax(1)
-        for id, best, value in zip(block.tolist(), to.tolist(), product_bf[np.arange(len(to)), to], strict=True):
-            yield id, (best, min(float(value), 1.0))
+        for id, best_id, value in zip(block.tolist(), to.tolist(), product_bf[np.arange(len(to)), to], strict=True):
+            yield id, (best_id, min(float(value), 1.0))
 
 
 def same_sample(store: Store, other: Store, sample_id: str) -> str | None:
@@ -140,11 +140,11 @@ def same_sample(store: Store, other: Store, sample_id: str) -> str | None:
     Raises:
         SaevxError: `store` has no such sample.
     """
-    here = _contents(store, "sample_id", store.samples.sample_id(store.samples.row(sample_id)))[0]
-    if here in _contents(other, "sample_id", here.id):  # most often; a text has no index
-        return here.id
-    same = [one.id for one in _contents(other, "text", here.text) if one.hashes == here.hashes]
-    return same[0] if same else None
+    content = _contents(store, "sample_id", store.samples.sample_id(store.samples.row(sample_id)))[0]
+    if content in _contents(other, "sample_id", content.id):  # most often; a text has no index
+        return content.id
+    same_ids = [c.id for c in _contents(other, "text", content.text) if c.hashes == content.hashes]
+    return same_ids[0] if same_ids else None
 
 
 class Content(NamedTuple):

@@ -24,8 +24,8 @@ def parse_area(text: str) -> Array:
         SaevxError: it is no such list of at least three corners.
     """
     corners = [corner.split("-") for corner in text.removeprefix("profile_").split("_")]
-    good = all(len(one) == 2 and all(v.isascii() and v.isdigit() and len(v) < 6 for v in one) for one in corners)
-    if not good or not 3 <= len(corners) <= MAX_CORNERS:
+    is_valid = all(len(xy) == 2 and all(v.isascii() and v.isdigit() and len(v) < 6 for v in xy) for xy in corners)
+    if not is_valid or not 3 <= len(corners) <= MAX_CORNERS:
         corner = f"{MAX_CORNERS} corners x-y from 0 to {LAST}"
         raise SaevxError(f"`area` is no polygon of the map: give 3 to {corner}, joined by _.")
     return np.array(corners, np.int64)
@@ -39,11 +39,11 @@ def inside(columns: FeatureMap | SampleMap, corner_c2: Array) -> Array:
     """
     low, high = corner_c2.min(axis=0), corner_c2.max(axis=0)
     x, y = columns.x, columns.y
-    near = np.flatnonzero((x != NOWHERE) & (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
-    x, y = x[near].astype(np.float64), y[near].astype(np.float64)
-    crossed = np.zeros(len(near), bool)
+    in_box = np.flatnonzero((x != NOWHERE) & (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
+    x, y = x[in_box].astype(np.float64), y[in_box].astype(np.float64)
+    is_inside = np.zeros(len(in_box), bool)
     for (x0, y0), (x1, y1) in zip(corner_c2.tolist(), np.roll(corner_c2, -1, axis=0).tolist(), strict=True):
         if y0 != y1:
-            crossed ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-    chosen: Array = near[crossed]
-    return chosen
+            is_inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+    rows_inside: Array = in_box[is_inside]
+    return rows_inside

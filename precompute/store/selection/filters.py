@@ -93,10 +93,10 @@ class Selection:
         rows = self.ordered_rows(sort, order, **filters)
         tag = self._core.list_tag("selection", sort=sort, order=order, **filters)
         start, limit = page_start(tag, cursor), max(1, min(int(limit), 1000))
-        chosen = rows[start : start + limit].tolist()
-        items = self._samples.items(chosen)
-        following = encode_cursor(tag, None, start + limit) if start + limit < len(rows) else None
-        return Page([items[row] for row in chosen], len(rows), following)
+        page_rows = rows[start : start + limit].tolist()
+        items = self._samples.items(page_rows)
+        next_cursor = encode_cursor(tag, None, start + limit) if start + limit < len(rows) else None
+        return Page([items[row] for row in page_rows], len(rows), next_cursor)
 
     def ordered_rows(self, sort: str = "row", order: str = "asc", **filters: Unpack[SelectionFilters]) -> Array:
         """int64 [n]: rows of all samples that pass the filters, in that order; those without the value come last.
@@ -107,31 +107,31 @@ class Selection:
         check_keywords(filters, SelectionFilters)
         if sort not in s.SAMPLE_SORTS:
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
-        active = {name: value for name, value in filters.items() if value is not None}
-        if "flags" in active:
-            active["flags"] = list(active["flags"])  # type: ignore[call-overload]
-        rows: Array = self._ordered(sort, order, json.dumps(active, sort_keys=True, default=asdict))
+        given_filters = {name: value for name, value in filters.items() if value is not None}
+        if "flags" in given_filters:
+            given_filters["flags"] = list(given_filters["flags"])  # type: ignore[call-overload]
+        rows: Array = self._ordered(sort, order, json.dumps(given_filters, sort_keys=True, default=asdict))
         return rows
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
         """id → row of those samples that there are."""
         return dict(fetch_of(self._core.engine, "SELECT sample_id, row FROM samples WHERE sample_id IN (?)", ids))
 
-    def _order(self, sort: str, order: str, active: str) -> Array:
-        rows = np.flatnonzero(self._mask(json.loads(active)))
+    def _order(self, sort: str, order: str, filters_json: str) -> Array:
+        rows = np.flatnonzero(self._mask(json.loads(filters_json)))
         if sort == "row":
             return rows if order == "asc" else rows[::-1]
         value = self.values(sort)[rows]
-        known = ~np.isnan(value)
-        ascending = rows[known][np.argsort(value[known], kind="stable")]
-        return np.concatenate([ascending if order == "asc" else ascending[::-1], rows[~known]])
+        is_known = ~np.isnan(value)
+        rising_rows = rows[is_known][np.argsort(value[is_known], kind="stable")]
+        return np.concatenate([rising_rows if order == "asc" else rising_rows[::-1], rows[~is_known]])
 
     def _mask(self, filters: dict[str, Any]) -> Array:
         """bool [N]: the samples that pass."""
         mask = np.ones(self._core.n_samples, dtype=bool)
         if flags := filters.get("flags"):
-            raised = np.stack([self._has_flag(option) for option in flags])
-            mask &= raised.any(axis=0) if filters.get("match") == "any" else raised.all(axis=0)
+            has_flag = np.stack([self._has_flag(option) for option in flags])
+            mask &= has_flag.any(axis=0) if filters.get("match") == "any" else has_flag.all(axis=0)
         if flag := filters.get("flag"):
             mask &= self._has_flag(flag)
         if filters.get("feature") is not None:
@@ -140,19 +140,19 @@ class Selection:
             mask &= self.values(_score(filters)) >= low
         if (high := filters.get("max_score")) is not None:
             mask &= self.values(_score(filters)) <= high
-        if (least := filters.get("min_length")) is not None:
-            mask &= self._length >= least
-        if (most := filters.get("max_length")) is not None:
-            mask &= self._length <= most
+        if (min_length := filters.get("min_length")) is not None:
+            mask &= self._length >= min_length
+        if (max_length := filters.get("max_length")) is not None:
+            mask &= self._length <= max_length
         if area := filters.get("area"):
             is_inside = np.zeros_like(mask)
             is_inside[inside(self.map, parse_area(area))] = True
             mask &= is_inside
-        marked = Marked(**filters.get("marked", {}))
-        mask &= marked.mask(len(mask))
+        marks = Marked(**filters.get("marked", {}))
+        mask &= marks.mask(len(mask))
         if (q := filters.get("q")) and q.strip():
             has_words = np.zeros_like(mask)
-            has_words[list(marked.also)] = True
+            has_words[list(marks.also)] = True
             if query := match_words(q):
                 rowids = "SELECT rowid FROM sample_fts WHERE sample_fts MATCH ?"
                 has_words[[row for (row,) in fetch_plain(self._core.engine, rowids, (query,))]] = True
@@ -188,11 +188,11 @@ class Selection:
         if side not in SIDES:
             raise SaevxError(f"Unknown side {side!r}: use one of {', '.join(SIDES)}.")
         mask = np.ones(self._core.n_samples, dtype=bool)
-        for rows, wanted in zip(self._feature_rows(feature), SIDES[side], strict=True):
-            if wanted is not None:
+        for rows, required in zip(self._feature_rows(feature), SIDES[side], strict=True):
+            if required is not None:
                 is_on = np.zeros_like(mask)
                 is_on[rows] = True
-                mask &= is_on == wanted
+                mask &= is_on == required
         return mask
 
     def _rows_with(self, feature: int) -> Sequence[Array]:
@@ -207,6 +207,6 @@ def _score(filters: dict[str, Any]) -> str:
     """The score whose range is limited. Raises SaevxError where none is named."""
     name = filters.get("by")
     if name not in s.SCORES:
-        known = f"Unknown score {name!r}" if name else "A range needs the name of its score in `by`"
-        raise SaevxError(f"{known}: use one of {', '.join(s.SCORES)}.")
+        message = f"Unknown score {name!r}" if name else "A range needs the name of its score in `by`"
+        raise SaevxError(f"{message}: use one of {', '.join(s.SCORES)}.")
     return str(name)

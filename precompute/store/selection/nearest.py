@@ -42,9 +42,9 @@ class Nearest:
         cosine_of = dict(self._rows(int(row), modality, limit))
         items = self._samples.items(cosine_of)
         own_image = self._core.events.maxima(row, s.IMAGE)
-        own = self._weights(row, m)
-        shared = {other: self._shared(own, self._weights(other, m)) for other in cosine_of}
-        refs = self._features.refs({k for pairs in shared.values() for k in pairs})
+        own_weights = self._weights(row, m)
+        shared_features = {near_row: self._shared(own_weights, self._weights(near_row, m)) for near_row in cosine_of}
+        refs = self._features.refs({k for pairs in shared_features.values() for k in pairs})
         z_of = dict(zip(*(values.tolist() for values in self._core.events.maxima(row, m)), strict=True))
 
         def with_activation(k: int) -> Item:
@@ -54,12 +54,12 @@ class Nearest:
             "own_fit": _fit(self._core.events.maxima(row, s.TEXT), own_image),
             "items": [
                 {
-                    **{name: items[other][name] for name in ("sample_id", "row", "text", "images", "flags")},
+                    **{name: items[near_row][name] for name in ("sample_id", "row", "text", "images", "flags")},
                     "cosine": cosine,
-                    "caption_fit": _fit(self._core.events.maxima(other, s.TEXT), own_image),
-                    "shared": [with_activation(k) for k in shared[other]],
+                    "caption_fit": _fit(self._core.events.maxima(near_row, s.TEXT), own_image),
+                    "shared": [with_activation(k) for k in shared_features[near_row]],
                 }
-                for other, cosine in cosine_of.items()
+                for near_row, cosine in cosine_of.items()
             ],
         }
 
@@ -67,12 +67,13 @@ class Nearest:
         """Row → cosine of the samples nearest to `row` by text and image together, as on the map of samples, of the
         N_CANDIDATES nearest by each; the nearest first. None where nothing fires in the sample."""
         sides = [self._rows(int(row), modality, N_CANDIDATES) for modality in s.MODALITIES]
-        others = sorted({other for pairs in sides for other, _ in pairs})
-        if not others:
+        near_rows = sorted({near_row for pairs in sides for near_row, _ in pairs})
+        if not near_rows:
             return {}
-        own, *vectors = unit(self._search.vectors_of(np.array([row, *others])))
-        cosine_of = {other: min(float(own @ vector), 1.0) for other, vector in zip(others, vectors, strict=True)}
-        return dict(sorted(cosine_of.items(), key=lambda pair: -pair[1])[:limit])
+        own_vector, *vectors = unit(self._search.vectors_of(np.array([row, *near_rows])))
+        cosines = [min(float(own_vector @ vector), 1.0) for vector in vectors]
+        pairs = zip(near_rows, cosines, strict=True)
+        return dict(sorted(pairs, key=lambda pair: -pair[1])[:limit])
 
     def _nearest_rows(self, row: int, modality: str, limit: int) -> tuple[tuple[int, float], ...]:
         """(row, cosine) of the nearest samples but itself, the nearest first; none without that modality."""
@@ -82,7 +83,7 @@ class Nearest:
             return ()
         cosines, rows = index.search(vector[None], limit + 1)
         pairs = zip(rows[0].tolist(), cosines[0].tolist(), strict=True)
-        return tuple((other, min(cosine, 1.0)) for other, cosine in pairs if other not in (row, -1))[:limit]
+        return tuple((near_row, min(cosine, 1.0)) for near_row, cosine in pairs if near_row not in (row, -1))[:limit]
 
     def _weights(self, row: int, modality: int) -> dict[int, float]:
         """By feature what it weighs in the sample's vector (METHOD, *Search*)."""
@@ -91,11 +92,11 @@ class Nearest:
         weight_k = np.log1p(ratio_k) * self._features.specificity[feature_k, modality]
         return dict(zip(feature_k.tolist(), weight_k.tolist(), strict=True))
 
-    def _shared(self, one: dict[int, float], other: dict[int, float]) -> list[int]:
+    def _shared(self, weights_a: dict[int, float], weights_b: dict[int, float]) -> list[int]:
         """The features that weigh most in both samples, the first of each family or name."""
-        best = sorted(one.keys() & other.keys(), key=lambda k: (-one[k] * other[k], k))
+        by_product = sorted(weights_a.keys() & weights_b.keys(), key=lambda k: (-weights_a[k] * weights_b[k], k))
         first: dict[int, int] = {}
-        for k in best:
+        for k in by_product:
             first.setdefault(int(self._features.concept[k]), k)
         return list(first.values())[:N_SHARED]
 
