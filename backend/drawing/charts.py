@@ -29,12 +29,12 @@ class Bar(NamedTuple):
 
 
 @lru_cache(maxsize=256)  # the list of features has nine of them on each page
-def bar_rects(bars: tuple[Bar, ...], under: str, over: str) -> Markup:
-    """The bars as SVG, of the classes `under` and `over`. Titles are figures that `chart` and `range_filter` have
+def bar_rects(bars: tuple[Bar, ...], cls: str, cls_over: str) -> Markup:
+    """The bars as SVG, of the classes `cls` and `cls_over`. Titles are figures that `chart` and `range_filter` have
     written."""
     return Markup(
         "".join(
-            f'<rect class="{over if bar.over else under}" x="{4 * at}" y="{_tenth(100 - bar.height)}" width="3.6" '
+            f'<rect class="{cls_over if bar.over else cls}" x="{4 * at}" y="{_tenth(100 - bar.height)}" width="3.6" '
             f'height="{_tenth(bar.height)}"><title>{bar.title}</title></rect>'
             for at, bar in enumerate(bars) if bar.height
         )
@@ -75,24 +75,24 @@ def chart(
     is placed on a logarithmic axis, as the activation histograms' edges are.
     """
     edges, counts = list(histogram.edges), list(histogram.counts)
-    filled = [i for i, count in enumerate(counts) if count]
-    if not filled:
+    nonempty = [i for i, count in enumerate(counts) if count]
+    if not nonempty:
         return Chart([], 0.0, 0.0)
-    first, last = filled[0], filled[-1] + 1
+    first, last = nonempty[0], nonempty[-1] + 1
     edges, counts = edges[first : last + 1], counts[first:last]
     step = math.ceil(len(counts) / max_bars)
     starts = range(0, len(counts), step)
-    joined = [sum(counts[i : i + step]) for i in starts]
+    sums = [sum(counts[i : i + step]) for i in starts]
     cuts = [edges[i] for i in starts] + [edges[-1]]
-    tallest = max(joined)
+    tallest = max(sums)
     bars = []
-    for i, count in enumerate(joined):
-        middle = (cuts[i] + cuts[i + 1]) / 2
-        split = mark is not None and (middle >= mark if over == "above" else middle < mark)
+    for i, count in enumerate(sums):
+        centre = (cuts[i] + cuts[i + 1]) / 2
+        is_over = mark is not None and (centre >= mark if over == "above" else centre < mark)
         title = f"{format_significant(cuts[i], 4)} to {format_significant(cuts[i + 1], 4)}: {count:,}"
-        bars.append(Bar(max(1.0, 100 * count / tallest) if count else 0.0, title, split))
-    drawn = Chart(bars, cuts[0], cuts[-1], counts=tuple(joined))
-    return drawn if mark is None else replace(drawn, mark=drawn.place(mark, log=log))
+        bars.append(Bar(max(1.0, 100 * count / tallest) if count else 0.0, title, is_over))
+    result = Chart(bars, cuts[0], cuts[-1], counts=tuple(sums))
+    return result if mark is None else replace(result, mark=result.place(mark, log=log))
 
 
 class RangeFilter(NamedTuple):
@@ -121,10 +121,10 @@ def range_bars(
     tallest = max(counts, default=0)
     bars = []
     for first, last, count in zip(edges, edges[1:], counts, strict=False):
-        inside = (low is None or last > low) and (high is None or first < high)
+        is_inside = (low is None or last > low) and (high is None or first < high)
         height = max(2.0, 100 * math.sqrt(count / tallest)) if count else 0.0  # small bins stay visible
         title = f"{format_significant(first)} to {format_significant(last)}: {count:,}"
-        bars.append(Bar(height, title, inside))
+        bars.append(Bar(height, title, is_inside))
     return tuple(bars), [float(f"{edge:.3g}") for edge in edges]
 
 
@@ -164,16 +164,16 @@ def curves(
     """Lines of (name, class, values at `x`), broken where a value is missing; at most `max_points` points each.
 
     The axis begins at 0. With `log` it begins at the smallest positive value, and values up to 0 count as missing."""
-    thinned = range(0, len(x), math.ceil(len(x) / max_points) or 1)
-    at = sorted({*thinned, len(x) - 1}) if x else []
+    at_step = range(0, len(x), math.ceil(len(x) / max_points) or 1)
+    at = sorted({*at_step, len(x) - 1}) if x else []
     series = [
         (name, cls, [v if v is not None and (v > 0 or not log) else None for v in (values[i] for i in at)])
         for name, cls, values in series
     ]
-    known = [v for _, _, values in series for v in values if v is not None]
-    if not known:
+    numbers = [v for _, _, values in series for v in values if v is not None]
+    if not numbers:
         return Curves([], 0.0, 0.0, 0.0, 0.0)
-    low, high, start, end = min(known) if log else 0.0, max(known), x[at[0]], x[at[-1]]
+    low, high, start, end = min(numbers) if log else 0.0, max(numbers), x[at[0]], x[at[-1]]
     lines = []
     for name, cls, values in series:
         path, pen = "", "M"
@@ -226,8 +226,8 @@ def omega_scale(
     if omega is None:
         return None
     spans = [baseline + edge for edge in (low, high) if baseline is not None and edge is not None]
-    least = min([omega, *spans, baseline if baseline is not None else 0.0])
-    start = 0.0 if least >= 0 else -1.0
+    lowest_value = min([omega, *spans, baseline if baseline is not None else 0.0])
+    start = 0.0 if lowest_value >= 0 else -1.0
 
     def place(value: float | None) -> float | None:
         return None if value is None else round(10 + 300 * (value - start) / (1 - start), 1)

@@ -33,9 +33,9 @@ def finest(grids: Sequence[GridT]) -> GridT | None:
     """Of one image's views with the values of one feature, the view with the smallest patches in which it fires. If it
     fires in none, the view with the smallest patches; views without patches, which processors of some model families
     make of a long thin image, are left out."""
-    filled = [grid for grid in grids if grid.rows and grid.cols]
-    firing = [grid for grid in filled if any(value for row in first_values(grid) for value in row)]
-    return min(firing or filled, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
+    nonempty = [grid for grid in grids if grid.rows and grid.cols]
+    with_values = [grid for grid in nonempty if any(value for row in first_values(grid) for value in row)]
+    return min(with_values or nonempty, key=lambda grid: (grid.box[2] - grid.box[0]) / grid.cols, default=None)
 
 
 def first_values(grid: GridT) -> Sequence[Sequence[float | None]]:
@@ -68,17 +68,17 @@ def patch_path(view: View, row: int, col: int) -> str:
     return rect(x0 + col * width, y0 + row * height, width, height)
 
 
-def outline(view: View, strong: AbstractSet[tuple[int, int]]) -> str:
+def outline(view: View, cells: AbstractSet[tuple[int, int]]) -> str:
     """SVG path around patches (row, column) of a view."""
     x0, y0, x1, y1 = view.box
     width, height = (x1 - x0) / view.cols, (y1 - y0) / view.rows
     d = ""
-    for row, col in sorted(strong):
+    for row, col in sorted(cells):
         x, y = x0 + col * width, y0 + row * height
-        d += "" if (row - 1, col) in strong else f"M{x:.5g} {y:.5g}h{width:.5g}"
-        d += "" if (row + 1, col) in strong else f"M{x:.5g} {y + height:.5g}h{width:.5g}"
-        d += "" if (row, col - 1) in strong else f"M{x:.5g} {y:.5g}v{height:.5g}"
-        d += "" if (row, col + 1) in strong else f"M{x + width:.5g} {y:.5g}v{height:.5g}"
+        d += "" if (row - 1, col) in cells else f"M{x:.5g} {y:.5g}h{width:.5g}"
+        d += "" if (row + 1, col) in cells else f"M{x:.5g} {y + height:.5g}h{width:.5g}"
+        d += "" if (row, col - 1) in cells else f"M{x:.5g} {y:.5g}v{height:.5g}"
+        d += "" if (row, col + 1) in cells else f"M{x + width:.5g} {y:.5g}v{height:.5g}"
     return d
 
 
@@ -98,15 +98,15 @@ def heat(
         values: rows of columns, activations in the SAE's units.
         peak: box x0, y0, x1, y1 of the patch to outline.
     """
-    paths, strong = [""] * (LEVELS + 1), set()
+    paths, strong_cells = [""] * (LEVELS + 1), set()
     for row, columns in enumerate(values):
         for col, value in enumerate(columns):
             if value and (step := level(value, top)):  # most patches are inactive
                 paths[step] += patch_path(view, row, col)
                 if step > LEVELS // 2:
-                    strong.add((row, col))
+                    strong_cells.add((row, col))
     frame = rect(peak[0], peak[1], peak[2] - peak[0], peak[3] - peak[1]) if peak else None
-    return Heat(size[0], size[1], [(k, d) for k, d in enumerate(paths) if d], frame, outline(view, strong))
+    return Heat(size[0], size[1], [(k, d) for k, d in enumerate(paths) if d], frame, outline(view, strong_cells))
 
 
 SideScale = Literal["side"]
@@ -138,10 +138,10 @@ def token_runs(tokens: Sequence[TokenActivation], top: float) -> list[TokenRun]:
         if step:
             runs += [TokenRun(*display_token(t.text), t.position, t.activation, step) for t in group]
         else:
-            first, *others = group
-            spaced = first.text[:1] == " "
-            text = running_text(first.text[spaced:]) + "".join([running_text(t.text) for t in others])
-            runs.append(TokenRun(spaced, text, first.position, None, 0))
+            first, *other_tokens = group
+            has_space = first.text[:1] == " "
+            text = running_text(first.text[has_space:]) + "".join([running_text(t.text) for t in other_tokens])
+            runs.append(TokenRun(has_space, text, first.position, None, 0))
     return runs
 
 

@@ -42,9 +42,9 @@ def _sign(character: str) -> str:
 def display_token(text: str) -> tuple[bool, str]:
     """(whether a space precedes it, its text) of a token in running text; a dot stands for bytes of a character that an
     earlier token shows."""
-    spaced = len(text) > 1 and text[0] == " " and (is_plain(text) or not is_blank(text))
-    own = visible(text[spaced:])
-    return spaced, MARKS.sub("·", own) if "⟨" in own else own
+    has_space = len(text) > 1 and text[0] == " " and (is_plain(text) or not is_blank(text))
+    shown_text = visible(text[has_space:])
+    return has_space, MARKS.sub("·", shown_text) if "⟨" in shown_text else shown_text
 
 
 def running_text(text: str) -> str:

@@ -38,22 +38,22 @@ def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int
     feature without images its strongest tokens, each once."""
     links = Links(request, open_store)
     key_of = {id: (open_store.content_id, links.base, links.store, id, n) for id in ids}
-    cached = cached_previews(key_of.values())
-    if missing := [id for id, key in key_of.items() if key not in cached]:
-        for id, preview in draw_previews(links, open_store, missing, n).items():
-            cached[key_of[id]] = preview
+    svg_of = cached_previews(key_of.values())
+    if ids_without := [id for id, key in key_of.items() if key not in svg_of]:
+        for id, preview in draw_previews(links, open_store, ids_without, n).items():
+            svg_of[key_of[id]] = preview
             CACHE.put(key_of[id], preview)
-    return {id: cached[key] for id, key in key_of.items()}
+    return {id: svg_of[key] for id, key in key_of.items()}
 
 
 def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, both sides' top words, as a list shows them."""
     key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id, 0) for id in ids}
-    cached = cached_previews(key_of.values())
-    for id, words in open_store.store.top_words.of_all(id for id, key in key_of.items() if key not in cached).items():
-        cached[key_of[id]] = top_words(words)
-        CACHE.put(key_of[id], cached[key_of[id]])
-    return {id: cached[key] for id, key in key_of.items()}
+    lines_of = cached_previews(key_of.values())
+    for id, words in open_store.store.top_words.of_all(id for id, key in key_of.items() if key not in lines_of).items():
+        lines_of[key_of[id]] = top_words(words)
+        CACHE.put(key_of[id], lines_of[key_of[id]])
+    return {id: lines_of[key] for id, key in key_of.items()}
 
 
 def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -> dict[int, Markup]:
@@ -62,12 +62,12 @@ def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -
     images: dict[int, list[HeatImage]] = {}
     for id, items in by_patch.items():
         examples = as_examples(links.all_images(items))
-        top = max((one.activation for one in examples), default=0.0)
-        images[id] = [image for one in examples if (image := example_image(one, top, THUMB)) is not None]
+        top = max((example.activation for example in examples), default=0.0)
+        images[id] = [image for example in examples if (image := example_image(example, top, THUMB)) is not None]
     without = [id for id in ids if not images[id]]
     by_token = open_store.store.examples.strongest(without, "text", 2 * n) if without else {}
     words = {
-        id: list(dict.fromkeys(visible(one["token"].strip() or one["token"]) for one in items))
+        id: list(dict.fromkeys(visible(example["token"].strip() or example["token"]) for example in items))
         for id, items in by_token.items()
     }
     return {id: preview(images[id], words.get(id, [])[: n + 1]) for id in ids}
@@ -88,7 +88,7 @@ def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, 
 
 def list_flags(open_store: OpenStore) -> list[Flag]:
     """The flags of the store, with thresholds and counts."""
-    return [Flag.model_validate(one) for one in open_store.store.quality.flags]
+    return [Flag.model_validate(flag) for flag in open_store.store.quality.flags]
 
 
 def worse_end(name: str) -> Literal["low", "high"] | None:
@@ -100,11 +100,11 @@ def colour_help(open_store: OpenStore) -> dict[str, tuple[str, str]]:
     """By score and flag: what it is and which end is worse, in words; and the order of a list that begins there."""
     words = {"low": "Low values are worse", "high": "High values are worse", None: "No value is worse than another"}
     order = {"low": "asc", "high": "desc", None: "asc"}
-    texts = {one.name: one.description for one in list_flags(open_store)}
-    texts |= {one.name: one.description for one in list_scores(open_store)}
+    texts = {flag.name: flag.description for flag in list_flags(open_store)}
+    texts |= {flag.name: flag.description for flag in list_scores(open_store)}
     return {name: (f"{text}. {words[end]}.", order[end]) for name, text in texts.items() for end in [worse_end(name)]}
 
 
 def list_scores(open_store: OpenStore) -> list[Score]:
     """The scores of the store, with their distributions."""
-    return [Score.model_validate(one) for one in open_store.store.quality.scores]
+    return [Score.model_validate(score) for score in open_store.store.quality.scores]

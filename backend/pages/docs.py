@@ -30,21 +30,21 @@ def operations(document: dict[str, Any], base: str, sample: str) -> list[dict[st
     """
     entries = []
     for path, methods in document["paths"].items():
-        for method, one in methods.items():
-            content = one["responses"].get("200", {}).get("content", {})
-            body = one.get("requestBody", {}).get("content", {})
+        for method, operation in methods.items():
+            content = operation["responses"].get("200", {}).get("content", {})
+            body = operation.get("requestBody", {}).get("content", {})
             entries.append(
                 {
                     "method": method.upper(),
                     "path": path,
-                    "tag": (one.get("tags") or ["other"])[0],
-                    "summary": one.get("summary", ""),
-                    "description": one.get("description", ""),
+                    "tag": (operation.get("tags") or ["other"])[0],
+                    "summary": operation.get("summary", ""),
+                    "description": operation.get("description", ""),
                     "parameters": [
                         {**parameter, "type": kind(parameter["schema"])}
-                        for parameter in one.get("parameters", [])
+                        for parameter in operation.get("parameters", [])
                     ],
-                    "snippets": snippets(method, path, one, base, sample),
+                    "snippets": snippets(method, path, operation, base, sample),
                     "body": {media: kind(part.get("schema", {})) for media, part in body.items()},
                     "reply": {media: kind(part.get("schema", {})) for media, part in content.items()},
                     "example": indented(content.get("application/json", {}).get("example")),
@@ -53,10 +53,10 @@ def operations(document: dict[str, Any], base: str, sample: str) -> list[dict[st
     return entries
 
 
-def snippets(method: str, path: str, one: dict[str, Any], base: str, sample: str) -> dict[str, str]:
+def snippets(method: str, path: str, operation: dict[str, Any], base: str, sample: str) -> dict[str, str]:
     """A request as a command for the shell and in Python."""
     values = {**PARAMETERS, "sample_id": sample, "id": sample}
-    required = [parameter for parameter in one.get("parameters", []) if parameter.get("required")]
+    required_parameters = [parameter for parameter in operation.get("parameters", []) if parameter.get("required")]
     address, query = base.rstrip("/") + path, {}
     if path.startswith("/api/v1/sample") and path.endswith("/features"):
         query["position"] = "0"  # or a patch
@@ -66,31 +66,31 @@ def snippets(method: str, path: str, one: dict[str, Any], base: str, sample: str
         query |= {"own": "HASH:a red dog"} if path.endswith("/matrix") else {"image": "HASH", "text": "a red dog"}
     if path == "/api/v1/try/features":
         query["position"] = "0"
-    for parameter in required:
+    for parameter in required_parameters:
         name = parameter["name"]
         if parameter["in"] == "path":
             address = address.replace(f"{{{name}}}", quote(str(values[name])))
         else:
             query[name] = values[name]
     url = f"{address}?{urlencode(query)}" if query else address
-    short = path.removeprefix("/api/v1")
+    short_path = path.removeprefix("/api/v1")
     curl, python = [f"curl '{url}'"], [repr(url)]
     if method != "get":
         curl.append(f"-X {method.upper()}")
-    if "/annotations/" in path and method in ("put", "delete") and short != "/annotations/import":
+    if "/annotations/" in path and method in ("put", "delete") and short_path != "/annotations/import":
         curl.append("-H 'If-Match: \"0\"'")
         python.append("headers={'If-Match': '\"0\"'}")
-    if method in ("put", "post") and short in BODIES:
-        curl += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(BODIES[short])}'"]
-        python.append(f"json={BODIES[short]!r}")
-    if method == "post" and short in FORMS:
-        curl += [f"-F '{name}={value}'" for name, value in FORMS[short].items()]
-        files = {name: value[1:] for name, value in FORMS[short].items() if value.startswith("@")}
-        data = {name: value for name, value in FORMS[short].items() if name not in files}
+    if method in ("put", "post") and short_path in BODIES:
+        curl += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(BODIES[short_path])}'"]
+        python.append(f"json={BODIES[short_path]!r}")
+    if method == "post" and short_path in FORMS:
+        curl += [f"-F '{name}={value}'" for name, value in FORMS[short_path].items()]
+        files = {name: value[1:] for name, value in FORMS[short_path].items() if value.startswith("@")}
+        data = {name: value for name, value in FORMS[short_path].items() if name not in files}
         python += [f"data={data!r}"] if data else []
-        opened = ", ".join(f"{name!r}: open({file!r}, 'rb')" for name, file in files.items())
-        python += [f"files={{{opened}}}"] if files else []
-    reply = one["responses"].get("200", {}).get("content", {})
+        file_arguments = ", ".join(f"{name!r}: open({file!r}, 'rb')" for name, file in files.items())
+        python += [f"files={{{file_arguments}}}"] if files else []
+    reply = operation["responses"].get("200", {}).get("content", {})
     result = "reply.json()" if "application/json" in reply else "reply.content"
     call = f"requests.{method}({', '.join(python)})"
     lines = ["import requests", "", f"reply = {call}", "reply.raise_for_status()", f"print({result})"]
@@ -105,7 +105,7 @@ def indented(example: Any) -> str | None:
 def matches(entry: dict[str, Any], words: str) -> bool:
     """Whether an endpoint has all the words."""
     text = " ".join([entry["method"], entry["path"], entry["tag"], entry["summary"], entry["description"],
-                     *(one["name"] for one in entry["parameters"])]).lower()  # fmt: skip
+                     *(parameter["name"] for parameter in entry["parameters"])]).lower()  # fmt: skip
     return all(word in text for word in words.lower().split())
 
 
@@ -114,7 +114,7 @@ def kind(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
     if "anyOf" in schema:
-        return " | ".join(kind(one) for one in schema["anyOf"] if one.get("type") != "null")
+        return " | ".join(kind(option) for option in schema["anyOf"] if option.get("type") != "null")
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
@@ -140,7 +140,7 @@ def docs(
         open_store,
         section="/docs",
         q=q,
-        operations=[one for one in entries if matches(one, q)],
+        operations=[entry for entry in entries if matches(entry, q)],
         models=models,
         listed=models if not q.strip() else {},
         kind=kind,
@@ -151,24 +151,24 @@ def docs(
 def method_page() -> tuple[Markup, list[tuple[str, str]]]:
     """docs/method.md as HTML without its title, and its sections as (anchor, title). HTML in it is shown as text; links
     to other files of docs/, which a server does not have, lose their target."""
-    packed = FRONTEND / "docs" / "method.md"  # in the wheel
-    source = packed if packed.is_file() else FRONTEND.parent / "docs" / "method.md"
-    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = markdown.parse(source.read_text(encoding="utf-8"))[3:]
+    packed_path = FRONTEND / "docs" / "method.md"  # in the wheel
+    source = packed_path if packed_path.is_file() else FRONTEND.parent / "docs" / "method.md"
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(source.read_text(encoding="utf-8"))[3:]
     sections = []
-    for opening, inline in pairwise(tokens):
-        if opening.type == "heading_open":
+    for link_start, inline in pairwise(tokens):
+        if link_start.type == "heading_open":
             anchor = re.sub(r"[^\w -]", "", inline.content.lower()).replace(" ", "-")
-            opening.attrSet("id", anchor)
-            opening.attrSet("class", "section")
+            link_start.attrSet("id", anchor)
+            link_start.attrSet("class", "section")
             sections.append((anchor, inline.content))
-    inner = [child for token in tokens for child in token.children or []]
-    links = [child for child in inner if child.type in ("link_open", "link_close")]
-    for opening, closing in zip(links[::2], links[1::2], strict=True):
-        if ".md" in str(opening.attrGet("href")):
-            opening.tag = closing.tag = "span"
-            opening.attrs.pop("href")
-    return Markup(markdown.renderer.render(tokens, markdown.options, {})), sections
+    inline_tokens = [child for token in tokens for child in token.children or []]
+    links = [child for child in inline_tokens if child.type in ("link_open", "link_close")]
+    for link_start, link_end in zip(links[::2], links[1::2], strict=True):
+        if ".md" in str(link_start.attrGet("href")):
+            link_start.tag = link_end.tag = "span"
+            link_start.attrs.pop("href")
+    return Markup(parser.renderer.render(tokens, parser.options, {})), sections
 
 
 @router.get("/method")

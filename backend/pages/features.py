@@ -117,9 +117,9 @@ class FeatureList(FormQuery, FeatureQuery):
         """The columns to show, in the order of `FEATURE_COLUMNS`; unknown names are left out. Without a choice also the
         one that the list is ordered by, and those about places where it is about them."""
         about_place = self.sort == "place_share" or self.place not in (None, "", "none")
-        usual = PLACE_COLUMNS if about_place else (*SHOWN_COLUMNS, self.sort)
-        wanted = usual if self.cols is None else [name.strip() for name in self.cols.split(",")]
-        return [name for name in FEATURE_COLUMNS if name in wanted]
+        usual_columns = PLACE_COLUMNS if about_place else (*SHOWN_COLUMNS, self.sort)
+        columns = usual_columns if self.cols is None else [name.strip() for name in self.cols.split(",")]
+        return [name for name in FEATURE_COLUMNS if name in columns]
 
 
 @router.get("/features")
@@ -128,7 +128,7 @@ def features(
 ) -> HTMLResponse:
     """The list of features."""
     page = features_api.get_features(open_store, query.of_api())
-    held = get_store_detail(state, open_store).verdicts
+    in_store = get_store_detail(state, open_store).verdicts
     ids = [f.id for f in page.items]
     not_held = set() if open_store.store.hallucination.separation else {HALLUCINATION}
     return render_for(
@@ -148,15 +148,15 @@ def features(
         sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in not_held],
         columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in not_held},
         shown=[name for name in query.columns() if name not in not_held],
-        verdicts={name: n for name, n in get_verdicts(open_store, query.of_api()).verdicts.items() if name in held},
+        verdicts={name: n for name, n in get_verdicts(open_store, query.of_api()).verdicts.items() if name in in_store},
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),
         saved=get_filters(open_store, "/features").items,
         can_write=open_store.annotations.why_read_only() is None,
-        lists=[(one.key, (one.body or {}).get("title") or one.key) for one in open_store.annotations.entries("list")],
+        lists=[(e.key, (e.body or {}).get("title") or e.key) for e in open_store.annotations.entries("list")],
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),
-        places={id: place_map(one) for id, one in open_store.store.features.place_maps(ids).items()}
+        places={id: place_map(e) for id, e in open_store.store.features.place_maps(ids).items()}
         if "place_map" in query.columns() else {},
     )
 

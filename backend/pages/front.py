@@ -90,8 +90,8 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
     def listed(n: int = CARDS, **query: Any) -> list[Feature]:
         return features_api.get_features(store, FeatureQuery(**{"fold": "names", "limit": n, **query})).items
 
-    used = store.store.quality.features_of_reasons
-    flagged = {f.id: f for f in listed(len(used) or 1, ids=",".join(map(str, used)))} if used else {}
+    ids = store.store.quality.features_of_reasons
+    feature_of = {f.id: f for f in listed(len(ids) or 1, ids=",".join(map(str, ids)))} if ids else {}
     return [
         {
             "name": "Words and images agree",
@@ -125,7 +125,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
         {
             "name": "Behind the flags",
             "help": "Named most often in the reasons of flagged pairs.",
-            "features": [flagged[k] for k in used if k in flagged][:CARDS],
+            "features": [feature_of[k] for k in ids if k in feature_of][:CARDS],
             "more": None,
             "by_side": False,
         },
@@ -136,14 +136,14 @@ def label_source(labels: dict[str, Any]) -> str:
     """How the labels were made."""
     if labels.get("method") != "labeller":
         return "keywords from each feature's own examples"
-    failed = labels.get("n_failed")
-    return f"written by {labels.get('labeller') or 'a model'}" + (f", {failed} from keywords" if failed else "")
+    n_failed = labels.get("n_failed")
+    return f"written by {labels.get('labeller') or 'a model'}" + (f", {n_failed} from keywords" if n_failed else "")
 
 
 def per_modality(value: Any) -> str:
     """A figure of the manifest's `quality` in words: a number, or one per modality."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {text}" for name, one in value.items() if (text := per_modality(one)))
+        return ", ".join(f"{name} {text}" for name, part in value.items() if (text := per_modality(part)))
     if isinstance(value, int):
         return f"{value:,}"
     return format_significant(value) if isinstance(value, float) else ""

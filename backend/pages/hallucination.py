@@ -37,18 +37,18 @@ def hallucination_panel(report: HallucinationReport) -> Panel:
 def effect_sentence(h: HallucinationFigures) -> str:
     """Whether steering towards the features beats random ones. Fewer hallucinated answers alone do not: a model that
     always says no has none."""
-    hallucinated, right = h.against_random.get("hallucinated"), h.against_random.get("accuracy")
-    if hallucinated is None or right is None:
+    answers, accuracy = h.against_random.get("hallucinated"), h.against_random.get("accuracy")
+    if answers is None or accuracy is None:
         return "There were no hallucinated answers to compare."
     changes = (
         "Beside random features with a change as long, steering towards these changes the share of hallucinated "
-        f"answers by {points(hallucinated)} and that of right answers by {points(right)}"
+        f"answers by {points(answers)} and that of right answers by {points(accuracy)}"
     )
-    if right.low > 0:
+    if accuracy.low > 0:
         verdict = "it beats random features"
-    elif right.high < 0:
+    elif accuracy.high < 0:
         verdict = "it does worse than random features"
-    elif hallucinated.high < 0:
+    elif answers.high < 0:
         verdict = "fewer answers are hallucinated than with random features, but no more are right"
     else:
         verdict = "no clear difference from random features"
@@ -57,5 +57,5 @@ def effect_sentence(h: HallucinationFigures) -> str:
 
 def points(change: Estimate) -> str:
     """A change of a share, with its interval, in percentage points."""
-    value, low, high = (format_signed(100 * one, 1) for one in (change.value, change.low, change.high))
+    value, low, high = (format_signed(100 * v, 1) for v in (change.value, change.low, change.high))
     return f"{value} pp ({low} to {high})"

@@ -67,21 +67,21 @@ def quality(
 ) -> HTMLResponse:
     """Flags and scores of the data, and what an export of them holds."""
     flags, scores = list_flags(open_store), list_scores(open_store)
-    chosen = next((one for one in flags if one.name == query.flag), None) if query.flag else flags[0]
-    score = next((one for one in scores if one.name == query.by), None)
-    if chosen is None or (query.by and score is None):
-        unknown = f"flag {query.flag!r}" if chosen is None else f"score {query.by!r}"
-        raise HTTPException(404, f"This store has no {unknown}.")
-    limit = chosen.threshold if query.threshold is None else query.threshold
-    name: Any = chosen.name
-    worst = SampleQuery(flag=name, threshold=limit, sort=name, order="desc", cursor=query.cursor, limit=12)
-    flagged = samples_api.get_samples(request, open_store, worst)
-    moved = limit != chosen.threshold
-    option = f"{chosen.name}:{limit!r}" if moved else chosen.name
-    tray = export_tray(open_store, query, {chosen.name: option})
-    overlap = quality_api.get_overlap(open_store, [option] if moved else [])
+    flag = next((f for f in flags if f.name == query.flag), None) if query.flag else flags[0]
+    score = next((item for item in scores if item.name == query.by), None)
+    if flag is None or (query.by and score is None):
+        problem = f"flag {query.flag!r}" if flag is None else f"score {query.by!r}"
+        raise HTTPException(404, f"This store has no {problem}.")
+    limit = flag.threshold if query.threshold is None else query.threshold
+    name: Any = flag.name
+    sample_query = SampleQuery(flag=name, threshold=limit, sort=name, order="desc", cursor=query.cursor, limit=12)
+    samples = samples_api.get_samples(request, open_store, sample_query)
+    limit_changed = limit != flag.threshold
+    option = f"{flag.name}:{limit!r}" if limit_changed else flag.name
+    tray = export_tray(open_store, query, {flag.name: option})
+    overlap = quality_api.get_overlap(open_store, [option] if limit_changed else [])
     marks = get_marks(open_store, name, limit)
-    counts = {one.partition(":")[0]: overlap.counts[i][i] for i, one in enumerate(overlap.flags)}
+    counts = {item.partition(":")[0]: overlap.counts[i][i] for i, item in enumerate(overlap.flags)}
     return render_for(
         request,
         "quality.html",
@@ -93,19 +93,19 @@ def quality(
         counts=counts,
         n_flagged=overlap.n_flagged,
         table=overlap_table(overlap),
-        titles={one.name: one.title for one in flags},
+        titles={item.name: item.title for item in flags},
         marks=marks,
-        marked={one.sample_id: one.right for one in marks.items},
+        marked={item.sample_id: item.right for item in marks.items},
         marks_off=open_store.annotations.why_read_only() is not None,
-        flag=chosen,
+        flag=flag,
         threshold=limit,
-        moved=moved,
+        moved=limit_changed,
         option=option,
-        chart=chart(chosen.histogram, mark=limit),
+        chart=chart(flag.histogram, mark=limit),
         flagged={
-            "items": [flagged_card(request, open_store, one.sample_id, chosen.name) for one in flagged.items],
-            "total": flagged.total,
-            "next": flagged.next,
+            "items": [flagged_card(request, open_store, item.sample_id, flag.name) for item in samples.items],
+            "total": samples.total,
+            "next": samples.next,
         },
         scores=scores,
         by=score,
@@ -117,7 +117,7 @@ def quality(
         preview=tray.preview,
         export=tray.params,
         keep_chart=chart(score.histogram, mark=tray.preview.cut) if score else None,
-        best=[one for one in (headline(scores, False), headline(scores, True)) if one],
+        best=[item for item in (headline(scores, False), headline(scores, True)) if item],
         no_sae=FROM_LIKELIHOOD,
         not_calibrated=NOT_CALIBRATED,
     )
@@ -151,8 +151,8 @@ def overlap_table(overlap: FlagOverlap) -> list[OverlapRow]:
         cells = []
         for j in in_use:
             share = n[i][j] / min(n[i][i], n[j][j])
-            both = overlap.flags[i] if i == j else f"{overlap.flags[i]},{overlap.flags[j]}"
-            cells.append(Cell(n[i][j], share, 0 if i == j else math.ceil(4 * share), both))
+            names = overlap.flags[i] if i == j else f"{overlap.flags[i]},{overlap.flags[j]}"
+            cells.append(Cell(n[i][j], share, 0 if i == j else math.ceil(4 * share), names))
         rows.append(OverlapRow(overlap.flags[i].partition(":")[0], cells))
     return rows
 
@@ -184,17 +184,17 @@ def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, s
     return Tray(without, preview, params, n_right)
 
 
-def headline(scores: list[Score], alone: bool) -> Score | None:
-    """The score with the best calibration: of those from the SAE, or of those that need none (`alone`)."""
-    known = [one for one in scores if one.auroc and (one.name in FROM_LIKELIHOOD) == alone]
-    return max(known, key=lambda one: one.auroc.value if one.auroc else 0.0) if known else None
+def headline(scores: list[Score], from_likelihood: bool) -> Score | None:
+    """The score with the best calibration: of those from the SAE, or of those that need none (`from_likelihood`)."""
+    calibrated = [s for s in scores if s.auroc and (s.name in FROM_LIKELIHOOD) == from_likelihood]
+    return max(calibrated, key=lambda s: s.auroc.value if s.auroc else 0.0) if calibrated else None
 
 
 def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:
     """A flagged sample's card with its flag score and, if the store has one, the reason; for a near-duplicate also
     `twin`, the card of the sample that it repeats."""
     sample = samples_api.get_sample(request, open_store, sample_id, 1)
-    reasons = [hit.reason.text for hit in sample.flags if hit.name == flag and hit.reason]
+    reasons = [flag_hit.reason.text for flag_hit in sample.flags if flag_hit.name == flag and flag_hit.reason]
     twin_id = sample.near_sample_id if flag == "near-duplicate" else None
     twin = card(samples_api.get_sample(request, open_store, twin_id, 1)) if twin_id else None
     return {**card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else ""), "twin": twin}

@@ -54,8 +54,8 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
             ("Active features of tokens (L0)", "", "samples", report.l0_tokens.n, grouped(report.l0_tokens, 0)),
         ],
         places=[
-            (title, noun, digits, one.n, place_cells(one.mean or []))
-            for title, noun, digits, one in (
+            (title, noun, digits, figure.n, place_cells(figure.mean or []))
+            for title, noun, digits, figure in (
                 ("L0", " active features of a patch", 1, report.l0_places), ("FVU", "", 3, report.fvu_places)
             )
         ],
@@ -92,20 +92,20 @@ LOWER_IS_BETTER = ("FVU", "dead features", "without the best", "change of halluc
 
 def card_lines(card: list[CardLine]) -> list[tuple[str, list[CardFigure]]]:
     """The figures of each line."""
-    return [(line, [card_figure(one) for one in rows]) for line, rows in groupby(card, lambda one: one.line)]
+    return [(line, [card_figure(figure) for figure in rows]) for line, rows in groupby(card, lambda figure: figure.line)]
 
 
 def card_figure(figure: CardLine) -> CardFigure:
     """With its drawing where it is a share and so are its controls."""
     if figure.value is None or figure.name.startswith(NO_BETTER):
         return CardFigure(figure, drawn_figure(figure), None, [])
-    lower = figure.name.startswith(LOWER_IS_BETTER)
+    lower_is_better = figure.name.startswith(LOWER_IS_BETTER)
     low, high = figure.interval or (figure.value, figure.value)
     beaten_by = [
         name for name, value in controls_of(figure).items()
-        if value is not None and (value < low if lower else value > high)
+        if value is not None and (value < low if lower_is_better else value > high)
     ]  # fmt: skip
-    return CardFigure(figure, drawn_figure(figure), "lower" if lower else "higher", beaten_by)
+    return CardFigure(figure, drawn_figure(figure), "lower" if lower_is_better else "higher", beaten_by)
 
 
 def controls_of(figure: CardLine) -> dict[str, float | None]:
@@ -114,40 +114,40 @@ def controls_of(figure: CardLine) -> dict[str, float | None]:
 
 def card_sentence(lines: list[tuple[str, list[CardFigure]]]) -> str:
     """In how many figures the SAE is at least as good as its controls, and in which it is not; "" without controls."""
-    rows = [one for _, rows in lines for one in rows if one.better and set(controls_of(one.figure).values()) != {None}]
+    rows = [f for _, rows in lines for f in rows if f.better and set(controls_of(f.figure).values()) != {None}]
     if not rows:
         return ""
-    lost = []
-    for figure, beaten_by in ((one.figure, one.beaten_by) for one in rows if one.beaten_by):
+    worse = []
+    for figure, beaten_by in ((f.figure, f.beaten_by) for f in rows if f.beaten_by):
         values = controls_of(figure)
-        better = ", ".join(f"{name} {format_figure(values[name])}" for name in beaten_by)
-        lost.append(f"{figure.name} ({better} against {format_figure(figure.value)})")
-    sentence = f"In {len(rows) - len(lost)} of {len(rows)} figures with a control this SAE is at least as good as it."
-    return sentence + (f" A control is better in: {'; '.join(lost)}." if lost else "")
+        better_names = ", ".join(f"{name} {format_figure(values[name])}" for name in beaten_by)
+        worse.append(f"{figure.name} ({better_names} against {format_figure(figure.value)})")
+    sentence = f"In {len(rows) - len(worse)} of {len(rows)} figures with a control this SAE is at least as good as it."
+    return sentence + (f" A control is better in: {'; '.join(worse)}." if worse else "")
 
 
 def drawn_figure(figure: CardLine) -> DrawnFigure | None:
     """None for counts and for what is below 0: on one axis with shares they would say nothing."""
-    value, random, untrained = figure.value, figure.control_random_decoder, figure.control_untrained
-    if value is None or any(one is not None and not 0 <= one <= ABOUT_ONE for one in (value, random, untrained)):
+    value, of_random, of_untrained = figure.value, figure.control_random_decoder, figure.control_untrained
+    if value is None or any(v is not None and not 0 <= v <= ABOUT_ONE for v in (value, of_random, of_untrained)):
         return None
     low, high = figure.interval or (value, value)
-    at = [None if one is None else round(200 * min(1, max(0, one)), 1) for one in (value, low, high, random, untrained)]
+    at = [None if v is None else round(200 * min(1, max(0, v)), 1) for v in (value, low, high, of_random, of_untrained)]
     return DrawnFigure(*at)  # type: ignore[arg-type]
 
 
 def training_charts(training: SaeTraining) -> list[tuple[str, str, Curves]]:
     """Title, subtitle and lines over the steps, one tuple per chart."""
-    steps = [float(one.step) for one in training.log]
+    steps = [float(row.step) for row in training.log]
     sides = [("text", "t"), ("image", "p"), ("both", "b")]
-    losses = [("loss", "b", [one.loss for one in training.log])]
+    losses = [("loss", "b", [row.loss for row in training.log])]
     charts = [("Loss", "per batch, log scale", curves(steps, losses, log=True))]
     for title, help, name in (
         ("FVU", "fraction of variance unexplained", "fvu"),
         ("L0", "active features per token", "l0"),
         ("Dead features", "not active on such tokens in the last steps", "dead"),
     ):
-        lines = [(side, cls, [getattr(getattr(one, name), side) for one in training.log]) for side, cls in sides]
+        lines = [(side, cls, [getattr(getattr(row, name), side) for row in training.log]) for side, cls in sides]
         charts.append((title, help, curves(steps, lines)))
     return charts
 
@@ -179,12 +179,12 @@ GAP = 1.5
 
 def density_map(grid: DensityGrid) -> DensityMap:
     """The features by density, on axes that begin at the first full decade that any of them needs."""
-    used = [(i, j, n) for i, row in enumerate(grid.counts) for j, n in enumerate(row) if n]
+    bins = [(i, j, n) for i, row in enumerate(grid.counts) for j, n in enumerate(row) if n]
     per_decade = sum(1 for edge in grid.edges if 0.099 < edge < 0.99)
-    lowest = min((k for i, j, _ in used for k in (i, j) if k), default=1)
-    first = (lowest - 1) // per_decade * per_decade + 1
+    min_bin = min((k for i, j, _ in bins for k in (i, j) if k), default=1)
+    first = (min_bin - 1) // per_decade * per_decade + 1
     side = GAP + len(grid.edges) - first
-    largest = max((n for _, _, n in used), default=1)
+    max_count = max((n for _, _, n in bins), default=1)
 
     def place(cell: int) -> float:
         return GAP + cell - first if cell else 0.0
@@ -195,14 +195,14 @@ def density_map(grid: DensityGrid) -> DensityMap:
 
     cells = [
         MapCell(
-            place(i), side - 1 - place(j), 1 + round(7 * math.log(n) / math.log(largest)) if largest > 1 else 8,
+            place(i), side - 1 - place(j), 1 + round(7 * math.log(n) / math.log(max_count)) if max_count > 1 else 8,
             f"{n:,} features; text: {words(i)}; images: {words(j)}",
         )
-        for i, j, n in used
+        for i, j, n in bins
     ]  # fmt: skip
     decades = range(first - 1 + per_decade, len(grid.edges), per_decade)  # the first would stand in the way of "never"
     ticks = [(0.5, "never"), *((GAP + k + 1 - first, f"{100 * grid.edges[k]:.4g} %") for k in decades)]
-    return DensityMap(cells, ticks, side, largest)
+    return DensityMap(cells, ticks, side, max_count)
 
 
 class GroupedBar(NamedTuple):
@@ -226,16 +226,16 @@ class Grouped(NamedTuple):
 
 def grouped(spread: Spread, digits: int) -> Grouped:
     """The shares of text and image in each bin, side by side."""
-    sides = [(name, cls, one) for name, cls, one in (("text", "t", spread.text), ("image", "p", spread.image))]
-    shares = {name: [n / (sum(one.counts) or 1) for n in one.counts] for name, _, one in sides}
-    top = max((share for one in shares.values() for share in one), default=0) or 1
+    sides = [(name, cls, values) for name, cls, values in (("text", "t", spread.text), ("image", "p", spread.image))]
+    shares = {name: [n / (sum(values.counts) or 1) for n in values.counts] for name, _, values in sides}
+    top = max((share for values in shares.values() for share in values), default=0) or 1
     edges = spread.text.edges
     bars = [
         GroupedBar(
             cls, 4 * i + (0 if cls == "t" else 1.9), 100 * share / top,
-            f"{name}, {edges[i]:.{digits}f} to {edges[i + 1]:.{digits}f}: {100 * share:.1f} % ({one.counts[i]:,})",
+            f"{name}, {edges[i]:.{digits}f} to {edges[i + 1]:.{digits}f}: {100 * share:.1f} % ({values.counts[i]:,})",
         )
-        for name, cls, one in sides for i, share in enumerate(shares[name]) if share
+        for name, cls, values in sides for i, share in enumerate(shares[name]) if share
     ]  # fmt: skip
     ends = [f"{edge:.{digits}f}" for edge in (edges[0], edges[-1])] if edges else ["", ""]
     return Grouped(bars, max(1, len(edges) - 1), *ends)

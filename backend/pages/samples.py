@@ -44,8 +44,8 @@ def samples(
     """The list of samples."""
     page = samples_api.get_samples(request, open_store, query.model_copy(update={"limit": 60}))
     scores = list_scores(open_store)
-    score = next((one for one in scores if one.name == query.by), None)
-    cards = [card(one, next((v for k, v in one.scores.items() if k == query.sort), None)) for one in page.items]
+    score = next((s for s in scores if s.name == query.by), None)
+    cards = [card(s, next((v for k, v in s.scores.items() if k == query.sort), None)) for s in page.items]
     flags_on = [*query.flag_options(), *([query.flag] if query.flag else [])]
     names_on = [option.partition(":")[0] for option in flags_on]
     return render_for(
@@ -59,7 +59,7 @@ def samples(
         filters=query.filters(),
         flags=list_flags(open_store),
         flags_on=dict(zip(names_on, flags_on, strict=True)),
-        sorts=[("row", "order of the data"), *((one.name, one.name) for one in scores)],
+        sorts=[("row", "order of the data"), *((s.name, s.name) for s in scores)],
         sides=list(SIDES.items()),
         scores=scores,
         range=score_range(score, query.min_score, query.max_score) if score else None,
@@ -73,9 +73,9 @@ def samples(
 
 def score_range(score: Score, low: float | None, high: float | None) -> Chart:
     """The distribution of a score, with the bars whose middle is in the range marked as `over`."""
-    drawn = chart(score.histogram)
-    width = (drawn.high - drawn.low) / max(len(drawn.bars), 1)
-    middles = [drawn.low + (i + 0.5) * width for i in range(len(drawn.bars))]
-    inside = [(low is None or middle >= low) and (high is None or middle <= high) for middle in middles]
-    bars = [bar._replace(over=is_in) for bar, is_in in zip(drawn.bars, inside, strict=True)]
-    return Chart(bars, drawn.low, drawn.high)
+    histogram = chart(score.histogram)
+    width = (histogram.high - histogram.low) / max(len(histogram.bars), 1)
+    middles = [histogram.low + (i + 0.5) * width for i in range(len(histogram.bars))]
+    is_inside = [(low is None or value >= low) and (high is None or value <= high) for value in middles]
+    bars = [bar._replace(over=is_in) for bar, is_in in zip(histogram.bars, is_inside, strict=True)]
+    return Chart(bars, histogram.low, histogram.high)

@@ -74,8 +74,8 @@ async def search(
     """By words, through the model if `model` is set; by an uploaded image or that of `sample`. The number of a feature
     opens its page."""
     number = NUMBER.fullmatch(query.q)
-    alone = not (query.model or query.image or query.sample or query.sample_key)
-    if number and alone and int(number[1]) < open_store.store.n_features:
+    words_only = not (query.model or query.image or query.sample or query.sample_key)
+    if number and words_only and int(number[1]) < open_store.store.n_features:
         return RedirectResponse(Addresses.of_store(request, state, open_store).page(f"/features/{int(number[1])}"), 303)
     return await answer(request, state, open_store, query)
 
@@ -91,11 +91,11 @@ async def search_image(
         try:
             if (status := state.live.status(open_store.name)).state in ("off", "failed"):
                 raise HTTPException(503, status.reason)
-            uploaded = await add_upload(form.image, state.uploads, state.settings)
+            upload = await add_upload(form.image, state.uploads, state.settings)
         except HTTPException as refusal:
             query = query.model_copy(update={"image": "", "sample": "", "sample_key": None})
             return await answer(request, state, open_store, query, refusal)
-        query = query.model_copy(update={"image": uploaded.hash, "sample": ""})
+        query = query.model_copy(update={"image": upload.hash, "sample": ""})
     to = Addresses.of_store(request, state, open_store).page(
         "/search", q=query.q, model="1" if query.model else None, image=query.image,
         sample_key=sample_key(query.sample) if query.sample and not query.image else None,
@@ -160,7 +160,7 @@ def word_search(request: Request, open_store: OpenStore, q: str) -> dict[str, An
         "no_feature": f"There is no feature {number[1]}. This store has features 0 to {n - 1}." if number else None,
         "hits": hits,
         "words": hits.features,
-        "nearest": [("Captions with these words", [card(one) for one in hits.samples])],
+        "nearest": [("Captions with these words", [card(sample) for sample in hits.samples])],
         "n": len(hits.features),
     }
 
@@ -179,8 +179,8 @@ class ImageQuery(NamedTuple):
 def query_image(request: Request, state: State, open_store: OpenStore, query: SearchQuery) -> ImageQuery | None:
     """The uploaded image, else that of the sample, else None. Raises HTTPException: 404 if it is not there."""
     if query.image:
-        uploaded = state.uploads.get(query.image)
-        return ImageQuery(uploaded.size, uploaded_url(request, uploaded.hash), uploaded.hash, None)
+        upload = state.uploads.get(query.image)
+        return ImageQuery(upload.size, uploaded_url(request, upload.hash), upload.hash, None)
     if (sample := query.sample or query.sample_key) is None or not sample:
         return None
     images = samples_api.get_sample(request, open_store, sample, 1).images
@@ -194,11 +194,11 @@ async def live_search(
 ) -> dict[str, Any]:
     """Results of a search by an image, words or both through the model, each feature with its heat on the image."""
     patch = parse_patch(query.patch) if query.patch and image else None
-    wanted = SearchInput(query.q.strip(), None, image and image.hash, image and image.sample_id)
-    read = await search_api.query_of(request, state, open_store, wanted)
+    search_input = SearchInput(query.q.strip(), None, image and image.hash, image and image.sample_id)
+    query_input = await search_api.query_of(request, state, open_store, search_input)
 
     def make() -> dict[str, Any]:
-        reply = live_answers.search(open_store, read, N_FEATURES, patch)
+        reply = live_answers.search(open_store, query_input, N_FEATURES, patch)
         return live_results(request, open_store, query, image, search_api.as_live_search(request, open_store, reply))
 
     return await run_in_threadpool(make)
@@ -219,16 +219,16 @@ def live_results(
         **NO_RESULTS,
         "hits": by_words,
         "ranked": hits.features,
-        "heats": {hit.id: heat_on(hit, image) for hit in hits.features} if image else {},
+        "heats": {feature_hit.id: heat_on(feature_hit, image) for feature_hit in hits.features} if image else {},
         "groups": group_cards(hits, image) if image else [],
         "dense": hits.dense,
         "n_dense": hits.n_dense,
         "how": f"ranked by activation on the {' and the '.join(sides)} × specificity",
         "words": by_words and by_words.features,
         "nearest": [
-            (title, [card(one, one.cosine) for one in hits.samples if one.modality == side])
+            (title, [card(sample, sample.cosine) for sample in hits.samples if sample.modality == side])
             for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
-            if any(one.modality == side for one in hits.samples)
+            if any(sample.modality == side for sample in hits.samples)
         ],
         "n": len(hits.features),
         "mark": mark,
@@ -244,16 +244,16 @@ def group_cards(hits: LiveSearch, image: ImageQuery) -> list[dict[str, Any]]:
     for number, group in enumerate(hits.groups, 1):
         patches = [patch for patch in group.patches if hits.views[patch.view].image == 0]
         path = "".join(patch_path(hits.views[patch.view], patch.row, patch.col) for patch in patches)
-        over = HeatImage(image.url, Heat(*image.size, [(REGION_LEVEL, path)])) if path else None
+        heat_image = HeatImage(image.url, Heat(*image.size, [(REGION_LEVEL, path)])) if path else None
         title = {"background": "Background", "place": "Tied to a place"}.get(group.kind, f"Region {number}")
-        cards.append({"kind": group.kind, "title": title, "image": over, "families": group.families})
+        cards.append({"kind": group.kind, "title": title, "image": heat_image, "families": group.families})
     return cards
 
 
-def heat_on(hit: FeatureHit, image: ImageQuery) -> HeatImage:
+def heat_on(feature_hit: FeatureHit, image: ImageQuery) -> HeatImage:
     """The query's image with this feature's activations over it, up to its p99.9, in the finest view where it fires."""
-    grid = finest([grid for grid in hit.grids or [] if grid.image == 0])
+    grid = finest([grid for grid in feature_hit.grids or [] if grid.image == 0])
     if grid is None:
         return HeatImage(image.url, None)
-    top = max((value for row in grid.values for value in row), default=0.0) / (hit.strength_image or 1)
+    top = max((value for row in grid.values for value in row), default=0.0) / (feature_hit.strength_image or 1)
     return HeatImage(image.url, heat(grid, grid.values, top=top, size=image.size))

@@ -73,7 +73,7 @@ def steer(
         "features": features,
         "faulty": bool(faults),
         "layer": open_store.manifest["model"]["layer"],
-        "scope": [one for one in query.scope.split(",") if one in SCOPES],
+        "scope": [name for name in query.scope.split(",") if name in SCOPES],
     }
     return render_for(
         request,
@@ -91,7 +91,7 @@ def steer(
 def suggestions(open_store: OpenStore) -> list[Feature]:
     """Features to begin with: of different names, those whose words and images agree best."""
     query = FeatureQuery(verdict=["cross-modal"], sort="evidence", order="desc", fold="names", limit=SUGGESTIONS)
-    return [one for one in features_api.get_features(open_store, query).items if one.evidence]
+    return [feature for feature in features_api.get_features(open_store, query).items if feature.evidence]
 
 
 def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, Any] | None, str | None]:
@@ -101,8 +101,8 @@ def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, 
     try:
         width, height = state.uploads.get(hash).size
         return {"hash": hash, "url": uploaded_url(request, hash), "width": width, "height": height}, None
-    except HTTPException as gone:
-        return None, str(gone.detail)
+    except HTTPException as error:
+        return None, str(error.detail)
 
 
 def start_sample(
@@ -144,8 +144,8 @@ def parse_feature(open_store: OpenStore, text: str, n_features: int) -> dict[str
     except ValueError:
         value = nan
     if not abs(value) <= MAX_STRENGTH:
-        allowed = f"from −{MAX_STRENGTH:.0f} to {MAX_STRENGTH:.0f}"
-        raise HTTPException(422, f"{field} has no such strength: give a number {allowed}.")
+        strength_range = f"from −{MAX_STRENGTH:.0f} to {MAX_STRENGTH:.0f}"
+        raise HTTPException(422, f"{field} has no such strength: give a number {strength_range}.")
     return {
         "id": detail.id,
         **{name: getattr(detail, name) for name in ("own_label", "label", "label_score", "description", "n_members")},

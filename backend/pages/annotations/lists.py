@@ -52,7 +52,7 @@ class BasketQuery(FormQuery):
 
     def numbers(self) -> list[int]:
         """The features. Raises HTTP 422."""
-        text = ",".join([self.features or "", *(one.partition(":")[0] for one in self.feature if not self.ticked)])
+        text = ",".join([self.features or "", *(key.partition(":")[0] for key in self.feature if not self.ticked)])
         return list(dict.fromkeys(parse_numbers(text, "features", MAX_MEMBERS)))
 
     def samples(self) -> list[str]:
@@ -66,8 +66,8 @@ def lists(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
     book = open_store.annotations
     return render_for(
         request, "annotations/lists.html", state, open_store, section="/lists",
-        lists=[{"name": one.key, **signature(one), **(one.body or {})} for one in book.entries("list")],
-        filters=[{"name": one.key, **signature(one), **(one.body or {})} for one in book.entries("filter")],
+        lists=[{"name": entry.key, **signature(entry), **(entry.body or {})} for entry in book.entries("list")],
+        filters=[{"name": entry.key, **signature(entry), **(entry.body or {})} for entry in book.entries("filter")],
         tags={kind: book.tags(kind) for kind in ("feature", "sample")},
         problem=book.why_read_only(), author=author_name(request),
     )  # fmt: skip
@@ -104,46 +104,47 @@ async def basket(
 
 def basket_params(features: list[int], samples: list[str]) -> Item:
     """The query of a basket's address."""
-    return {"features": ",".join(map(str, features)), "sample": [sample_key(one) for one in samples]}
+    return {"features": ",".join(map(str, features)), "sample": [sample_key(id) for id in samples]}
 
 
 def draw(
-    request: Request, state: State, store: OpenStore, body: ListBody, about: Item, own: list[OwnResult]
+    request: Request, state: State, store: OpenStore, body: ListBody, about: Item, pairs: list[OwnResult]
 ) -> HTMLResponse:
     """The page of a list or basket. Raises HTTP 404 for a feature that the store does not have.
 
     Args:
-        own: pairs of one's own, the list's own test pair first.
+        pairs: pairs of one's own, the list's own test pair first.
     """
     for number in body.features:
         check_feature(store, number)
     rows = store.store.selection.rows_of(body.samples)
     ids = body.features[:DRAWN]
-    drawn, members = body.model_copy(update={"features": ids}), basket_params(body.features, body.samples)
+    visible_body, members = body.model_copy(update={"features": ids}), basket_params(body.features, body.samples)
     form_fields = [("name", about["name"])] if about["name"] else [
         ("features", members["features"]), *(("sample", key) for key in members["sample"])
     ]  # fmt: skip
-    by_id = {one["id"]: one for one in store.store.features.list(ids=ids, limit=DRAWN).items} if ids else {}
+    by_id = {row["id"]: row for row in store.store.features.list(ids=ids, limit=DRAWN).items} if ids else {}
     features = [Feature.model_validate({**by_id[id], **store.annotations.own("feature", id)}) for id in ids]
     return render_for(
         request, "annotations/list.html", state, store, section="/lists", about=about, body=body,
         features=features, previews=previews(request, store, ids), cards=cards(request, store, body.samples, rows),
         missing=[id for id in body.samples if id not in rows][:DRAWN],
-        **matrix_values(request, state, store, drawn, own, form_fields), history=history(store, about["name"]),
+        **matrix_values(request, state, store, visible_body, pairs, form_fields), history=history(store, about["name"]),
         steered=[f"{id}:add:1" for id in body.features[:STEERED]],
         basket=members,
         problem=store.annotations.why_read_only(), author=author_name(request),
-        others=[(one.key, (one.body or {}).get("title") or one.key) for one in store.annotations.entries("list")
-                if one.key != about["name"]],
+        others=[(entry.key, (entry.body or {}).get("title") or entry.key) for entry in store.annotations.entries("list")
+                if entry.key != about["name"]],
     )  # fmt: skip
 
 
 def cards(request: Request, store: OpenStore, ids: list[str], rows: dict[str, int]) -> list[Item]:
     """The samples as cards, in the order of the list."""
-    drawn = [rows[id] for id in ids if id in rows][:DRAWN]
-    items = store.store.samples.items(drawn)
-    linked = Links(request, store).all_images(items[row] for row in drawn)
-    return [card(Sample.model_validate({**one, **store.annotations.own("sample", one["sample_id"])})) for one in linked]
+    rows_of_cards = [rows[id] for id in ids if id in rows][:DRAWN]
+    items = store.store.samples.items(rows_of_cards)
+    with_images = Links(request, store).all_images(items[row] for row in rows_of_cards)
+    notes = store.annotations
+    return [card(Sample.model_validate({**s, **notes.own("sample", s["sample_id"])})) for s in with_images]
 
 
 def history(store: OpenStore, name: str | None) -> list[Item]:
@@ -155,18 +156,18 @@ def history(store: OpenStore, name: str | None) -> list[Item]:
     except SaevxError:
         return []
     rows = []
-    for one in entries:
-        now: Item = dict(one.body or {})
-        what = "deleted" if one.body is None else (
-            f"{len(now['features'])} features, {len(now['samples'])} samples; title: {in_words(now['title'])}"
+    for entry in entries:
+        body: Item = dict(entry.body or {})
+        summary = "deleted" if entry.body is None else (
+            f"{len(body['features'])} features, {len(body['samples'])} samples; title: {in_words(body['title'])}"
         )
-        rows.append({**signature(one), "what": what})
+        rows.append({**signature(entry), "what": summary})
     return rows
 
 
 def new_name(store: OpenStore, title: str) -> str:
     """A name for a list or filter of this title that neither has."""
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-") or "list"
-    used = {one.key for kind in ("list", "filter") for one in store.annotations.entries(kind)}
-    names = [name, *(f"{name}-{number}" for number in range(2, len(used) + 3))]
-    return next(one for one in names if one not in used)
+    used_names = {entry.key for kind in ("list", "filter") for entry in store.annotations.entries(kind)}
+    names = [name, *(f"{name}-{number}" for number in range(2, len(used_names) + 3))]
+    return next(candidate for candidate in names if candidate not in used_names)

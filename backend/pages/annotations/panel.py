@@ -37,50 +37,50 @@ def when(at: str) -> str:
         return at
 
 
-def signature(one: Entry) -> dict[str, Any]:
+def signature(entry: Entry) -> dict[str, Any]:
     """Number, author and time of a version, as pages show them."""
-    return {"version": one.version, "who": one.author or "unnamed", "when": when(one.at)}
+    return {"version": entry.version, "who": entry.author or "unnamed", "when": when(entry.at)}
 
 
 def panel(
-    request: Request, store: OpenStore, kind: str, key: str | int, typed: Mapping[str, Any] | None = None
+    request: Request, store: OpenStore, kind: str, key: str | int, sent: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The values of annotations/panel.html.
 
     Args:
-        typed: fields that were sent and not written, because of a conflict.
+        sent: fields that were sent and not written, because of a conflict.
     """
     book = store.annotations
-    now = book.get(kind, key)
+    entry = book.get(kind, key)
     history, problem = [], book.why_read_only()
     try:
-        history = book.history(kind, key)[: MAX_VERSIONS + 1] if now.version else []
+        history = book.history(kind, key)[: MAX_VERSIONS + 1] if entry.version else []
     except UnavailableError as error:
         problem = str(error)
-    body = {"label": "", "note": "", "tags": [], "reviewed": False, **(now.body or {})}
+    body = {"label": "", "note": "", "tags": [], "reviewed": False, **(entry.body or {})}
     members = "features" if kind == "feature" else "samples"
-    own = int(key) if kind == "feature" else key
+    member = int(key) if kind == "feature" else key
     return {
         "kind": kind,
         "key": str(key) if kind == "feature" else sample_key(str(key)),
-        **signature(now),
+        **signature(entry),
         "body": body,
-        "fields": typed or body,
-        "theirs": differences(body, typed) if typed is not None else [],
-        "conflict": typed is not None,
+        "fields": sent or body,
+        "theirs": differences(body, sent) if sent is not None else [],
+        "conflict": sent is not None,
         "author": author_name(request),
         "history": changes(history)[:MAX_VERSIONS],
         "undo": history[1].version if len(history) > 1 else 0,
         "problem": problem,
         "tags": list(book.tags("feature") | book.tags("sample"))[:200],
-        "lists": [(one.key, (one.body or {}).get("title") or one.key, own in (one.body or {}).get(members, ()))
-                  for one in book.entries("list")[:100]],
+        "lists": [(item.key, (item.body or {}).get("title") or item.key, member in (item.body or {}).get(members, ()))
+                  for item in book.entries("list")[:100]],
     }  # fmt: skip
 
 
-def differences(body: Mapping[str, Any], typed: Mapping[str, Any]) -> list[tuple[str, str]]:
+def differences(body: Mapping[str, Any], sent: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(field, value that holds) where it is another than was typed."""
-    return [(name, in_words(body.get(field))) for field, name in FIELDS.items() if body.get(field) != typed.get(field)]
+    return [(name, in_words(body.get(field))) for field, name in FIELDS.items() if body.get(field) != sent.get(field)]
 
 
 def in_words(value: Any) -> str:
@@ -92,13 +92,13 @@ def in_words(value: Any) -> str:
 def changes(history: list[Entry]) -> list[HistoryRow]:
     """Each version with what it changed, the newest first."""
     rows = []
-    for i, one in enumerate(history):
-        old: Mapping[str, Any] = (history[i + 1].body if i + 1 < len(history) else None) or {}
-        new: Mapping[str, Any] = one.body or {}
+    for i, entry in enumerate(history):
+        old_body: Mapping[str, Any] = (history[i + 1].body if i + 1 < len(history) else None) or {}
+        new_body: Mapping[str, Any] = entry.body or {}
         parts = [
-            f"{name}: {in_words(new.get(field))}" for field, name in FIELDS.items()
-            if (new.get(field) or None) != (old.get(field) or None)
+            f"{name}: {in_words(new_body.get(field))}" for field, name in FIELDS.items()
+            if (new_body.get(field) or None) != (old_body.get(field) or None)
         ]  # fmt: skip
-        what = "deleted everything" if one.body is None else "; ".join(parts) or "nothing that shows here"
-        rows.append(HistoryRow(**signature(one), at=one.at, what=what))
+        summary = "deleted everything" if entry.body is None else "; ".join(parts) or "nothing that shows here"
+        rows.append(HistoryRow(**signature(entry), at=entry.at, what=summary))
     return rows

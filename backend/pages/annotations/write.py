@@ -93,15 +93,15 @@ def annotate(
     """Write what the panel of a feature or sample holds, undo the last change, or delete everything."""
     kind, key = form.thing(open_store)
     book = open_store.annotations
-    typed: Mapping[str, Any] | None
+    body: Mapping[str, Any] | None
     if form.do == "save":
-        typed = form.body().model_dump(mode="json")
+        body = form.body().model_dump(mode="json")
     else:
-        typed = version_body(book, kind, key, form.undo) if form.do == "undo" else None
+        body = version_body(book, kind, key, form.undo) if form.do == "undo" else None
     try:
-        book.put(kind, key, typed, author=form.author, version=form.version)
+        book.put(kind, key, body, author=form.author, version=form.version)
     except ConflictError as error:
-        values = panel(request, open_store, kind, key, typed or {})
+        values = panel(request, open_store, kind, key, body or {})
         return render_for(
             request, "annotations/conflict.html", state, open_store, section="", status=409, notes=values,
             sentence=str(error), page_path=form.page(), key=key, back=form.back,

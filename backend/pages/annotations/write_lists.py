@@ -52,16 +52,16 @@ class ListForm(SignedForm):
     def changed(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The list with what the form changes. Raises HTTP 422."""
         features, samples = self.members()
-        gone = {int(one[1:]) for one in self.drop if one[:1] == "f" and one[1:].isdigit()}
-        away = {sample_of(one[1:]) for one in self.drop if one[:1] == "s"}
-        own: dict[str, Any] = {}
+        drop_features = {int(key[1:]) for key in self.drop if key[:1] == "f" and key[1:].isdigit()}
+        drop_samples = {sample_of(key[1:]) for key in self.drop if key[:1] == "s"}
+        form_values: dict[str, Any] = {}
         if self.do == "save" or not body:  # members may come with a new list
             pair = {"sample_id": self.pair.strip() or None, "text": self.pair_text.strip() or None}
-            own = {"title": self.title, "note": self.note, "pair": pair if any(pair.values()) else None}
+            form_values = {"title": self.title, "note": self.note, "pair": pair if any(pair.values()) else None}
         return read_body(ListBody, {
-            **body, **own,
-            "features": [n for n in dict.fromkeys([*body.get("features", ()), *features]) if n not in gone],
-            "samples": [id for id in dict.fromkeys([*body.get("samples", ()), *samples]) if id not in away],
+            **body, **form_values,
+            "features": [n for n in dict.fromkeys([*body.get("features", ()), *features]) if n not in drop_features],
+            "samples": [id for id in dict.fromkeys([*body.get("samples", ()), *samples]) if id not in drop_samples],
         }).model_dump(mode="json")  # fmt: skip
 
 
@@ -79,9 +79,9 @@ def write_list(
         return lead_to(request, state, open_store, form, "/lists")
     if form.do == "undo":
         versions = book.history("list", name)
-        before = versions[1].body if len(versions) > 1 else None
-        book.put("list", name, before, author=form.author, version=form.version)
-        return lead_to(request, state, open_store, form, f"/lists/{name}" if before else "/lists")
+        old_body = versions[1].body if len(versions) > 1 else None
+        book.put("list", name, old_body, author=form.author, version=form.version)
+        return lead_to(request, state, open_store, form, f"/lists/{name}" if old_body else "/lists")
 
     def make(current: Entry) -> Mapping[str, Any]:
         return form.changed(current.body or {})

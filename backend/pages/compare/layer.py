@@ -36,13 +36,13 @@ def layer_links(request: Request, state: State, store: OpenStore, **place: Any) 
     """
     layers = layer_stores(state, store)
     links = Addresses.of_store(request, state, store)
-    numbers = [one.layer for one in layers]
+    numbers = [layer.layer for layer in layers]
     return [
         LayerLink(
-            f"{one.layer}" if numbers.count(one.layer) == 1 else f"{one.layer} · {one.store}", one.store,
-            None if one.current else links.page("/layer", **place, to=one.store),
+            f"{layer.layer}" if numbers.count(layer.layer) == 1 else f"{layer.layer} · {layer.store}", layer.store,
+            None if layer.current else links.page("/layer", **place, to=layer.store),
         )
-        for one in layers
+        for layer in layers
     ]  # fmt: skip
 
 
@@ -73,28 +73,28 @@ async def go(
 
 def address_in(request: Request, state: State, store: OpenStore, other: OpenStore, query: LayerQuery) -> str:
     """The address of the place in `other`, or that of the page one came from."""
-    here, there = (Addresses.of_store(request, state, one) for one in (store, other))
+    links, other_links = (Addresses.of_store(request, state, open_store) for open_store in (store, other))
     if query.sample is not None:
         check_sample(store, query.sample)
-        chosen = parse_numbers(query.f, "f", MAX_CHOSEN) if query.f else []
+        features = parse_numbers(query.f, "f", MAX_CHOSEN) if query.f else []
         sample_id = place_of_sample(store, other, query.sample).sample_id
         if sample_id is None:
-            return here.page(sample_path(query.sample), f=query.f, missing=other.name)
-        numbers = {id: to for id in chosen if (to := number_in(store, other, id)) is not None}
-        came_from = origin(store, chosen) if chosen else None
-        return there.page(sample_path(sample_id), f=",".join(map(str, numbers.values())), **{"from": came_from})
-    named = [("feature", query.feature)] if query.feature is not None else [("a", query.a), ("b", query.b)]
-    ids = {name: id for name, id in named if id is not None}
+            return links.page(sample_path(query.sample), f=query.f, missing=other.name)
+        numbers = {id: to for id in features if (to := number_in(store, other, id)) is not None}
+        came_from = origin(store, features) if features else None
+        return other_links.page(sample_path(sample_id), f=",".join(map(str, numbers.values())), **{"from": came_from})
+    named_features = [("feature", query.feature)] if query.feature is not None else [("a", query.a), ("b", query.b)]
+    ids = {name: id for name, id in named_features if id is not None}
     if not ids:
         raise HTTPException(422, "Name a place: feature=, sample=, or a= and b= of a comparison.")
     places = {name: number_in(store, other, id) for name, id in ids.items()}
     if query.feature is None:
         if None in places.values():
-            return here.page("/compare", **ids, missing=other.name)
-        return there.page("/compare", **places, **{"from": origin(store, list(ids.values()))})
+            return links.page("/compare", **ids, missing=other.name)
+        return other_links.page("/compare", **places, **{"from": origin(store, list(ids.values()))})
     if places["feature"] is None:
-        return here.page(f"/features/{query.feature}", missing=other.name)
-    return there.page(f"/features/{places['feature']}", **{"from": origin(store, [query.feature])})
+        return links.page(f"/features/{query.feature}", missing=other.name)
+    return other_links.page(f"/features/{places['feature']}", **{"from": origin(store, [query.feature])})
 
 
 def number_in(store: OpenStore, other: OpenStore, feature: int) -> int | None:
@@ -115,23 +115,23 @@ def layer_note(state: State, store: OpenStore, came_from: str | None, missing: s
         came_from: as `CameFrom`. missing: the name of a layer that lacks something of this page.
         ids: the features of this page.
     """
-    others = {one.store for one in layer_stores(state, store) if not one.current}
-    if missing in others:
-        other = state.stores[str(missing)]
-        notes = [place_of_feature(store, other, id) for id in ids]
+    store_names = {layer.store for layer in layer_stores(state, store) if not layer.current}
+    if missing in store_names:
+        other_store = state.stores[str(missing)]
+        notes = [place_of_feature(store, other_store, id) for id in ids]
         return [place.sentence for place in notes if place.feature is None and place.sentence]
     name, _, numbers = (came_from or "").rpartition(":")
-    if name not in others:
+    if name not in store_names:
         return []
     first = state.stores[name]
-    before = [id for id in parse_numbers(numbers, "from", MAX_CHOSEN) if id < first.store.n_features]
-    return [text for id in before if (text := place_of_feature(first, store, id).sentence)]
+    features_before = [id for id in parse_numbers(numbers, "from", MAX_CHOSEN) if id < first.store.n_features]
+    return [text for id in features_before if (text := place_of_feature(first, store, id).sentence)]
 
 
 def missing_sample(state: State, store: OpenStore, missing: str | None, sample_id: str) -> list[str]:
     """That another layer does not hold this sample."""
-    others = {one.store for one in layer_stores(state, store) if not one.current}
-    if missing not in others:
+    store_names = {layer.store for layer in layer_stores(state, store) if not layer.current}
+    if missing not in store_names:
         return []
     sentence = place_of_sample(store, state.stores[str(missing)], sample_id).sentence
     return [sentence] if sentence else []

@@ -69,7 +69,7 @@ async def page(
     if query.feature:
         if len(query.feature) > 2:
             raise HTTPException(422, f"{len(query.feature)} features are selected: select two to compare them.")
-        two = dict(zip("ab", (one.partition(":")[0] for one in query.feature), strict=False))
+        two = dict(zip("ab", (key.partition(":")[0] for key in query.feature), strict=False))
         return RedirectResponse(Addresses.of_store(request, state, open_store).page("/compare", **two), 303)
     other = await get_store(state, query.with_) if query.with_ else None
     if other is not None:
@@ -82,11 +82,12 @@ def features_page(request: Request, state: State, store: OpenStore, query: Compa
     matches = {name: features_of_words(store, words, N_OTHERS + 1) for name in "ab" if (words := getattr(query, name))}
     a, b = (matches[name][0].id if matches.get(name) else None for name in "ab")
     pair = get_comparison(store, a, b) if a is not None and b is not None else None
-    one = get_feature(store, a) if a is not None and pair is None else None
-    near = {n.id: n for ns in (one.neighbours.decoder, one.neighbours.profile) for n in ns[:N_SUGGESTED]} if one else {}
+    detail = get_feature(store, a) if a is not None and pair is None else None
+    lists = (detail.neighbours.decoder, detail.neighbours.profile) if detail else ()
+    neighbours = {n.id: n for ns in lists for n in ns[:N_SUGGESTED]}
     return render_for(
-        request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=one, matches=matches,
-        near=list(near.values()), start=[] if a is not None or b is not None else suggestions(store),
+        request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=detail, matches=matches,
+        near=list(neighbours.values()), start=[] if a is not None or b is not None else suggestions(store),
         layers=layer_links(request, state, store, a=a, b=b) if pair else [],
         layer_notes=layer_note(state, store, query.from_, query.missing, [pair.a.id, pair.b.id]) if pair else [],
         others=[name for name in state.stores if name != store.name], figures=FIGURES,
@@ -104,6 +105,6 @@ def side(request: Request, store: OpenStore, f: FeatureDetail) -> dict[str, Any]
     }
     return {
         "f": f, "lens": lens_panel(f, "centred", store), "says": summary(f, store.store.top_words.held),
-        "images": [one for one in groups["image"]["examples"] if one["images"]],
+        "images": [example for example in groups["image"]["examples"] if example["images"]],
         "lines": groups["text"]["examples"] if groups["text"]["lines"] else [],
     }  # fmt: skip

@@ -72,10 +72,11 @@ def stores_page(request: Request, state: State, store: OpenStore, other: OpenSto
     """The features of a store, each with its counterpart. HTTP 422 for a store and itself."""
     if other.name == store.name:
         raise HTTPException(422, f"{store.name} is compared with itself: choose another store.")
-    there = Addresses.of_store(request, state, other)
+    links_b = Addresses.of_store(request, state, other)
     values: dict[str, Any] = {
         "q": q, "other": other.name, "others": [name for name in state.stores if name != store.name],
-        "v": there.page, "api_there": there.api, "turned": there.page("/compare", **{"with": store.name, "by": q.by}),
+        "v": links_b.page, "api_there": links_b.api,
+        "turned": links_b.page("/compare", **{"with": store.name, "by": q.by}),
         "ways": WAYS, "note": note(store, other), "layers": other_layers(request, state, store, other),
     }  # fmt: skip
     try:
@@ -99,27 +100,27 @@ def drawn(request: Request, store: OpenStore, other: OpenStore, q: StoresView) -
     return {
         "failure": None, "result": result, "points": points, "charts": charts(points.points),
         "api_query": {**filters, "fold": "names"},
-        "previews": previews(request, sides[0], [one.feature.id for one in result.items]),
-        "others_previews": previews(request, sides[1], [one.other.id for one in result.items if one.other]),
+        "previews": previews(request, sides[0], [match.feature.id for match in result.items]),
+        "others_previews": previews(request, sides[1], [match.other.id for match in result.items if match.other]),
     }  # fmt: skip
 
 
 def other_layers(request: Request, state: State, store: OpenStore, other: OpenStore) -> list[LayerLink]:
     """The layers that this store can be compared with."""
-    here = Addresses.of_store(request, state, store)
+    links = Addresses.of_store(request, state, store)
     return [
-        LayerLink(f"{one.layer}", one.store, None if one.store == other.name else here.again(**{"with": one.store}))
-        for one in layer_stores(state, store)
-        if not one.current
+        LayerLink(f"{it.layer}", it.store, None if it.store == other.name else links.again(**{"with": it.store}))
+        for it in layer_stores(state, store)
+        if not it.current
     ]
 
 
 def charts(points: Sequence[MatchedPoint]) -> list[Chart]:
     """Agreement and the densities on text and on images, those of this store from left to right."""
     return [
-        chart("Agreement", points, [one.agreement for one in points], log=False),
-        chart("Density on text", points, [one.density_text for one in points], log=True),
-        chart("Density on images", points, [one.density_image for one in points], log=True),
+        chart("Agreement", points, [point.agreement for point in points], log=False),
+        chart("Density on text", points, [point.density_text for point in points], log=True),
+        chart("Density on images", points, [point.density_image for point in points], log=True),
     ]
 
 
@@ -127,7 +128,7 @@ def chart(
     title: str, points: Sequence[MatchedPoint], values: Sequence[tuple[float | None, float | None]], *, log: bool
 ) -> Chart:
     """One figure. Args: `values` of each point, here and there; `log`: densities on a logarithmic axis."""
-    whole = [(one, x, y) for one, (x, y) in zip(points, values, strict=True) if x is not None and y is not None]
+    pairs = [(p, x, y) for p, (x, y) in zip(points, values, strict=True) if x is not None and y is not None]
 
     def place(value: float) -> float:
         share = 1 - math.log(max(value, RAREST)) / math.log(RAREST) if log else value
@@ -137,9 +138,9 @@ def chart(
         return with_minus(f"{100 * value:.2g} %" if log else f"{value:.2f}")
 
     drawn_points = [
-        Point(place(x), SIDE - place(y), one.feature, one.other,
-              f"{one.label or 'unlabelled'} #{one.feature}: {shown(x)}, and {shown(y)} as #{one.other}")
-        for one, x, y in whole
+        Point(place(x), SIDE - place(y), p.feature, p.other,
+              f"{p.label or 'unlabelled'} #{p.feature}: {shown(x)}, and {shown(y)} as #{p.other}")
+        for p, x, y in pairs
     ]  # fmt: skip
     ends = ("0.001 %", "100 %") if log else ("0 or less", "1")
-    return Chart(title, *ends, drawn_points, len(points) - len(whole))
+    return Chart(title, *ends, drawn_points, len(points) - len(pairs))

@@ -106,12 +106,12 @@ def in_words(link: Link, a: str, b: str) -> str:
 def draw_matrix(matrix: PairMatrix) -> Matrix:
     """Rows from top to bottom, columns from left to right; a matrix of one modality has each pair twice."""
     top = max((cell.lift_low for cell in matrix.cells), default=1.0)
-    rows = [name_of(one) for one in matrix.rows]
-    columns = [name_of(one) for one in matrix.columns]
-    row_texts = [cut(one.partition("; ")[0] if matrix.kind.startswith("text") else one, 24) for one in rows]
-    column_texts = [cut(one, 34) for one in columns]
+    rows = [name_of(feature) for feature in matrix.rows]
+    columns = [name_of(feature) for feature in matrix.columns]
+    row_texts = [cut(feature.partition("; ")[0] if matrix.kind.startswith("text") else feature, 24) for feature in rows]
+    column_texts = [cut(feature, 34) for feature in columns]
     left, slope = (round(LETTER * max(map(len, texts), default=0)) + 12 for texts in (row_texts, column_texts))
-    above = round(slope * math.sin(SLANT))
+    space_above = round(slope * math.sin(SLANT))
     places: dict[tuple[int, int], Cell] = {}
     for cell in matrix.cells:
         words = in_words(cell, rows[cell.row], columns[cell.column])
@@ -119,20 +119,20 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
         if matrix.kind != "text-image":
             at.append((cell.column, cell.row))
         for row, column in at:
-            x, y = left + column * CELL, above + row * CELL
+            x, y = left + column * CELL, space_above + row * CELL
             places[row, column] = Cell(x, y, level_of(cell.lift_low, top), cell.a, cell.b, words)
     return Matrix(
         left + CELL * len(columns) + round(slope * math.cos(SLANT)),
-        above + CELL * len(rows) + 4,
+        space_above + CELL * len(rows) + 4,
         left,
-        above,
+        space_above,
         [
-            Name(left - 6, above + CELL * (i + 0.5), one.id, text, full)
-            for i, (one, text, full) in enumerate(zip(matrix.rows, row_texts, rows, strict=True))
+            Name(left - 6, space_above + CELL * (i + 0.5), feature.id, text, label)
+            for i, (feature, text, label) in enumerate(zip(matrix.rows, row_texts, rows, strict=True))
         ],
         [
-            Name(left + CELL * (i + 0.5), above - 6, one.id, text, full)
-            for i, (one, text, full) in enumerate(zip(matrix.columns, column_texts, columns, strict=True))
+            Name(left + CELL * (i + 0.5), space_above - 6, feature.id, text, label)
+            for i, (feature, text, label) in enumerate(zip(matrix.columns, column_texts, columns, strict=True))
         ],
         [places[at] for at in sorted(places)],
         top,
@@ -142,41 +142,41 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
 def with_own_labels(graph: PairGraph, labels: Mapping[int, str]) -> PairGraph:
     """The same graph with the labels that people gave, by number, in place of the automatic names."""
 
-    def named(one: F) -> F:
-        return one.model_copy(update={"label": labels[one.id], "label_score": 1.0}) if one.id in labels else one
+    def named(ref: F) -> F:
+        return ref.model_copy(update={"label": labels[ref.id], "label_score": 1.0}) if ref.id in labels else ref
 
-    update = {"feature": named(graph.feature), "partners": [named(one) for one in graph.partners]}
+    update = {"feature": named(graph.feature), "partners": [named(partner) for partner in graph.partners]}
     return graph.model_copy(update=update)
 
 
 def draw_graph(graph: PairGraph) -> Graph:
     """The feature in the middle, partners on text at the left and on the image at the right."""
-    sides = {m: [one for one in graph.partners if one.modality == m] for m in ("text", "image")}
-    height = max(3, *(len(one) for one in sides.values())) * GRAPH_LINE + 10
+    sides = {m: [p for p in graph.partners if p.modality == m] for m in ("text", "image")}
+    height = max(3, *(len(p) for p in sides.values())) * GRAPH_LINE + 10
     middle_text = name_of(graph.feature)
     places = {
-        (one.id, m): ((98.0 if m == "text" else GRAPH_WIDTH - 98.0), (i + 0.5) * (height - 10) / len(side) + 5)
+        (p.id, m): ((98.0 if m == "text" else GRAPH_WIDTH - 98.0), (i + 0.5) * (height - 10) / len(side) + 5)
         for m, side in sides.items()
-        for i, one in enumerate(side)
+        for i, p in enumerate(side)
     }
     nodes = {
-        m: [Name(*places[one.id, m], one.id, cut(name_of(one), 14), short_name(one)) for one in side]
+        m: [Name(*places[p.id, m], p.id, cut(name_of(p), 14), short_name(p)) for p in side]
         for m, side in sides.items()
     }
-    names = {one.id: short_name(one) for one in graph.partners} | {graph.feature.id: middle_text}
-    top = max((one.lift_low for one in [*graph.partners, *graph.links]), default=1.0)
+    names = {p.id: short_name(p) for p in graph.partners} | {graph.feature.id: middle_text}
+    top = max((p.lift_low for p in [*graph.partners, *graph.links]), default=1.0)
     cx, cy = GRAPH_WIDTH / 2, height / 2
     edges, links = [], []
-    for one in graph.partners:
-        x, y = places[one.id, one.modality]
-        d, words = f"M{cx:.5g} {cy:.5g}L{x:.5g} {y:.5g}", in_words(one, names[one.a], names[one.b])
-        edges.append(Edge(d, level_of(one.lift_low, top), one.kind, one.a, one.b, words))
+    for p in graph.partners:
+        x, y = places[p.id, p.modality]
+        d, words = f"M{cx:.5g} {cy:.5g}L{x:.5g} {y:.5g}", in_words(p, names[p.a], names[p.b])
+        edges.append(Edge(d, level_of(p.lift_low, top), p.kind, p.a, p.b, words))
     for link in graph.links:
-        first, second = link.kind.split("-")
-        (x0, y0), (x1, y1) = places[link.a, first], places[link.b, second]
-        bow = 0 if first != second else (-26 if first == "text" else 26)  # lines of one side bend away from the middle
+        begin, end = link.kind.split("-")
+        (x0, y0), (x1, y1) = places[link.a, begin], places[link.b, end]
+        bow = 0 if begin != end else (-26 if begin == "text" else 26)  # lines of one side bend away from the middle
         d = f"M{x0:.5g} {y0:.5g}Q{(x0 + x1) / 2 + bow:.5g} {(y0 + y1) / 2:.5g} {x1:.5g} {y1:.5g}"
         words = in_words(link, names[link.a], names[link.b])
         links.append(Edge(d, level_of(link.lift_low, top), link.kind, link.a, link.b, words))
-    middle = Name(cx, cy, graph.feature.id, cut(middle_text, 22), middle_text)
-    return Graph(GRAPH_WIDTH, height, middle, nodes["text"], nodes["image"], edges, links)
+    centre = Name(cx, cy, graph.feature.id, cut(middle_text, 22), middle_text)
+    return Graph(GRAPH_WIDTH, height, centre, nodes["text"], nodes["image"], edges, links)

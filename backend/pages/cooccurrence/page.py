@@ -47,14 +47,14 @@ def cooccurrence(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairList, Query()]
 ) -> HTMLResponse:
     """Features that share samples."""
-    others = [] if query.q is None else matches(open_store, query.q)
+    other_matches = [] if query.q is None else matches(open_store, query.q)
     if query.q is not None:  # words go before a number: they were typed later
-        query = query.model_copy(update={"feature": others[0].id if others else None})
+        query = query.model_copy(update={"feature": other_matches[0].id if other_matches else None})
     page = cooccurrence_api.get_cooccurrence(open_store, PairQuery(**query.model_dump(exclude={"q"})))
-    chosen = None if query.feature is None else open_store.store.features.refs([query.feature])[query.feature]
+    feature_row = None if query.feature is None else open_store.store.features.refs([query.feature])[query.feature]
     two = [] if query.like is None else [int(feature) for feature in query.like.split(",")]
     refs = open_store.store.features.refs(two)
-    like = [refs[feature] for feature in two]
+    example_pair = [refs[feature] for feature in two]
     return render_for(
         request,
         "cooccurrence.html",
@@ -63,12 +63,12 @@ def cooccurrence(
         section="/cooccurrence",
         page=page,
         q=query,
-        others=others[1:],
-        lost=query.q is not None and not others,
-        chosen=chosen,
-        like=like,
-        matrix=None if chosen or like else drawn_matrix(open_store, query),
-        graph=None if query.feature is None or like else drawn_graph(open_store, query.feature),
+        others=other_matches[1:],
+        lost=query.q is not None and not other_matches,
+        chosen=feature_row,
+        like=example_pair,
+        matrix=None if feature_row or example_pair else drawn_matrix(open_store, query),
+        graph=None if query.feature is None or example_pair else drawn_graph(open_store, query.feature),
         kinds=KINDS,
         sides=SIDES[query.kind],
         sorts=PAIR_SORTS.items(),
@@ -84,8 +84,8 @@ def drawn_graph(open_store: OpenStore, feature: int) -> Graph:
 def matches(open_store: OpenStore, words: str) -> list[Feature]:
     """The features that words, or a number, can mean, one of each family or name; the best match first."""
     concept, first = open_store.store.features.concept, dict[int, Feature]()
-    for one in features_of_words(open_store, words, 100):
-        first.setdefault(int(concept[one.id]), one)
+    for feature in features_of_words(open_store, words, 100):
+        first.setdefault(int(concept[feature.id]), feature)
     return [*first.values()][:N_OTHERS]
 
 

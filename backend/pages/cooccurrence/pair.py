@@ -43,10 +43,10 @@ def pair(
     result = get_pair_samples(open_store, query.a, query.b, query.kind, N_SAMPLES)
     links = Links(request, open_store)
     groups = {name: getattr(result, name) for name in ("both", "only_a", "only_b")}
-    ids = [one.sample_id for group in groups.values() for one in group]
-    items = {one["sample_id"]: links.images(one) for one in open_store.store.samples.list(ids=ids, limit=500).items}
+    ids = [sample.sample_id for group in groups.values() for sample in group]
+    items = {s["sample_id"]: links.images(s) for s in open_store.store.samples.list(ids=ids, limit=500).items}
     strips = [
-        (name, getattr(result, f"n_{name}"), [marked(open_store, items[one.sample_id], one, query) for one in group])
+        (name, getattr(result, f"n_{name}"), [marked(open_store, items[s.sample_id], s, query) for s in group])
         for name, group in groups.items()
     ]
     return render_for(
@@ -63,22 +63,22 @@ def pair(
     )
 
 
-def marked(open_store: OpenStore, item: dict[str, Any], one: PairSample, query: PairView) -> dict[str, Any]:
+def marked(open_store: OpenStore, item: dict[str, Any], sample: PairSample, query: PairView) -> dict[str, Any]:
     """A sample with the activations of both features, each on its side only, over its image and its caption."""
     store = open_store.store
-    reply: dict[str, Any] = {"sample_id": one.sample_id, "text": item["text"], "share_a": one.share_a}
-    reply |= {"share_b": one.share_b, "image": item["images"][0] if item["images"] else None, "size": CARD}
+    reply: dict[str, Any] = {"sample_id": sample.sample_id, "text": item["text"], "share_a": sample.share_a}
+    reply |= {"share_b": sample.share_b, "image": item["images"][0] if item["images"] else None, "size": CARD}
     try:
-        active = Activations.model_validate(store.samples.activations(one.sample_id, [query.a, query.b]))
+        activations = Activations.model_validate(store.samples.activations(sample.sample_id, [query.a, query.b]))
     except EventsNotStored:
         return reply
     for i, side in enumerate(SIDES[query.kind]):
         if side == "text":
-            for grid in active.grids:
+            for grid in activations.grids:
                 grid.values[i] = [[None] * len(row) for row in grid.values[i]]
         else:
-            for token in active.tokens:
+            for token in activations.tokens:
                 token.values[i] = None
-    tops = [(feature.p999, feature.p999) for feature in active.features]
-    marks = image_marks([grid for grid in active.grids if grid.image == 0], tops)
-    return reply | {"marks": marks, "tokens": caption_tokens(active, tops)}
+    tops = [(feature.p999, feature.p999) for feature in activations.features]
+    marks = image_marks([grid for grid in activations.grids if grid.image == 0], tops)
+    return reply | {"marks": marks, "tokens": caption_tokens(activations, tops)}

@@ -64,18 +64,18 @@ def bar(sides: Sides, top: float) -> Bar:
 
 def sums(parts: Parts) -> list[tuple[str, str, Bar]]:
     """(name, meaning, bar) of what the log-odds are divided into."""
-    rest = Sides(text=0, image=0, answer=0)
-    named = [
+    no_sides = Sides(text=0, image=0, answer=0)
+    named_parts = [
         ("All features", "Σ z · direction · gradient", parts.features),
         ("SAE error", "what the SAE does not rebuild of h", parts.error),
         ("SAE bias", "what the SAE adds whatever is active", parts.bias),
     ]
-    top = max([abs(parts.special), *(largest(one) for _, _, one in named)])
-    special = Bar(signed(parts.special), bar(rest, top).pieces, "template and sinks, not divided")
+    top = max([abs(parts.special), *(largest(sides) for _, _, sides in named_parts)])
+    special_bar = Bar(signed(parts.special), bar(no_sides, top).pieces, "template and sinks, not divided")
     width = 100 * abs(parts.special) / top if top else 0.0
-    special.pieces.append(Piece("special", round(0.0 if parts.special > 0 else -width, 2), round(width, 2)))
-    rows = [(name, meaning, bar(one, top)) for name, meaning, one in named]
-    return [*rows, ("Special tokens", "template and attention sinks, not divided", special)]
+    special_bar.pieces.append(Piece("special", round(0.0 if parts.special > 0 else -width, 2), round(width, 2)))
+    rows = [(name, meaning, bar(sides, top)) for name, meaning, sides in named_parts]
+    return [*rows, ("Special tokens", "template and attention sinks, not divided", special_bar)]
 
 
 def largest(sides: Sides) -> float:
@@ -90,14 +90,14 @@ def feature_rows(explanation: Explanation) -> list[tuple[str, list[tuple[Explain
         ("For it", explanation.raising, explanation.n_raising),
         ("Against it", explanation.lowering, explanation.n_lowering),
     )
-    top = max((largest(one.sides) for _, features, _ in groups for one in features), default=0.0)
-    return [(title, [(one, bar(one.sides, top)) for one in features], n) for title, features, n in groups]
+    top = max((largest(f.sides) for _, features, _ in groups for f in features), default=0.0)
+    return [(title, [(f, bar(f.sides, top)) for f in features], n) for title, features, n in groups]
 
 
-def tops(chosen: Sequence[ExplainedFeature]) -> list[tuple[float, float]]:
+def tops(features: Sequence[ExplainedFeature]) -> list[tuple[float, float]]:
     """Of each chosen feature the value of the last step of the colours: its largest part of its own sign."""
-    parts = [[*(at.part for at in one.patches), *(at.part for at in one.tokens)] for one in chosen]
-    largest_parts = [max((own(one, part) for part in of), default=0.0) for one, of in zip(chosen, parts, strict=True)]
+    parts = [[*(at.part for at in f.patches), *(at.part for at in f.tokens)] for f in features]
+    largest_parts = [max((own(f, part) for part in of), default=0.0) for f, of in zip(features, parts, strict=True)]
     return [(top, top) for top in largest_parts]
 
 
@@ -106,31 +106,31 @@ def own(feature: ExplainedFeature, part: float) -> float:
     return max(0.0, part if feature.part > 0 else -part)
 
 
-def marks(views: Sequence[View], chosen: Sequence[ExplainedFeature], image: int) -> ImageMarks:
+def marks(views: Sequence[View], subset: Sequence[ExplainedFeature], image: int) -> ImageMarks:
     """Over one image the patches on which the chosen features have their parts."""
     grids = []
     for v, view in enumerate(views):
-        values = [[[0.0] * view.cols for _ in range(view.rows)] for _ in chosen]
-        for i, one in enumerate(chosen):
-            for patch in one.patches:
+        values = [[[0.0] * view.cols for _ in range(view.rows)] for _ in subset]
+        for i, feature in enumerate(subset):
+            for patch in feature.patches:
                 if patch.view == v:
-                    values[i][patch.row][patch.col] = own(one, patch.part)
+                    values[i][patch.row][patch.col] = own(feature, patch.part)
         grids.append(GridValues.model_validate({**view.model_dump(), "view": v, "values": values}))
-    return image_marks([grid for grid in grids if grid.image == image], tops(chosen)) if chosen else ImageMarks([], [])
+    return image_marks([grid for grid in grids if grid.image == image], tops(subset)) if subset else ImageMarks([], [])
 
 
-def read_tokens(explanation: Explanation, chosen: Sequence[ExplainedFeature]) -> list[dict[str, Any]]:
+def read_tokens(explanation: Explanation, features: Sequence[ExplainedFeature]) -> list[dict[str, Any]]:
     """The text that the model read before the word, with what the chosen features do on each token."""
-    by_position = [dict(one.tokens) for one in chosen]
-    scale = [top for top, _ in tops(chosen)]
+    by_position = [dict(f.tokens) for f in features]
+    scale = [top for top, _ in tops(features)]
     rows = []
     for token in explanation.read:
         parts = [of.get(token.position, 0.0) for of in by_position]
-        step = strongest([own(one, part) for one, part in zip(chosen, parts, strict=True)], scale)
-        spaced, drawn = display_token(token.text)
-        cls = "" if not step.hue else f" a{step.level}" if len(chosen) == 1 else f" q q{step.hue}"
-        title = ", ".join(f"#{one.id} {signed(part, 3)}" for one, part in zip(chosen, parts, strict=True) if part)
-        rows.append({"spaced": spaced, "text": drawn, "cls": cls, "title": title, "side": token.side})
+        step = strongest([own(f, part) for f, part in zip(features, parts, strict=True)], scale)
+        has_space, shown_text = display_token(token.text)
+        cls = "" if not step.hue else f" a{step.level}" if len(features) == 1 else f" q q{step.hue}"
+        title = ", ".join(f"#{f.id} {signed(part, 3)}" for f, part in zip(features, parts, strict=True) if part)
+        rows.append({"spaced": has_space, "text": shown_text, "cls": cls, "title": title, "side": token.side})
     return rows
 
 
@@ -145,11 +145,11 @@ def chance_level(probability: float) -> int:
 def parse_runs(text: str) -> list[PatchAt]:
     """Patches from `view:row:first-last`, several with commas between. Raises HTTP 422."""
     patches: list[PatchAt] = []
-    for run in filter(None, (one.strip() for one in text.split(","))):
+    for run in filter(None, (part.strip() for part in text.split(","))):
         match = RUN.fullmatch(run)
         if match is None or len(patches) + int(match[4] or match[3]) - int(match[3]) >= MAX_PATCHES:
             raise HTTPException(422, f"patches: {run[:60]!r} is not view:row:first-last, such as 0:2:3-5.")
-        view, row, first, last = (int(one or match[3]) for one in match.groups())
+        view, row, first, last = (int(number or match[3]) for number in match.groups())
         patches += [PatchAt(view, row, col) for col in range(first, last + 1)]
     return patches
 
@@ -168,7 +168,7 @@ def runs(patches: Iterable[PatchAt]) -> str:
 def painted(views: Sequence[View], patches: Sequence[PatchAt], image: int) -> str:
     """SVG path of patches of one image."""
     return "".join(
-        patch_path(views[one.view], one.row, one.col)
-        for one in patches
-        if one.view < len(views) and views[one.view].image == image
+        patch_path(views[patch.view], patch.row, patch.col)
+        for patch in patches
+        if patch.view < len(views) and views[patch.view].image == image
     )

@@ -90,11 +90,11 @@ async def explain(
     features, faults = await run_in_threadpool(read_features, open_store, query.feature)
     try:
         if query.ask:
-            wanted = wanted_of(query, sample, features)
-            explanation = await request_explanation(request, state, open_store, wanted)
+            body = wanted_of(query, sample, features)
+            explanation = await request_explanation(request, state, open_store, body)
             if query.ablate or query.patches:
-                taken = {"ablate": query.ablate, "patches": drawing.parse_runs(query.patches)}
-                about = {**wanted.model_dump(), **taken, "fill": query.fill, "seed": query.seed}
+                removal = {"ablate": query.ablate, "patches": drawing.parse_runs(query.patches)}
+                about = {**body.model_dump(), **removal, "fill": query.fill, "seed": query.seed}
                 test = await request_test(request, state, open_store, ExplainTestRequest.model_validate(about))
     except HTTPException as error:
         refusal = error
@@ -114,11 +114,11 @@ def start_sample(request: Request, open_store: OpenStore, query: ExplainQuery) -
 
 def wanted_of(query: ExplainQuery, sample: str | None, features: list[dict[str, Any]]) -> ExplainRequest:
     """What the live model is asked."""
-    scope: list[Any] = [one for one in query.scope.split(",") if one in SCOPES] or list(SCOPES)
-    steered: list[Any] = [{name: f[name] for name in ("id", "mode", "strength", "family")} for f in features]
+    scope: list[Any] = [part for part in query.scope.split(",") if part in SCOPES] or list(SCOPES)
+    steered_features: list[Any] = [{name: f[name] for name in ("id", "mode", "strength", "family")} for f in features]
     return ExplainRequest(
         sample_id=sample, image_hash=query.image, text=query.text, prompt=query.question(),
-        max_tokens=min(query.max_tokens, MAX_TOKENS), token=query.token, features=steered, scope=scope,
+        max_tokens=min(query.max_tokens, MAX_TOKENS), token=query.token, features=steered_features, scope=scope,
     )  # fmt: skip
 
 
@@ -155,10 +155,10 @@ def input_images(
         if sample is None:
             return [], None
         images = samples_api.get_sample(request, open_store, sample).images
-    except HTTPException as gone:
-        return [], str(gone.detail)
-    none = None if images else "This sample has no image: the model reads its text, then the question."
-    return [one.model_dump() for one in images], none
+    except HTTPException as error:
+        return [], str(error.detail)
+    note = None if images else "This sample has no image: the model reads its text, then the question."
+    return [image.model_dump() for image in images], note
 
 
 def samples_with(request: Request, open_store: OpenStore, words: str | None) -> list[dict[str, Any]]:
@@ -166,68 +166,69 @@ def samples_with(request: Request, open_store: OpenStore, words: str | None) -> 
     if not words or len(words) > MAX_WORDS or open_store.store.samples.list(ids=[words], limit=1).items:
         return []
     matches = samples_api.get_samples(request, open_store, SampleQuery(q=words, limit=N_CANDIDATES))
-    return [card(one) for one in matches.items]
+    return [card(sample) for sample in matches.items]
 
 
 def shown(
     query: ExplainQuery, explanation: Explanation, test: ExplanationTest | None, n_images: int
 ) -> dict[str, Any]:
     """The explanation as explain.html draws it."""
-    known = {one.id: one for one in (*explanation.raising, *explanation.lowering)}
-    numbers = [k for k in parse_numbers(query.f, "f", MAX_CHOSEN) if k in known] if query.f else []
-    chosen: list[ExplainedFeature] = [known[k] for k in numbers] or explanation.raising[:1] or explanation.lowering[:1]
+    feature_of = {f.id: f for f in (*explanation.raising, *explanation.lowering)}
+    numbers = [k for k in parse_numbers(query.f, "f", MAX_CHOSEN) if k in feature_of] if query.f else []
+    rows: list[ExplainedFeature] = [feature_of[k] for k in numbers]
+    rows = rows or explanation.raising[:1] or explanation.lowering[:1]
     patches = drawing.parse_runs(query.patches)
     word = explanation.tokens[explanation.token]
     return {
         "word": word.text,
         "probability": exp(word.logprob),
         "tokens": [
-            {"text": one.text, "probability": exp(one.logprob), "level": drawing.chance_level(exp(one.logprob))}
-            for one in explanation.tokens
+            {"text": item.text, "probability": exp(item.logprob), "level": drawing.chance_level(exp(item.logprob))}
+            for item in explanation.tokens
         ],
         "sums": drawing.sums(explanation.parts),
         "groups": drawing.feature_rows(explanation),
-        "numbers": [one.id for one in chosen],
-        "chosen": chosen,
+        "numbers": [item.id for item in rows],
+        "chosen": rows,
         "toggled": lambda feature: toggled(numbers, feature),
-        "marks": [drawing.marks(explanation.views, chosen, i) for i in range(n_images)],
-        "read": drawing.read_tokens(explanation, chosen),
+        "marks": [drawing.marks(explanation.views, rows, i) for i in range(n_images)],
+        "read": drawing.read_tokens(explanation, rows),
         "painted": [drawing.painted(explanation.views, patches, i) for i in range(n_images)],
-        "also": [k for k in query.ablate if k not in known],
+        "also": [k for k in query.ablate if k not in feature_of],
         "patches": drawing.runs(patches),
-        "views": [one.model_dump() for one in explanation.views],
-        "strongest": [one.id for one in explanation.raising[:N_STRONGEST]],
+        "views": [item.model_dump() for item in explanation.views],
+        "strongest": [item.id for item in explanation.raising[:N_STRONGEST]],
         "test": None if test is None else tested(test, query, word.text),
     }
 
 
 def sentence_of_test(test: ExplanationTest, word: str) -> str | None:
     """What the test says of the explained word; None where it is no word of the table."""
-    one = next((one for one in test.words if word.strip() and word.strip() in one.text), None)
-    if one is None:
+    word_row = next((w for w in test.words if word.strip() and word.strip() in w.text), None)
+    if word_row is None:
         return None
-    low, high = min(one.random_changes), max(one.random_changes)
-    random = f"{drawing.signed(low)} to {drawing.signed(high)} in the random removals"
-    change = f"its log-probability changes by {drawing.signed(one.change)} nats"
-    says = f"“{visible(one.text.strip())}” is {one.verdict}: {change}"
-    if one.verdict == "kept":
-        return f"{says} ({random}). What was taken away did not matter to it."
-    return f"{says}, {'below' if one.change < low else 'no lower than'} the {random}."
+    low, high = min(word_row.random_changes), max(word_row.random_changes)
+    span = f"{drawing.signed(low)} to {drawing.signed(high)} in the random removals"
+    change = f"its log-probability changes by {drawing.signed(word_row.change)} nats"
+    says = f"“{visible(word_row.text.strip())}” is {word_row.verdict}: {change}"
+    if word_row.verdict == "kept":
+        return f"{says} ({span}). What was taken away did not matter to it."
+    return f"{says}, {'below' if word_row.change < low else 'no lower than'} the {span}."
 
 
 def tested(test: ExplanationTest, query: ExplainQuery, word: str) -> dict[str, Any]:
     """The test as the table has it."""
     words = []
-    for one in test.words:
-        random = one.random_changes
+    for row in test.words:
+        random_changes = row.random_changes
         words.append({
-            "text": one.text, "probability": exp(one.logprob), "verdict": one.verdict,
-            "change": drawing.signed(one.change),
-            "random": drawing.signed(sum(random) / len(random)),
-            "range": f"{drawing.signed(min(random))} to {drawing.signed(max(random))}",
-            "beats": one.change < min(random),
-            "no_image": None if one.no_image_change is None else drawing.signed(one.no_image_change),
-            "no_image_verdict": one.no_image_verdict,
+            "text": row.text, "probability": exp(row.logprob), "verdict": row.verdict,
+            "change": drawing.signed(row.change),
+            "random": drawing.signed(sum(random_changes) / len(random_changes)),
+            "range": f"{drawing.signed(min(random_changes))} to {drawing.signed(max(random_changes))}",
+            "beats": row.change < min(random_changes),
+            "no_image": None if row.no_image_change is None else drawing.signed(row.no_image_change),
+            "no_image_verdict": row.no_image_verdict,
         })  # fmt: skip
     n_patches = len(drawing.parse_runs(query.patches))
     return {

@@ -53,8 +53,8 @@ def panel(effect: FeatureEffect, f: FeatureDetail) -> dict[str, Any]:
     sides: list[dict[str, Any]] = []
     if effect.ablated and effect.control:
         sides = [
-            {"kl": one.kl, "groups": groups(one, n, words), "control": n == N_CONTROL}
-            for one, n in ((effect.ablated, None), (effect.control, N_CONTROL))
+            {"kl": changes.kl, "groups": groups(changes, n, words), "control": n == N_CONTROL}
+            for changes, n in ((effect.ablated, None), (effect.control, N_CONTROL))
         ]
     digits = digits_of(effect)
     for row in (row for side in sides for rows in side["groups"].values() for row in rows):
@@ -64,16 +64,16 @@ def panel(effect: FeatureEffect, f: FeatureDetail) -> dict[str, Any]:
 
 def digits_of(effect: FeatureEffect) -> int:
     """Decimals with which all changes are written, in percentage points: the largest gets two digits that count."""
-    changes = [one.change for side in (effect.ablated, effect.control) if side for one in (*side.lowered, *side.raised)]
-    largest = 100 * max((abs(change) for change in changes), default=0.0)
-    return min(6, max(2, 1 - floor(log10(largest)))) if largest else 2
+    changes = [t.change for side in (effect.ablated, effect.control) if side for t in (*side.lowered, *side.raised)]
+    max_percent = 100 * max((abs(change) for change in changes), default=0.0)
+    return min(6, max(2, 1 - floor(log10(max_percent)))) if max_percent else 2
 
 
 def groups(changes: TokenChanges, n: int | None, words: set[str]) -> dict[str, list[dict[str, Any]]]:
     """The tokens of both directions as they are listed; `named` are those of the feature's name."""
 
-    def row(one: TokenChange) -> dict[str, Any]:
-        named = one.token.strip().lower() in words
-        return {**one.model_dump(), "token": visible(one.token), "named": named}
+    def row(token: TokenChange) -> dict[str, Any]:
+        is_named = token.token.strip().lower() in words
+        return {**token.model_dump(), "token": visible(token.token), "named": is_named}
 
-    return {name: [row(one) for one in getattr(changes, name)[:n]] for name in ("lowered", "raised")}
+    return {name: [row(token) for token in getattr(changes, name)[:n]] for name in ("lowered", "raised")}

@@ -37,8 +37,8 @@ def as_examples(items: Iterable[Mapping[str, Any]]) -> list[Example]:
     return [
         cast(Example, SimpleNamespace(**{
             **item,
-            "images": [SimpleNamespace(**one) for one in item["images"]],
-            "tokens": [SimpleNamespace(**one) for one in item["tokens"]],
+            "images": [SimpleNamespace(**image) for image in item["images"]],
+            "tokens": [SimpleNamespace(**image) for image in item["tokens"]],
             "patch": item["patch"] and SimpleNamespace(**item["patch"]),
             "grid": item["grid"] and SimpleNamespace(**item["grid"]),
         }))
@@ -67,7 +67,7 @@ def example_card(example: Example, top: tuple[float, float]) -> dict[str, Any]:
 
 def as_drawn(title: str | None, examples: list[Example], top: tuple[float, float]) -> dict[str, Any]:
     """A group of examples: as lines of a concordance where each has its token in the text, else as cards."""
-    lines = bool(examples) and all(one.modality == "text" and one.position is not None for one in examples)
+    lines = bool(examples) and all(example.modality == "text" and example.position is not None for example in examples)
     return {"title": title, "lines": lines, "examples": [(line if lines else example_card)(e, top) for e in examples]}
 
 

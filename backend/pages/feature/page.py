@@ -61,13 +61,13 @@ async def feature(
 ) -> HTMLResponse:
     """The page of one feature; it opens on the side where it fires more strongly."""
     check_feature(open_store, id)
-    own = OwnPair(query.text, query.image)
-    tried = Tried(own, await read_or_refuse(request, state, open_store, own))
-    return await run_in_threadpool(draw, request, state, open_store, id, query, tried)
+    own_pair = OwnPair(query.text, query.image)
+    own_reading = Tried(own_pair, await read_or_refuse(request, state, open_store, own_pair))
+    return await run_in_threadpool(draw, request, state, open_store, id, query, own_reading)
 
 
 def draw(
-    request: Request, state: State, open_store: OpenStore, id: int, query: FeatureView, tried: Tried
+    request: Request, state: State, open_store: OpenStore, id: int, query: FeatureView, own_reading: Tried
 ) -> HTMLResponse:
     """The page as HTML."""
     detail = features_api.get_feature(open_store, id)
@@ -75,9 +75,9 @@ def draw(
     band = query.band
     items = features_api.example_items(request, open_store, id, ExampleQuery(modality=side, band=band))
     examples = as_examples(items)
-    live = state.live.status(open_store.name)
+    live_status = state.live.status(open_store.name)
     top = tops(detail, query.scale)
-    own_values = panel_values(request, state, open_store, detail, tried, top)
+    own_values = panel_values(request, state, open_store, detail, own_reading, top)
     result = own_values["own_result"]
     return render_for(
         request,
@@ -97,7 +97,7 @@ def draw(
         folded_help=FOLDED_HELP[side],
         has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
         groups=[
-            as_drawn(kind and COUNTER[kind].format(side=side), [one for one in examples if one.counter == kind], top)
+            as_drawn(kind and COUNTER[kind].format(side=side), [e for e in examples if e.counter == kind], top)
             for kind in (("off", "unnamed") if band == "counter" else (None,))
         ],
         snippet=snippet(id, side, band),
@@ -116,7 +116,7 @@ def draw(
         effect=None,
         refusal=None,
         auto_effect=query.effect,
-        model_off=live.reason if live.state in ("off", "failed") else None,
+        model_off=live_status.reason if live_status.state in ("off", "failed") else None,
         lens=lens_panel(detail, query.lens, open_store),
         family=family_panel(detail, open_store),
         neighbours=[
@@ -139,5 +139,5 @@ def neighbours_of(id: int, numbers: str | None, store: OpenStore) -> dict[str, A
         last = store.store.n_features - 1
         return {"prev": id - 1 if id else None, "next": id + 1 if id < last else None, "of": ""}
     at = ids.index(id)
-    after = ids[at + 1] if at + 1 < len(ids) else None
-    return {"prev": ids[at - 1] if at else None, "next": after, "of": f"{at + 1} of {len(ids)} in the list"}
+    next_id = ids[at + 1] if at + 1 < len(ids) else None
+    return {"prev": ids[at - 1] if at else None, "next": next_id, "of": f"{at + 1} of {len(ids)} in the list"}

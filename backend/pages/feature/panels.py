@@ -21,12 +21,12 @@ def lens_panel(detail: FeatureDetail, kind: Literal["centred", "raw"], store: Op
     """The logit lens as feature.html draws it; `limit` is what chance gives among `n_tokens` tokens."""
     sides = {"centred": detail.logits.centred, "raw": detail.logits.raw}[kind]
     tokens = {
-        side: [(visible(one.token), one.logit) for one in getattr(sides, side)] for side in ("promoted", "suppressed")
+        side: [(visible(t.token), t.logit) for t in getattr(sides, side)] for side in ("promoted", "suppressed")
     }
-    centred = detail.logits.centred
-    largest = max((abs(side[0].logit) for side in (centred.promoted, centred.suppressed) if side), default=None)
+    lens = detail.logits.centred
+    max_logit = max((abs(side[0].logit) for side in (lens.promoted, lens.suppressed) if side), default=None)
     return {
-        "kind": kind, "sides": tokens, "largest": largest, "informative": detail.logits.informative,
+        "kind": kind, "sides": tokens, "largest": max_logit, "informative": detail.logits.informative,
         "limit": store.manifest.get("lens"),
     }  # fmt: skip
 
@@ -43,9 +43,9 @@ def place_cells(places: PlaceMap | None) -> list[dict[str, Any]]:
     """The map of places as squares of an SVG, with the mean activation and its level."""
     if places is None:
         return []
-    largest = max(places.mean)
+    max_mean = max(places.mean)
     return [
-        {"x": i % places.columns, "y": i // places.columns, "mean": mean, "level": level(mean, largest)}
+        {"x": i % places.columns, "y": i // places.columns, "mean": mean, "level": level(mean, max_mean)}
         for i, mean in enumerate(places.mean)
     ]
 

@@ -42,13 +42,13 @@ def partner_groups(f: FeatureDetail, draw: Draw) -> list[tuple[str, str, list[Pa
     """Title, help and rows of each group; `draw` makes the sample of a pair."""
 
     def row(name: str, partner: Partner) -> PartnerRow:
-        second = name != "image_to_text"
-        a, b = (f.id, partner.id) if second else (partner.id, f.id)
+        is_second = name != "image_to_text"
+        a, b = (f.id, partner.id) if is_second else (partner.id, f.id)
         kind = f"{partner.modality}-{partner.modality}" if name == "same" else "text-image"
         pair = PairView.model_validate({"a": a, "b": b, "kind": kind})
-        return PartnerRow(partner, pair, 1 + second, draw(pair))
+        return PartnerRow(partner, pair, 1 + is_second, draw(pair))
 
-    return [(*title, [row(name, one) for one in getattr(f.cooccurring, name)]) for name, title in GROUPS.items()]
+    return [(*title, [row(name, p) for p in getattr(f.cooccurring, name)]) for name, title in GROUPS.items()]
 
 
 def draw_sample(links: Links, store: OpenStore, pair: PairView) -> dict[str, Any] | None:

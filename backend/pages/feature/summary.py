@@ -54,17 +54,17 @@ def snippet(feature: int, modality: str, band: str) -> str:
     return f"{opening}{direction}for one in {examples}:\n    print(one[\"sample_id\"], one[\"activation\"], {place})\n"
 
 
-def pair_sentences(f: FeatureDetail, tested: Mapping[str, Any]) -> list[str]:
+def pair_sentences(f: FeatureDetail, evidence: Mapping[str, Any]) -> list[str]:
     """What was tested, against what, and what came out.
 
     Args:
-        tested: the manifest's `pair_evidence`.
+        evidence: the manifest's `pair_evidence`.
     """
     if f.pair_p is None:
-        both = f"{f.n_both or 0:,} have both"
-        return [f"Not tested: that takes 16 pairs with it on the text and 16 with it on the image. {both}."]
+        n_both = f"{f.n_both or 0:,} have both"
+        return [f"Not tested: that takes 16 pairs with it on the text and 16 with it on the image. {n_both}."]
     sentences = [
-        f"Of {tested.get('n_samples', 0):,} pairs {f.n_both or 0:,} have it on both text and image, "
+        f"Of {evidence.get('n_samples', 0):,} pairs {f.n_both or 0:,} have it on both text and image, "
         f"{times(f.pair_lift)} as by chance, with captions of one length exchanged "
         f"(95 % {f.pair_lift_low or 0:.1f} to {f.pair_lift_high or 0:.1f}; {probability(f.pair_p)})."
     ]

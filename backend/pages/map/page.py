@@ -75,9 +75,9 @@ def feature_map(
     if query.q:
         by_words = FeatureQuery(q=query.q, sort="n_samples", order="desc", limit=MAX_MATCHES)
         matches = features_api.get_features(open_store, by_words)
-    chosen = chosen_feature(open_store, query.feature)
-    known = query.sample is not None and is_sample(open_store, query.sample)
-    if not known and query.colour == "sample":
+    feature = chosen_feature(open_store, query.feature)
+    has_sample = query.sample is not None and is_sample(open_store, query.sample)
+    if not has_sample and query.colour == "sample":
         query = query.model_copy(update={"colour": "verdict"})
     layout = layout_of(query.area) if query.area else query.layout
     lacks_layout = layout != "decoder" and not has_map(open_store, layout)
@@ -105,16 +105,16 @@ def feature_map(
         matches=matches,
         listed=matches.items[:N_LISTED] if matches else [],
         area=features_inside(open_store, query.area),
-        sample_id=query.sample if known else None,
-        chosen=chosen,
-        previews=previews(request, open_store, [chosen.id]) if chosen else {},
+        sample_id=query.sample if has_sample else None,
+        chosen=feature,
+        previews=previews(request, open_store, [feature.id]) if feature else {},
     )
 
 
 def preserved(open_store: OpenStore, layout: str) -> dict[str, Any]:
     """How well the layout keeps neighbours together: `k` and `preserved_neighbours`; empty where that is not known."""
-    measured: dict[str, Any] = open_store.manifest.get("map") or {}
-    return dict(measured.get("profile") or {}) if layout == "profile" else measured
+    quality: dict[str, Any] = open_store.manifest.get("map") or {}
+    return dict(quality.get("profile") or {}) if layout == "profile" else quality
 
 
 def n_nowhere(open_store: OpenStore, layout: str) -> int:

@@ -57,24 +57,24 @@ def sample_map(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SampleMapQuery, Query()]
 ) -> HTMLResponse:
     """The map of samples."""
-    there = has_sample_map(open_store)
-    scores = [one for one in list_scores(open_store) if one.mean is not None]
-    flags = [one for one in list_flags(open_store) if one.count or one.name == query.colour]
-    colours = [*(one.name for one in flags), *(one.name for one in scores)]
+    has_map = has_sample_map(open_store)
+    scores = [score for score in list_scores(open_store) if score.mean is not None]
+    flags = [score for score in list_flags(open_store) if score.count or score.name == query.colour]
+    colours = [*(score.name for score in flags), *(score.name for score in scores)]
     query = query.model_copy(update={"colour": offered(query.colour, colours)})
     filters = {name: value for name, value in query.filters().items() if name != "area"}
-    matches, inside = None, None
+    matches, page = None, None
     if filters:
         matches = samples_in(request, open_store, query.model_copy(update={"area": None}))
-    if query.area and there:
-        inside = samples_in(request, open_store, query)
+    if query.area and has_map:
+        page = samples_in(request, open_store, query)
     return render_for(
         request,
         "sample_map.html",
         state,
         open_store,
         section="/map",
-        there=there,
+        there=has_map,
         absent=mapfile.NO_SAMPLES,
         summary=open_store.manifest.get("sample_map"),
         version=Links(request, open_store).version,
@@ -84,10 +84,10 @@ def sample_map(
         other_words=other_words(query),
         flags=flags,
         flags_on={option.partition(":")[0]: option for option in query.flag_options()},
-        scores=[(one.name, *open_store.store.quality.score_ends(one.name)) for one in scores],
+        scores=[(score.name, *open_store.store.quality.score_ends(score.name)) for score in scores],
         colour_help={"flags": (FLAGS_HELP, ""), **colour_help(open_store)},
         matches=matches,
-        area=inside,
+        area=page,
         chosen=chosen_sample(request, open_store, query),
     )
 
@@ -124,7 +124,7 @@ def other_words(query: SampleMapQuery) -> list[str]:
 def samples_in(request: Request, open_store: OpenStore, query: SampleMapQuery) -> dict[str, Any]:
     """The first samples of a list as cards with their rows, and how many there are."""
     page = samples_api.get_samples(request, open_store, query.model_copy(update={"limit": N_LISTED}))
-    return {"items": [{**card(one), "row": one.row} for one in page.items], "total": page.total}
+    return {"items": [{**card(sample), "row": sample.row} for sample in page.items], "total": page.total}
 
 
 def chosen_sample(request: Request, open_store: OpenStore, query: SampleMapQuery) -> dict[str, Any] | None:
@@ -137,7 +137,7 @@ def chosen_sample(request: Request, open_store: OpenStore, query: SampleMapQuery
     cosine_of = store.nearest.of_both(row, N_NEAR)
     items = store.samples.items([row, *cosine_of])
     samples = {at: Sample.model_validate(links.images(item)) for at, item in items.items()}
-    cards = {at: card(one) for at, one in samples.items()}
+    cards = {at: card(sample) for at, sample in samples.items()}
     value = next((value for name, value in samples[row].scores.items() if name == query.colour), None)
-    near = [{**cards[other], "row": other, "cosine": cosine} for other, cosine in cosine_of.items()]
-    return {**cards[row], "value": value, "row": row, "near": near}
+    near_samples = [{**cards[near_row], "row": near_row, "cosine": cosine} for near_row, cosine in cosine_of.items()]
+    return {**cards[row], "value": value, "row": row, "near": near_samples}

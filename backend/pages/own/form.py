@@ -58,14 +58,14 @@ def held_image(request: Request, state: State, hash: str | None) -> HeldImage | 
     """None without one, or where the server no longer holds it."""
     if not hash or not state.uploads.holds(hash):
         return None
-    one = state.uploads.get(hash)
-    return HeldImage(one.hash, uploaded_url(request, one.hash), one.size)
+    upload = state.uploads.get(hash)
+    return HeldImage(upload.hash, uploaded_url(request, upload.hash), upload.size)
 
 
-def form_values(request: Request, state: State, store: OpenStore, own: OwnPair, hidden: Hidden) -> dict[str, Any]:
-    """The values of templates/own/form.html; `hidden` are further fields (name, value)."""
+def form_values(request: Request, state: State, store: OpenStore, pair: OwnPair, fields: Hidden) -> dict[str, Any]:
+    """The values of templates/own/form.html; `fields` are further fields (name, value)."""
     return {
-        "own": own, "own_image": held_image(request, state, own.image), "own_hidden": hidden,
+        "own": pair, "own_image": held_image(request, state, pair.image), "own_hidden": fields,
         "live": state.live.status(store.name),
     }  # fmt: skip
 
@@ -88,16 +88,16 @@ async def take(state: State, store: OpenStore, form: OwnForm) -> OwnPair:
     return OwnPair(form.text, image)
 
 
-def address_of(request: Request, state: State, store: OpenStore, form: OwnForm, own: OwnPair) -> str:
+def address_of(request: Request, state: State, store: OpenStore, form: OwnForm, pair: OwnPair) -> str:
     """Where the pair is shown. Raises HTTPException: 404 for a feature that the store does not have."""
     links = Addresses.of_store(request, state, store)
     if form.feature is not None:
         check_feature(store, form.feature)
-        return links.page(f"/features/{form.feature}", **own.params()) + "#try"
+        return links.page(f"/features/{form.feature}", **pair.params()) + "#try"
     if form.name or form.features:
-        all_own = [*form.own, as_parameter(own)] if any(own) else [*form.own]
-        pairs = [one for one in dict.fromkeys(all_own) if own_pair(one)][-MAX_OWN:]
+        all_own = [*form.own, as_parameter(pair)] if any(pair) else [*form.own]
+        pairs = [text for text in dict.fromkeys(all_own) if own_pair(text)][-MAX_OWN:]
         if form.name:
             return links.page(f"/lists/{quote(form.name)}", own=pairs) + "#matrix"
         return links.page("/basket", features=form.features, sample=[*form.sample], own=pairs) + "#matrix"
-    return links.page("/try", **own.params(), f=form.f)
+    return links.page("/try", **pair.params(), f=form.f)

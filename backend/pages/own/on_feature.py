@@ -55,46 +55,46 @@ class OnFeature(NamedTuple):
 
 
 def panel_values(
-    request: Request, state: State, store: OpenStore, feature: FeatureDetail, tried: Tried, top: tuple[float, float]
+    request: Request, state: State, store: OpenStore, feature: FeatureDetail, reading: Tried, top: tuple[float, float]
 ) -> dict[str, Any]:
     """The values of templates/own/on_feature.html.
 
     Args:
         top: last steps of the scales of text and of images.
     """
-    own, result = tried
+    own_pair, result = reading
     links = Addresses.of_store(request, state, store)
-    values = form_values(request, state, store, own, [("feature", feature.id)])
+    values = form_values(request, state, store, own_pair, [("feature", feature.id)])
     url = values["own_image"].url if values["own_image"] else ""
     return {
         **values,
         "own_clear": links.again(image=None, text=None),
-        "own_all": links.page("/try", **own.params(), f=feature.id),
+        "own_all": links.page("/try", **own_pair.params(), f=feature.id),
         "own_error": str(result.detail) if isinstance(result, HTTPException) else None,
-        "own_result": on_feature(store, own, result, feature, top, url) if isinstance(result, Reading) else None,
+        "own_result": on_feature(store, own_pair, result, feature, top, url) if isinstance(result, Reading) else None,
     }
 
 
 def on_feature(
-    store: OpenStore, own: OwnPair, reading: Reading, feature: FeatureDetail, top: tuple[float, float], url: str
+    store: OpenStore, own_pair: OwnPair, reading: Reading, feature: FeatureDetail, top: tuple[float, float], url: str
 ) -> OnFeature:
     """What the feature does on a pair.
 
     Args:
         top: last steps of the scales of text and of images. url: of the uploaded image.
     """
-    active = own_activations(store, reading, [feature.id])
+    activations = own_activations(store, reading, [feature.id])
     texts = [
-        TokenActivation(text=one.text, position=one.position, activation=one.values[0])
-        for one in active.tokens
-        if one.modality == "text" or one.position == reading.unread
+        TokenActivation(text=token.text, position=token.position, activation=token.values[0])
+        for token in activations.tokens
+        if token.modality == "text" or token.position == reading.unread
     ]
     sides, image = [], None
-    if own.text:
-        best = max(texts, key=lambda one: one.activation or 0.0, default=None)
-        where = f"“{visible(best.text.strip() or best.text)}”" if best else ""
-        sides.append(side_of(feature, "text", (best and best.activation) or 0.0, where))
-    grid = finest([grid for grid in active.grids if grid.image == 0])
+    if own_pair.text:
+        strongest_text = max(texts, key=lambda token: token.activation or 0.0, default=None)
+        where = f"“{visible(strongest_text.text.strip() or strongest_text.text)}”" if strongest_text else ""
+        sides.append(side_of(feature, "text", (strongest_text and strongest_text.activation) or 0.0, where))
+    grid = finest([grid for grid in activations.grids if grid.image == 0])
     if grid is not None and reading.size is not None:
         z, row, col = strongest_patch(grid)
         image_heat = heat(grid, grid.values[0], top=top[1], size=reading.size)

@@ -24,27 +24,28 @@ def own_of(body: ListBody) -> list[str]:
 
 
 def matrix_values(
-    request: Request, state: State, store: OpenStore, body: ListBody, own: list[OwnResult], hidden: Hidden
+    request: Request, state: State, store: OpenStore, body: ListBody, pairs: list[OwnResult], fields: Hidden
 ) -> dict[str, Any]:
     """The values of templates/own/on_list.html.
 
     Args:
-        own: what the address names and what came of it, after the list's own test pair. hidden: fields of the form.
+        pairs: what the address names and what came of it, after the list's own test pair. fields: fields of the form.
     """
     links = Addresses.of_store(request, state, store)
     first = [body.pair.sample_id] if body.pair and body.pair.sample_id else []
-    wanted = list(dict.fromkeys([*first, *body.samples]))
-    rows = store.store.selection.rows_of(wanted[: 2 * MAX_SAMPLES])
-    samples = [id for id in wanted if id in rows][:MAX_SAMPLES]
-    named = [as_parameter(pair) for pair, _ in own[len(own_of(body)):]]
-    refused = next((result for _, result in own if isinstance(result, HTTPException)), None)
+    sample_ids = list(dict.fromkeys([*first, *body.samples]))
+    rows = store.store.selection.rows_of(sample_ids[: 2 * MAX_SAMPLES])
+    samples = [id for id in sample_ids if id in rows][:MAX_SAMPLES]
+    pair_keys = [as_parameter(pair) for pair, _ in pairs[len(own_of(body)):]]
+    has_cells = bool(body.features and (samples or pairs))
+    refusal = next((result for _, result in pairs if isinstance(result, HTTPException)), None)
     return {
-        **form_values(request, state, store, OwnPair(), [*hidden, *(("own", one) for one in named)]),
+        **form_values(request, state, store, OwnPair(), [*fields, *(("own", key) for key in pair_keys)]),
         "own_clear": links.again(own=None),
-        "own_named": named,
-        "own_error": str(refused.detail) if refused else None,
-        "matrix": matrix(request, store, body.features, samples, own) if body.features and (samples or own) else None,
+        "own_named": pair_keys,
+        "own_error": str(refusal.detail) if refusal else None,
+        "matrix": matrix(request, store, body.features, samples, pairs) if has_cells else None,
         "matrix_json": links.api(
-            "/try/matrix", feature=body.features, sample=samples, own=[*own_of(body), *named]
+            "/try/matrix", feature=body.features, sample=samples, own=[*own_of(body), *pair_keys]
         ),
     }

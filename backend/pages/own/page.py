@@ -53,27 +53,27 @@ async def post_pair(
 ) -> Response:
     """Hold the image and go to the address of the pair, or to the page that it is for."""
     try:
-        own = await take(state, open_store, form)
+        own_pair = await take(state, open_store, form)
     except HTTPException as refusal:  # an image that cannot be read is dropped
         if form.feature is not None:
             raise
         query = TryView(text=form.text, f=form.f or None)
         return await run_in_threadpool(draw, request, state, open_store, query, refusal)
-    return RedirectResponse(address_of(request, state, open_store, form, own), 303)
+    return RedirectResponse(address_of(request, state, open_store, form, own_pair), 303)
 
 
 def draw(
     request: Request, state: State, store: OpenStore, query: TryView, result: Result
 ) -> HTMLResponse:
     """The page with the pair, with the reason why it was not read, or empty."""
-    own = OwnPair(query.text, query.image)
+    own_pair = OwnPair(query.text, query.image)
     refusal = result if isinstance(result, HTTPException) else None
     page = render_for(
         request, "own/try.html", state, store, section="/try", status=refusal.status_code if refusal else 200,
         error=str(refusal.detail) if refusal else None,
         tried=isinstance(result, Reading),
         suggested=[] if result else suggested(store),
-        **form_values(request, state, store, own, [("f", query.f)] if query.f else []),
+        **form_values(request, state, store, own_pair, [("f", query.f)] if query.f else []),
         **(drawn(request, state, store, query, result) if isinstance(result, Reading) else {}),
     )  # fmt: skip
     page.headers.update((refusal.headers if refusal else None) or {})
@@ -82,41 +82,41 @@ def draw(
 
 def drawn(request: Request, state: State, store: OpenStore, query: TryView, reading: Reading) -> dict[str, Any]:
     """The values of templates/pair/ and what else the page shows of a pair that was read."""
-    own = OwnPair(query.text, query.image)
-    detail = pairs.tried(request, store, own, reading)
+    own_pair = OwnPair(query.text, query.image)
+    detail = pairs.tried(request, store, own_pair, reading)
     groups = (detail.groups.both, detail.groups.image_only, detail.groups.text_only)
-    strongest = next((group[0].id for group in groups if group), None)
+    first_feature = next((group[0].id for group in groups if group), None)
     own_choice = query.chosen()
-    chosen = own_choice or ([strongest] if query.f is None and strongest is not None else [])
-    active = pairs.own_activations(store, reading, chosen)
+    features = own_choice or ([first_feature] if query.f is None and first_feature is not None else [])
+    activations = pairs.own_activations(store, reading, features)
     where = place_of(query, detail.views)
-    here = pairs.own_features_at(store, reading, OwnPlace(**where)) if where else None
+    place_features = pairs.own_features_at(store, reading, OwnPlace(**where)) if where else None
     why = why_panel(store, pairs.own_why(store, reading, query.why, N_EFFECTS)) if query.why else None
     links = Addresses.of_store(request, state, store)
-    params = {name: value for name, value in own.params().items() if value}
-    values = pair_values(store, PairView(detail, active, here, query), chosen, unread=reading.unread)
-    if not (own.image and own.text):  # the two other groups are empty
-        side, title = ("image_only", "In the image") if own.image else ("text_only", "In the text")
+    params = {name: value for name, value in own_pair.params().items() if value}
+    values = pair_values(store, PairView(detail, activations, place_features, query), features, unread=reading.unread)
+    if not (own_pair.image and own_pair.text):  # the two other groups are empty
+        side, title = ("image_only", "In the image") if own_pair.image else ("text_only", "In the text")
         values["groups"] = [(side, title, getattr(detail.groups, side))]
     return {
         **values,
         # A first choice takes the place of what was not chosen.
-        "toggled": lambda feature: NOTHING if chosen == [feature] else toggled(own_choice, feature),
+        "toggled": lambda feature: NOTHING if features == [feature] else toggled(own_choice, feature),
         "unchosen": NOTHING,
-        "carried": [*params.items(), *([] if chosen else [("f", NOTHING)])],
-        "json": lambda part, **params: links.api(f"/try{part}", **own.params(), **params),
+        "carried": [*params.items(), *([] if features else [("f", NOTHING)])],
+        "json": lambda part, **params: links.api(f"/try{part}", **own_pair.params(), **params),
         "params": params,
         "pair_name": "your pair",
         "here_where": where,
         "why": why,
         "near": [
-            (title, [card(one, one.cosine) for one in detail.samples if one.modality == side])
+            (title, [card(sample, sample.cosine) for sample in detail.samples if sample.modality == side])
             for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
-            if any(one.modality == side for one in detail.samples)
+            if any(sample.modality == side for sample in detail.samples)
         ],
     }
 
 
 def suggested(store: OpenStore) -> list[str]:
     """Captions to begin with."""
-    return [one["text"] for one in store.store.samples.list(limit=N_SUGGESTED).items if one["text"]]
+    return [sample["text"] for sample in store.store.samples.list(limit=N_SUGGESTED).items if sample["text"]]

@@ -58,20 +58,20 @@ class Step(NamedTuple):
 def strongest(values: Sequence[float | None], tops: Sequence[float]) -> Step:
     """Of the chosen features the one that is strongest relative to the last step of its scale."""
     shares = [(value or 0.0) / top if top > 0 else 0.0 for value, top in zip(values, tops, strict=True)]
-    best = max(range(len(shares)), key=lambda i: shares[i], default=0)
-    return Step(best + 1, level(shares[best], 1.0)) if shares and shares[best] > 0 else Step(0, 0)
+    k = max(range(len(shares)), key=lambda i: shares[i], default=0)
+    return Step(k + 1, level(shares[k], 1.0)) if shares and shares[k] > 0 else Step(0, 0)
 
 
 def image_marks(grids: Sequence[GridValues], tops: Tops) -> ImageMarks:
     """Activations of the chosen features over one image, on the finest view in which any of them fires."""
-    joined = [grid.model_copy(update={"values": [_largest(grid)]}) for grid in grids if grid.values]
-    grid = finest(joined)
+    max_grids = [grid.model_copy(update={"values": [_largest(grid)]}) for grid in grids if grid.values]
+    grid = finest(max_grids)
     if grid is None:
         return ImageMarks([], [])
-    values = next(one for one in grids if one.view == grid.view).values
+    values = next(g for g in grids if g.view == grid.view).values
     image_tops = [top for _, top in tops]
     paths: dict[str, str] = {}
-    strong = set()
+    strong_cells = set()
     for row in range(grid.rows):
         for col in range(grid.cols):
             step = strongest([of_feature[row][col] for of_feature in values], image_tops)
@@ -79,11 +79,12 @@ def image_marks(grids: Sequence[GridValues], tops: Tops) -> ImageMarks:
                 cls = f"h{step.level}" if len(values) == 1 else f"q{step.hue} h{step.level}"
                 paths[cls] = paths.get(cls, "") + patch_path(grid, row, col)
                 if step.level > LEVELS // 2:
-                    strong.add((row, col))
-    drawn = [Path(*one) for one in sorted(paths.items())]
+                    strong_cells.add((row, col))
+    areas = [Path(*item) for item in sorted(paths.items())]
     if len(values) > 1:
-        return ImageMarks(drawn, _numbers(grid, values))
-    return ImageMarks([*drawn, *(Path(cls, outline(grid, strong)) for cls in ("edge case", "edge") if strong)], [])
+        return ImageMarks(areas, _numbers(grid, values))
+    outlines = [Path(cls, outline(grid, strong_cells)) for cls in ("edge case", "edge") if strong_cells]
+    return ImageMarks([*areas, *outlines], [])
 
 
 def _largest(grid: GridValues) -> list[list[float | None]]:
@@ -106,35 +107,35 @@ def _numbers(grid: GridValues, values: Sequence[Sequence[Sequence[float | None]]
     width, height = (x1 - x0) / grid.cols, (y1 - y0) / grid.rows
     size = max(min(width, height) * 0.36, (y1 - y0) / 22)
     return [
-        Number(" ".join(map(str, here)), here[0], x0 + (col + 0.5) * width, y0 + (row + 0.5) * height, size)
-        for (row, col), here in sorted(on_patch.items())
+        Number(" ".join(map(str, numbers)), numbers[0], x0 + (col + 0.5) * width, y0 + (row + 0.5) * height, size)
+        for (row, col), numbers in sorted(on_patch.items())
     ]
 
 
 def caption_tokens(
-    active: PairActivations, tops: Tops, failing: Sequence[str] = (), unread: int | None = None
+    activations: PairActivations, tops: Tops, failing_words: Sequence[str] = (), unread: int | None = None
 ) -> list[dict[str, Any]]:
     """The sample's own text tokens with what the chosen features do on each.
 
     Args:
-        failing: texts of tokens that the reason of a flag names.
+        failing_words: texts of tokens that the reason of a flag names.
         unread: position of a word that is drawn though it is not read.
     """
     return [
         {
-            "spaced": spaced,
-            "text": drawn,
-            "bytes": t.text if drawn == "·" else None,
+            "spaced": has_space,
+            "text": shown_text,
+            "bytes": t.text if shown_text == "·" else None,
             "position": t.position,
             "cls": _token_class(strongest(t.values, [top for top, _ in tops]), len(tops)),
             "numbers": [i for i, value in enumerate(t.values, 1) if value] if len(tops) > 1 else [],
-            "readout": readout(active.features, t.values),
-            "failing": t.text in failing,
+            "readout": readout(activations.features, t.values),
+            "failing": t.text in failing_words,
             "unread": t.position == unread,
         }
-        for t in active.tokens
+        for t in activations.tokens
         if t.modality == "text" or t.position == unread
-        for spaced, drawn in [display_token(t.text)]
+        for has_space, shown_text in [display_token(t.text)]
     ]
 
 
@@ -156,5 +157,5 @@ def readout(features: Sequence[FeatureScale], values: Sequence[float | None]) ->
 
 def short_name(feature: FeatureRef) -> str:
     """A feature's name, its description where the name fails its test, and its number."""
-    good = feature.label_score is not None and feature.label_score >= GOOD_NAME
-    return f"{feature.label if good else feature.description or feature.label or 'unlabelled'} #{feature.id}"
+    is_good = feature.label_score is not None and feature.label_score >= GOOD_NAME
+    return f"{feature.label if is_good else feature.description or feature.label or 'unlabelled'} #{feature.id}"

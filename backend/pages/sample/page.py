@@ -30,8 +30,8 @@ router = APIRouter(default_response_class=HTMLResponse)
 @router.get("/sample")
 def sample_by_id(request: Request, id: InQuery) -> RedirectResponse:
     """The page of a sample of any id, at its own address."""
-    others = [(name, value) for name, value in request.query_params.multi_items() if name != "id"]
-    return RedirectResponse(address(base_path(request) + sample_path(id), others), 307)
+    other_params = [(name, value) for name, value in request.query_params.multi_items() if name != "id"]
+    return RedirectResponse(address(base_path(request) + sample_path(id), other_params), 307)
 
 
 class Selection(NamedTuple):
@@ -78,22 +78,22 @@ def draw_page(
     Raises:
         EventsNotStored: the events are neither in the store nor `computed`, but the live model can compute them.
     """
-    sample_id, query, chosen = selection
+    sample_id, query, features = selection
     detail = samples_api.get_sample(request, open_store, sample_id)
     reason = reason or why_unavailable(state.live, open_store, sample_id, detail.row)
-    active = samples_api.activations(open_store, sample_id, chosen if reason is None else [], computed)
+    activations = samples_api.activations(open_store, sample_id, features if reason is None else [], computed)
     where = place_of(query, detail.views)
-    here = None
+    place_features = None
     if reason is None and where:
-        here = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), computed)
-    near = near_panel(request, open_store, detail, query.near)
+        place_features = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), computed)
+    near_samples = near_panel(request, open_store, detail, query.near)
     why = None
     if query.why and reason is None:
         why = why_panel(open_store, why_score(open_store, sample_id, query.why, N_EFFECTS, computed))
     links = Addresses.of_store(request, state, open_store)
-    values = pair_values(open_store, PairView(detail, active, here, query), chosen, reason)
+    values = pair_values(open_store, PairView(detail, activations, place_features, query), features, reason)
     values["recomputed"] = not open_store.store.events.has(detail.row) and reason is None
-    values["fitting"] = fitting_caption(detail, near)
+    values["fitting"] = fitting_caption(detail, near_samples)
     return render_for(
         request,
         "sample.html",
@@ -106,12 +106,12 @@ def draw_page(
         pair_name=f"sample {visible(sample_id)}",
         layers=layer_links(request, state, open_store, sample=sample_id, f=query.f),
         layer_notes=missing_sample(state, open_store, query.missing, sample_id)
-        or layer_note(state, open_store, query.from_, None, chosen),
+        or layer_note(state, open_store, query.from_, None, features),
         notes=panel(request, open_store, "sample", sample_id),
         key=sample_id,
         here_where=where,
         why=why,
-        near=near,
+        near=near_samples,
         extra=detail.extra,
         on_map=has_sample_map(open_store),
     )

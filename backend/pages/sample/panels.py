@@ -42,13 +42,13 @@ class Why(NamedTuple):
 
 def why_panel(open_store: OpenStore, answer: PairWhy) -> Why:
     """The features behind a score as templates/pair/scores.html draws them."""
-    largest = max((abs(one.effect) for one in (*answer.raising, *answer.lowering)), default=0.0) or 1.0
-    digits = max(0, 2 - math.floor(math.log10(largest)))
+    scale = max((abs(e.effect) for e in (*answer.raising, *answer.lowering)), default=0.0) or 1.0
+    digits = max(0, 2 - math.floor(math.log10(scale)))
     sides = [
-        [Effect(one, format_signed(one.effect, digits), abs(one.effect) / largest) for one in side]
+        [Effect(e, format_signed(e.effect, digits), abs(e.effect) / scale) for e in side]
         for side in (answer.raising, answer.lowering)
     ]
-    description = next(one.description for one in list_scores(open_store) if one.name == answer.score)
+    description = next(e.description for e in list_scores(open_store) if e.name == answer.score)
     return Why(answer, description, *sides)
 
 
@@ -82,11 +82,11 @@ def near_panel(
     answer = get_nearest(request, open_store, detail.sample_id, side, N_NEAR)
     cards = [
         {
-            "sample_id": one.sample_id, "text": one.text, "url": one.images[0].url + CARD if one.images else None,
-            "value": one.cosine, "flags": [FLAGS[name][0] for name in one.flags], "reason": "", "shared": one.shared,
-            "own_label": None, "tags": [], "reviewed": False, **open_store.annotations.own("sample", one.sample_id),
+            "sample_id": item.sample_id, "text": item.text, "url": item.images[0].url + CARD if item.images else None,
+            "value": item.cosine, "flags": [FLAGS[name][0] for name in item.flags], "reason": "", "shared": item.shared,
+            "own_label": None, "tags": [], "reviewed": False, **open_store.annotations.own("sample", item.sample_id),
         }
-        for one in answer.items
+        for item in answer.items
     ]  # fmt: skip
     return Near(side, cards, answer)
 
@@ -95,14 +95,14 @@ LEAST_FIT = 0.1
 """Cosine below which a caption does not fit, whatever the others are like."""
 
 
-def fitting_caption(detail: SampleDetail, near: Near | None) -> dict[str, Any] | None:
+def fitting_caption(detail: SampleDetail, panel: Near | None) -> dict[str, Any] | None:
     """Of the captions of the nearest images the one that fits this image best, where a flag says that the own caption
     does not and it fits less."""
-    if near is None or near.modality != "image" or not AGAINST_IMAGE & {flag.name for flag in detail.flags}:
+    if panel is None or panel.modality != "image" or not AGAINST_IMAGE & {flag.name for flag in detail.flags}:
         return None
-    fits = [one for one in near.answer.items if one.caption_fit is not None and not AGAINST_IMAGE & set(one.flags)]
-    best = max(fits, key=lambda one: one.caption_fit or 0.0, default=None)
-    own = near.answer.own_fit or 0.0
-    if best is None or (best.caption_fit or 0.0) < max(own, LEAST_FIT):
+    fits = [item for item in panel.answer.items if item.caption_fit is not None and not AGAINST_IMAGE & set(item.flags)]
+    caption = max(fits, key=lambda item: item.caption_fit or 0.0, default=None)
+    own_fit = panel.answer.own_fit or 0.0
+    if caption is None or (caption.caption_fit or 0.0) < max(own_fit, LEAST_FIT):
         return None
-    return {"sample_id": best.sample_id, "text": best.text, "fit": best.caption_fit, "own": own}
+    return {"sample_id": caption.sample_id, "text": caption.text, "fit": caption.caption_fit, "own": own_fit}

@@ -60,30 +60,30 @@ class PairView(NamedTuple):
 
 
 def pair_values(
-    open_store: OpenStore, view: PairView, chosen: list[int], reason: str | None = None, unread: int | None = None
+    open_store: OpenStore, view: PairView, features: list[int], reason: str | None = None, unread: int | None = None
 ) -> dict[str, Any]:
     """The values of templates/pair/.
 
     Args:
-        chosen: numbers of the features.
+        features: numbers of the features.
         reason: why the activations are not available.
         unread: position of a word that is drawn though it is not read.
     """
-    detail, active, here, query = view
-    scales = [tops(feature, query.scale) for feature in active.features]
+    detail, activations, place_features, query = view
+    scales = [tops(feature, query.scale) for feature in activations.features]
     return {
         "s": detail,
-        "views": [one.model_dump() for one in detail.views],
-        "chosen": active.features,
-        "toggled": partial(toggled, chosen),
+        "views": [grid.model_dump() for grid in detail.views],
+        "chosen": activations.features,
+        "toggled": partial(toggled, features),
         "unchosen": None,
-        "silent": silent(active) if reason is None else [],
-        "images": stage(detail, active, scales, here.patch if here else None),
-        "tokens": caption_tokens(active, scales, failing_words(detail), unread),
+        "silent": silent(activations) if reason is None else [],
+        "images": stage(detail, activations, scales, place_features.patch if place_features else None),
+        "tokens": caption_tokens(activations, scales, failing_words(detail), unread),
         "position": query.position,
         "at": {"view": query.view or 0, "row": query.row or 0, "col": query.col or 0} if detail.views else None,
-        "here": here,
-        "here_title": here_title(here) if here else "",
+        "here": place_features,
+        "here_title": here_title(place_features) if place_features else "",
         "reason": reason,
         "recomputed": False,
         "groups": [(name, title, getattr(detail.groups, name)) for name, title in GROUPS.items()],
@@ -105,19 +105,19 @@ def place_of(query: SampleView, views: Sequence[Any]) -> dict[str, Any]:
     return {}
 
 
-def toggled(chosen: Sequence[int], feature: int) -> str | None:
+def toggled(features: Sequence[int], feature: int) -> str | None:
     """The value of `f` with one more feature, or without it if it is chosen; the oldest makes room for a sixth."""
-    others = [one for one in chosen if one != feature]
-    numbers = others if feature in chosen else [*others[1 - MAX_CHOSEN :], feature]
+    other_features = [id for id in features if id != feature]
+    numbers = other_features if feature in features else [*other_features[1 - MAX_CHOSEN :], feature]
     return ",".join(map(str, numbers)) or None
 
 
-def silent(active: PairActivations) -> list[str]:
+def silent(activations: PairActivations) -> list[str]:
     """The names of chosen features that are active nowhere in the sample."""
     return [
         short_name(feature)
-        for i, feature in enumerate(active.features)
-        if not any(token.values and token.values[i] for token in active.tokens)
+        for i, feature in enumerate(activations.features)
+        if not any(token.values and token.values[i] for token in activations.tokens)
     ]
 
 
@@ -126,20 +126,20 @@ def failing_words(detail: SampleDetail | TriedPair) -> list[str]:
     return [token for flag in detail.flags if flag.reason for token in flag.reason.tokens]
 
 
-def here_title(here: PairFeaturesHere) -> str:
+def here_title(at: PairFeaturesHere) -> str:
     """Where the listed features fire."""
-    return f"Here: row {here.patch.row}, column {here.patch.col}" if here.patch else f"Here: “{visible(here.token)}”"
+    return f"Here: row {at.patch.row}, column {at.patch.col}" if at.patch else f"Here: “{visible(at.token)}”"
 
 
 def stage(
-    detail: SampleDetail | TriedPair, active: PairActivations, scales: Tops, mark: Patch | None
+    detail: SampleDetail | TriedPair, activations: PairActivations, scales: Tops, mark: Patch | None
 ) -> list[dict[str, Any]]:
     """The sample's images, each with the activations of the chosen features over it and the chosen patch outlined."""
-    drawn = []
+    images = []
     for index, image in enumerate(detail.images):
         marks = ImageMarks([], [])
         if scales:
-            marks = image_marks([g for g in active.grids if g.image == index], scales)
+            marks = image_marks([g for g in activations.grids if g.image == index], scales)
         outline = patch_path(detail.views[mark.view], mark.row, mark.col) if mark and mark.image == index else None
-        drawn.append({**image.model_dump(), "marks": marks, "outline": outline})
-    return drawn
+        images.append({**image.model_dump(), "marks": marks, "outline": outline})
+    return images
