@@ -92,7 +92,7 @@ LOWER_IS_BETTER = ("FVU", "dead features", "without the best", "change of halluc
 
 def card_lines(card: list[CardLine]) -> list[tuple[str, list[CardFigure]]]:
     """The figures of each line."""
-    return [(line, [card_figure(figure) for figure in rows]) for line, rows in groupby(card, lambda figure: figure.line)]
+    return [(line, [card_figure(c) for c in rows]) for line, rows in groupby(card, lambda figure: figure.line)]
 
 
 def card_figure(figure: CardLine) -> CardFigure:

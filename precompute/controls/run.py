@@ -86,7 +86,7 @@ def passes(evidence: Evidence, lift_low: Array) -> Array:
     Args:
         lift_low: float64 [F], lower end of ω's lift.
     """
-    return evidence.strong & ~(lift_low <= 0)
+    return evidence.is_strong & ~(lift_low <= 0)
 
 
 def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str, Any]:
@@ -126,10 +126,10 @@ def directions(store: Store, o: ControlsOptions, verdict_f: Array) -> dict[str, 
     except SaevxError as error:
         return {**left_out, "note": f"Left out, as it needs the store's model and data: {error}"}
     can_f = np.isfinite(outcome.of_directions.p)  # a direction may be on too few texts or images to be tested
-    strong, tested, n = outcome.of_directions.strong, outcome.feature[can_f], int(can_f.sum())
+    strong, tested, n = outcome.of_directions.is_strong, outcome.feature[can_f], int(can_f.sum())
     passed, conditions = strong, "ω's lift and on the text alone"
     if store.manifest["options"].get("text_alone"):
-        passed, conditions = strong & outcome.alone.strong, "ω's lift"
+        passed, conditions = strong & outcome.alone.is_strong, "ω's lift"
     note = (
         "Random directions of the same residual stream, each active on as large a share of text tokens and of image "
         f"tokens as one of the features; on {outcome.n_pairs} pairs, without the condition on {conditions}. Without "

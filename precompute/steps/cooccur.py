@@ -58,59 +58,59 @@ def feature_sets(data: Collected, rows: Array) -> tuple[csr_matrix, csr_matrix]:
     return text, image
 
 
-def strongest_partners(first: csr_matrix, second: csr_matrix, *, same: bool) -> tuple[Array, Array]:
-    """(a, b), int64 [p]: for each feature a of `first` its KEPT partners b of `second` with the highest NPMI.
+def strongest_partners(sets_a: csr_matrix, sets_b: csr_matrix, *, same: bool) -> tuple[Array, Array]:
+    """(a, b), int64 [p]: for each feature a of `sets_a` its KEPT partners b of `sets_b` with the highest NPMI.
 
     Ties go to the larger support, then the smaller b. `same`: both are one modality, a itself is left out.
     """
-    n, width = first.shape
-    n_a, n_b = (np.asarray(x.sum(0)).ravel() for x in (first, second))
-    columns = first.T.tocsr()
+    n, width = sets_a.shape
+    n_a, n_b = (np.asarray(x.sum(0)).ravel() for x in (sets_a, sets_b))
+    columns = sets_a.T.tocsr()
     parts = []
     step = max(1, _BLOCK_ENTRIES // width)
     for low in tqdm(range(0, width, step), desc="cooccur", unit="block", disable=None):
-        product = (columns[low : low + step] @ second).tocsr()
-        supported = np.flatnonzero(product.data >= MIN_SUPPORT)
-        row = np.searchsorted(product.indptr, supported, "right") - 1
-        b, n_ab = product.indices[supported].astype(np.int64), product.data[supported]
+        product = (columns[low : low + step] @ sets_b).tocsr()
+        pair_k = np.flatnonzero(product.data >= MIN_SUPPORT)
+        row = np.searchsorted(product.indptr, pair_k, "right") - 1
+        b, n_ab = product.indices[pair_k].astype(np.int64), product.data[pair_k]
         if same:
-            other = row + low != b
-            row, b, n_ab = row[other], b[other], n_ab[other]
+            differs = row + low != b
+            row, b, n_ab = row[differs], b[differs], n_ab[differs]
         value = npmi(n_ab, n_a[row + low], n_b[b], n)[1]
         # Few survive: only what reaches the row's k-th best is sorted.
         begin = np.searchsorted(row, np.arange(product.shape[0] + 1))
-        strong = value >= kth_largest(value, begin, KEPT)[row]
-        row, b, n_ab, value = row[strong], b[strong], n_ab[strong], value[strong]
+        is_strong = value >= kth_largest(value, begin, KEPT)[row]
+        row, b, n_ab, value = row[is_strong], b[is_strong], n_ab[is_strong], value[is_strong]
         order = np.lexsort((b, -n_ab, -value, row))
         row, b = row[order], b[order]
-        best = rank_in_run(row) < KEPT
-        parts.append((row[best] + low, b[best]))
+        is_best = rank_in_run(row) < KEPT
+        parts.append((row[is_best] + low, b[is_best]))
     a, b = (np.concatenate(x) for x in zip(*parts, strict=True))
     return a, b
 
 
-def support_of(first: csr_matrix, second: csr_matrix, a: Array, b: Array) -> Array:
-    """n_ab of given pairs: samples with a in `first` and b in `second`. a must be ascending."""
-    columns, other = first.T.tocsr(), second.tocsc()
+def support_of(sets_a: csr_matrix, sets_b: csr_matrix, a: Array, b: Array) -> Array:
+    """n_ab of given pairs: samples with a in `sets_a` and b in `sets_b`. a must be ascending."""
+    columns, columns_b = sets_a.T.tocsr(), sets_b.tocsc()
     n_ab = np.zeros(len(a), dtype=np.int64)
-    step = max(1, _BLOCK_ENTRIES // max(1, first.shape[0] // 64))
+    step = max(1, _BLOCK_ENTRIES // max(1, sets_a.shape[0] // 64))
     for low in range(0, len(a), step):
         at = slice(low, low + step)
-        n_ab[at] = np.asarray(columns[a[at]].multiply(other[:, b[at]].T.tocsr()).sum(1)).ravel()
+        n_ab[at] = np.asarray(columns[a[at]].multiply(columns_b[:, b[at]].T.tocsr()).sum(1)).ravel()
     return n_ab
 
 
-def partner_pairs(first: csr_matrix, second: csr_matrix, *, same: bool, order: Array) -> SupportedPairs:
-    """The strongest partners from both sides, and their support when `first`'s samples are exchanged by `order`."""
-    a, b = strongest_partners(first, second, same=same)
+def partner_pairs(sets_a: csr_matrix, sets_b: csr_matrix, *, same: bool, order: Array) -> SupportedPairs:
+    """The strongest partners from both sides, and their support when `sets_a`'s samples are exchanged by `order`."""
+    a, b = strongest_partners(sets_a, sets_b, same=same)
     if same:
         a, b = np.minimum(a, b), np.maximum(a, b)
     else:
-        b2, a2 = strongest_partners(second, first, same=False)
+        b2, a2 = strongest_partners(sets_b, sets_a, same=False)
         a, b = np.r_[a, a2], np.r_[b, b2]
-    key = np.unique(a * first.shape[1] + b)
-    a, b = key // first.shape[1], key % first.shape[1]
-    return SupportedPairs(a, b, support_of(first, second, a, b), support_of(first[order], second, a, b))
+    key = np.unique(a * sets_a.shape[1] + b)
+    a, b = key // sets_a.shape[1], key % sets_a.shape[1]
+    return SupportedPairs(a, b, support_of(sets_a, sets_b, a, b), support_of(sets_a[order], sets_b, a, b))
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     order = derangement(len(rows), rng)
     arrays: dict[str, Array] = {}
     for kind in COOCCURRENCE_KINDS:
-        first, second = (sets[modality] for modality in SIDES[kind])
-        partners = partner_pairs(first, second, same=kind != "text-image", order=order)
+        sets_a, sets_b = (sets[modality] for modality in SIDES[kind])
+        partners = partner_pairs(sets_a, sets_b, same=kind != "text-image", order=order)
         arrays |= {f"{kind}/{name}": values for name, values in partners._asdict().items()}
     arrays["n_samples"] = np.stack([np.asarray(side.sum(0)).ravel() for side in sets])
     save_step(part, "cooccur", **arrays)

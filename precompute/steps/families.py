@@ -68,11 +68,11 @@ def near_directions(vectors_fd: Array, other_fk: Array, cosine_fk: Array) -> Nea
     near_fk = (other_fk >= 0) & (cosine_fk >= limit)
     row, rank = np.nonzero(near_fk)
     pairs = [np.stack([row, other_fk[row, rank]])]
-    crowded = np.flatnonzero(cosine_fk[:, -1] >= limit)
+    full_rows = np.flatnonzero(cosine_fk[:, -1] >= limit)
     vectors = torch.from_numpy(vectors_fd)
     step, k = max(1, BLOCK_BYTES // (4 * len(vectors))), min(MAX_COPIES + 1, len(vectors))
-    for low in range(0, len(crowded), step):
-        block = crowded[low : low + step]
+    for low in range(0, len(full_rows), step):
+        block = full_rows[low : low + step]
         value, at = largest(vectors[torch.from_numpy(block)] @ vectors.T, k)
         row, rank = np.nonzero(value.numpy() >= limit)
         pairs.append(np.stack([block[row], at.numpy()[row, rank]]))
@@ -80,8 +80,8 @@ def near_directions(vectors_fd: Array, other_fk: Array, cosine_fk: Array) -> Nea
     key = np.unique((a * len(vectors_fd) + b)[a != b])
     a, b = key // len(vectors_fd), key % len(vectors_fd)
     cosine = cosines(vectors_fd, a, b)
-    near = cosine >= COSINE
-    return NearPairs(a[near], b[near], cosine[near])
+    is_near = cosine >= COSINE
+    return NearPairs(a[is_near], b[is_near], cosine[is_near])
 
 
 def cosines(vectors_fd: Array, a: Array, b: Array) -> Array:
@@ -100,21 +100,21 @@ def near_samples(sets: csr_matrix, vectors_fd: Array) -> NearPairs:
         sets: int32 CSR [n, F] of ones: the features in each sample's set. vectors_fd: unit vectors, float32.
     """
     n_f = np.asarray(sets.sum(0)).ravel()
-    counted = np.flatnonzero(n_f >= MIN_SAMPLES)
-    sets, n_f = sets[:, counted].tocsr(), n_f[counted]
+    frequent = np.flatnonzero(n_f >= MIN_SAMPLES)
+    sets, n_f = sets[:, frequent].tocsr(), n_f[frequent]
     columns = sets.T.tocsr()
     parts = [np.zeros((3, 0))]
-    step = max(1, _BLOCK_ENTRIES // max(1, len(counted)))
-    for low in range(0, len(counted), step):
+    step = max(1, _BLOCK_ENTRIES // max(1, len(frequent)))
+    for low in range(0, len(frequent), step):
         product = (columns[low : low + step] @ sets).tocoo()
-        a, b, both = product.row + low, product.col, product.data
-        jaccard = both / (n_f[a] + n_f[b] - both)
-        near = (a < b) & (jaccard >= JACCARD)
-        parts.append(np.stack([counted[a[near]], counted[b[near]], jaccard[near]]))
+        a, b, n_both = product.row + low, product.col, product.data
+        jaccard = n_both / (n_f[a] + n_f[b] - n_both)
+        is_near = (a < b) & (jaccard >= JACCARD)
+        parts.append(np.stack([frequent[a[is_near]], frequent[b[is_near]], jaccard[is_near]]))
     columns_p = np.concatenate(parts, axis=1)
     a, b = columns_p[:2].astype(np.int64)
-    close = cosines(vectors_fd, a, b) >= SAMPLES_COSINE
-    return NearPairs(a[close], b[close], columns_p[2, close])
+    is_close = cosines(vectors_fd, a, b) >= SAMPLES_COSINE
+    return NearPairs(a[is_close], b[is_close], columns_p[2, is_close])
 
 
 def strongest_first(n_features: int, pairs: list[NearPairs], vectors_fd: Array) -> tuple[Array, Array]:
@@ -124,12 +124,12 @@ def strongest_first(n_features: int, pairs: list[NearPairs], vectors_fd: Array) 
     then by samples of each modality; `vectors_fd` float32 are unit vectors.
     """
     limits = [COSINE, *[JACCARD] * (len(pairs) - 1)]
-    alike = np.concatenate([(one.likeness - limit) / (1 - limit) for one, limit in zip(pairs, limits, strict=True)])
-    key, pair = np.unique(np.concatenate([one.a * n_features + one.b for one in pairs]), return_inverse=True)
-    best = np.full(len(key), -1.0)
-    np.maximum.at(best, pair, alike)
+    likeness = np.concatenate([(p.likeness - limit) / (1 - limit) for p, limit in zip(pairs, limits, strict=True)])
+    key, pair = np.unique(np.concatenate([p.a * n_features + p.b for p in pairs]), return_inverse=True)
+    likeness_p = np.full(len(key), -1.0)
+    np.maximum.at(likeness_p, pair, likeness)
     a, b = key // n_features, key % n_features
-    order = np.lexsort((key, -cosines(vectors_fd, a, b), -best))
+    order = np.lexsort((key, -cosines(vectors_fd, a, b), -likeness_p))
     return a[order], b[order]
 
 
@@ -149,7 +149,7 @@ def join(n_features: int, a: Array, b: Array) -> Array:
         too_large = np.flatnonzero((np.bincount(part) > MAX_COMPONENT)[part[a]])
         if not len(too_large):
             break
-        a, b = (np.delete(one, too_large[-(len(too_large) // 2 or 1) :]) for one in (a, b))
+        a, b = (np.delete(ids, too_large[-(len(too_large) // 2 or 1) :]) for ids in (a, b))
     order = np.argsort(part[a], kind="stable")
     for pairs in np.split(order, run_starts(part[a][order])[1:]) if len(a) else ():
         members, at = np.unique(np.stack([a[pairs], b[pairs]]), return_inverse=True)
@@ -166,18 +166,18 @@ def join(n_features: int, a: Array, b: Array) -> Array:
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Step entry. Options: `directions` (callable → float [F, d])."""
-    data, near = Collected(part, manifest), load_step(part, "index")
-    alive = load_step(part, "weigh")["verdict"] != VERDICTS.index("dead")
-    vectors = centre(options["directions"](), alive).unit_fd
-    vectors[~alive] = 0
-    other = np.where(alive[near["decoder_other"]], near["decoder_other"], -1)
+    data, index = Collected(part, manifest), load_step(part, "index")
+    is_alive = load_step(part, "weigh")["verdict"] != VERDICTS.index("dead")
+    vectors = centre(options["directions"](), is_alive).unit_fd
+    vectors[~is_alive] = 0
+    neighbour = np.where(is_alive[index["decoder_other"]], index["decoder_other"], -1)
     rows = chosen_rows(data.samples.values("sample_id"))
     by_samples = [near_samples(sets, vectors) for sets in feature_sets(data, rows)]
-    pairs = [near_directions(vectors, other, near["decoder_cosine"]), *by_samples]
+    pairs = [near_directions(vectors, neighbour, index["decoder_cosine"]), *by_samples]
     a, b = strongest_first(data.n_features, pairs, vectors)
     family = join(data.n_features, a, b)
     save_step(part, "families", family=family)
     size = np.bincount(family)
     summary = {"n": int((size > 1).sum()), "n_features": int(size[size > 1].sum()), "largest": int(size.max())}
     by = zip(("direction", *(f"samples_{name}" for name in MODALITIES)), pairs, strict=True)
-    return {"families": {**summary, "near_copies": {name: len(one.a) for name, one in by}}}
+    return {"families": {**summary, "near_copies": {name: len(near_pairs.a) for name, near_pairs in by}}}

@@ -78,49 +78,51 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     data, weigh, scores = Collected(part, manifest), load_step(part, "weigh"), load_step(part, "score")
     seed, variance = int(options.get("seed", 0)), variance_of(data)
     weights = Weights.from_step(weigh, manifest, data.n_samples)
-    shuffled = shuffle_pairs(data, weights, seed)
-    mismatch_score, calibration = calibrate_mismatch(shuffled, seed)
+    shuffled_pairs = shuffle_pairs(data, weights, seed)
+    mismatch_score, calibration = calibrate_mismatch(shuffled_pairs, seed)
     variance_m = (variance.variance["text"], variance.variance["image"])
     median_l0 = float(np.nanmedian(scores["l0"]))
     reference = Reference(weights, weigh["p999"], median_l0, variance_m, mismatch_score)
 
     flags, images = score_blocks(data, scores, reference)
     vectors = all_sample_vectors(data, weigh, IMAGE)
-    near = near_duplicates(vectors, *images, options.get("products"))
+    repeats = near_duplicates(vectors, *images, options.get("products"))
     save_step(part, "examples", **fold(data, SimilarityKeys.from_store(data, vectors, *images)))
-    flags["near-duplicate"] = near.score
-    own = flags["mismatch"] if shuffled is None else 1 - shuffled.own[mismatch_score]
-    limit = thresholds(flags, own)
-    if shuffled is not None:
-        image_maxima = data.maxima_of(shuffled.image_rows)[1]
-        events = StoredPairs(data, shuffled.caption_rows).text_events
+    flags["near-duplicate"] = repeats.score
+    own_scores = flags["mismatch"] if shuffled_pairs is None else 1 - shuffled_pairs.own_scores[mismatch_score]
+    limit = thresholds(flags, own_scores)
+    if shuffled_pairs is not None:
+        image_maxima = data.maxima_of(shuffled_pairs.image_rows)[1]
+        events = StoredPairs(data, shuffled_pairs.caption_rows).text_events
         wrong = unsupported_score(events, image_maxima, reference.p999_f, weights.support_f)
-        calibration["unsupported"] = auroc(wrong, flags["unsupported"][shuffled.rows], seed)
+        calibration["unsupported"] = auroc(wrong, flags["unsupported"][shuffled_pairs.rows], seed)
 
     all_pairs = StoredPairs(data, np.arange(data.n_samples))
     fvu_nm = fvu(all_pairs.error_nm, all_pairs.n_tokens_nm, variance_m)
     save_step(
         part, "flag", **flags, fvu_text=fvu_nm[:, TEXT], fvu_image=fvu_nm[:, IMAGE],
-        near_row=near.row, near_cosine=near.cosine,
+        near_row=repeats.row, near_cosine=repeats.cosine,
     )  # fmt: skip
     table = [flag_row(name, flags[name], limit[name], calibration, mismatch_score) for name in FLAGS]
-    sentences = [one for name in FLAGS for one in reasons_of(name, flags[name], limit[name], data, reference, near)]
+    sentences = [row for name in FLAGS for row in reasons_of(name, flags[name], limit[name], data, reference, repeats)]
     save_json(part, "flag", {"flags": table, "reasons": sentences})
     quality = manifest.get("quality", {})
-    measured = {
+    figures = {
         "fvu": {**quality.get("fvu", {}), **variance.fvu}, "variance": variance.variance,
         "fvu_places": fvu_places(data, variance.variance["image"]),
     }  # fmt: skip
-    return {"quality": {**quality, **measured}, "mismatch_score": mismatch_score}
+    return {"quality": {**quality, **figures}, "mismatch_score": mismatch_score}
 
 
-def calibrate_mismatch(shuffled: ShuffledPairs | None, seed: int) -> tuple[str, Calibration]:
+def calibrate_mismatch(pairs: ShuffledPairs | None, seed: int) -> tuple[str, Calibration]:
     """The score that best tells shuffled captions from the data's own, and how well it does."""
-    tested: Calibration = {}
-    if shuffled is not None:
-        tested = {name: auroc(shuffled.own[name], shuffled.shuffled[name], seed) for name in MISMATCH_SCORES}
-    best = max(MISMATCH_SCORES, key=lambda name: (tested.get(name) or {}).get("value", 0.0))
-    return best, {"mismatch": tested.get(best)}
+    calibrations: Calibration = {}
+    if pairs is not None:
+        calibrations = {
+            name: auroc(pairs.own_scores[name], pairs.shuffled_scores[name], seed) for name in MISMATCH_SCORES
+        }
+    best_score = max(MISMATCH_SCORES, key=lambda name: (calibrations.get(name) or {}).get("value", 0.0))
+    return best_score, {"mismatch": calibrations.get(best_score)}
 
 
 class FirstImages(NamedTuple):
@@ -171,13 +173,13 @@ def flag_row(
 
 
 def reasons_of(
-    name: str, values: Array, threshold: float, data: Collected, reference: Reference, near: NearDuplicates
+    name: str, values: Array, threshold: float, data: Collected, reference: Reference, repeats: NearDuplicates
 ) -> list[list[Any]]:
     """[row, flag, {text, features, tokens}] of the worst samples above the threshold, by row."""
     rows = worst_rows(values, threshold)
     if name == "near-duplicate":
-        others = [data.samples[int(near.row[row])]["sample_id"] for row in rows]
-        why = [near_duplicate_reason(other, near.cosine[row]) for other, row in zip(others, rows, strict=True)]
+        ids = [data.samples[int(repeats.row[row])]["sample_id"] for row in rows]
+        why = [near_duplicate_reason(id, repeats.cosine[row]) for id, row in zip(ids, rows, strict=True)]
     else:
         why = reasons(name, values[rows], StoredPairs(data, rows), reference)
     return [[row, name, reason] for row, reason in zip(rows.tolist(), why, strict=True)]

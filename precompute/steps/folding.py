@@ -51,7 +51,7 @@ def fold(data: Collected, samples: SimilarityKeys) -> dict[str, Array]:
     """What is shown of the accumulators' lists: `top_*` [F, 2, SHOWN] and `band_*` [F, 2, bands, samples], as they are
     there, with `n_same`, uint8: how many later samples of the list are folded under this one."""
     tables = {}
-    for name, most in (("top", SHOWN), ("band", BAND)):
+    for name, n_shown in (("top", SHOWN), ("band", BAND)):
         columns = {field: data.accum[f"{name}_{field}"] for field in MISSING}
         shape = columns["row"].shape
         rows, positions = (columns[field].reshape(-1, shape[-1]) for field in ("row", "position"))
@@ -62,12 +62,12 @@ def fold(data: Collected, samples: SimilarityKeys) -> dict[str, Array]:
             view_lc = views(data.events, samples.files, m, rows[lists], positions[lists])
             for low in range(0, len(lists), LISTS_AT_ONCE):
                 block = lists[low : low + LISTS_AT_ONCE]
-                alike = show_the_same(samples, m, rows[block], view_lc[low : low + LISTS_AT_ONCE])
-                head[block], n_same[block] = unfolded_entries(alike, rows[block] >= 0)
+                is_alike = show_the_same(samples, m, rows[block], view_lc[low : low + LISTS_AT_ONCE])
+                head[block], n_same[block] = unfolded_entries(is_alike, rows[block] >= 0)
         columns["n_same"] = n_same.reshape(shape)
         for field, values in columns.items():
-            heads_only = without_gaps(values.reshape(rows.shape), head, MISSING.get(field, 0), most)
-            tables[f"{name}_{field}"] = heads_only.reshape(*shape[:-1], most)
+            heads_only = without_gaps(values.reshape(rows.shape), head, MISSING.get(field, 0), n_shown)
+            tables[f"{name}_{field}"] = heads_only.reshape(*shape[:-1], n_shown)
     return tables
 
 
@@ -82,22 +82,22 @@ def unfolded_entries(alike_lcc: Array, valid_lc: Array) -> tuple[Array, Array]:
     """
     head, n_same = valid_lc.copy(), np.zeros(valid_lc.shape, np.uint8)
     lists = np.flatnonzero(alike_lcc.any((1, 2)))
-    alike, own_head, own_n = alike_lcc[lists], head[lists], n_same[lists]
+    is_alike, own_head, own_n = alike_lcc[lists], head[lists], n_same[lists]
     for at in range(1, valid_lc.shape[1]):
-        under = alike[:, :at, at] & own_head[:, :at]
-        folded = np.flatnonzero(under.any(1) & own_head[:, at])
-        own_n[folded, under[folded].argmax(1)] += 1
-        own_head[folded, at] = False
+        is_under = is_alike[:, :at, at] & own_head[:, :at]
+        folded_lists = np.flatnonzero(is_under.any(1) & own_head[:, at])
+        own_n[folded_lists, is_under[folded_lists].argmax(1)] += 1
+        own_head[folded_lists, at] = False
     head[lists], n_same[lists] = own_head, own_n
     return head, n_same
 
 
-def without_gaps(value_lc: Array, head_lc: Array, missing: int, most: int) -> Array:
-    """The entries that are not folded, without gaps, at most so many; `missing` where there are fewer."""
+def without_gaps(value_lc: Array, head_lc: Array, fill_value: int, n_shown: int) -> Array:
+    """The entries that are not folded, without gaps, at most so many; `fill_value` where there are fewer."""
     place = np.cumsum(head_lc, axis=1) - 1
-    which, at = np.nonzero(head_lc & (place < most))
-    column = np.full((len(value_lc), most), missing, value_lc.dtype)
-    column[which, place[which, at]] = value_lc[which, at]
+    list_index, at = np.nonzero(head_lc & (place < n_shown))
+    column = np.full((len(value_lc), n_shown), fill_value, value_lc.dtype)
+    column[list_index, place[list_index, at]] = value_lc[list_index, at]
     return column
 
 
@@ -109,13 +109,13 @@ def show_the_same(samples: SimilarityKeys, modality: int, row_lc: Array, view_lc
         view_lc: of `views`.
     """
     pair = np.triu(np.ones((row_lc.shape[1],) * 2, bool), 1) & (row_lc >= 0)[:, None]  # a list has no gaps
-    alike: Array = pair & (view_lc[:, :, None] == view_lc[:, None])
-    pair &= ~alike
+    is_alike: Array = pair & (view_lc[:, :, None] == view_lc[:, None])
+    pair &= ~is_alike
     if modality == TEXT:
         caption = samples.caption_n[row_lc]
         pair &= caption[:, :, None] == caption[:, None]
     lists = np.flatnonzero(pair.any((1, 2)))
     if len(lists):
         rows = row_lc[lists]
-        alike[lists] |= near_in_lists(samples.vector_nd[rows], samples.sign_nb[rows].astype(np.float32), pair[lists])
-    return alike
+        is_alike[lists] |= near_in_lists(samples.vector_nd[rows], samples.sign_nb[rows].astype(np.float32), pair[lists])
+    return is_alike

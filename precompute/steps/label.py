@@ -58,8 +58,8 @@ def tokens_of_words(data: Collected, words: Words, counts_n: Array | None = None
     ids: list[list[int]] = []
     for sample, group in groupby(places.tolist(), key=lambda place: place[0]):
         ids += words_at(data, words, sample, [token for _, token in group])
-    length = np.array([len(one) for one in ids], dtype=np.int64)
-    start, flat = offsets(length), np.array([word for one in ids for word in one], dtype=np.int64)
+    length = np.array([len(token_ids) for token_ids in ids], dtype=np.int64)
+    start, flat = offsets(length), np.array([word for token_ids in ids for word in token_ids], dtype=np.int64)
     length_p = length[where.ravel()]
     word_p = flat[expand(start[:-1][where.ravel()], length_p)]
     shape = (data.n_features, len(words.name))
@@ -73,14 +73,14 @@ def words_at(data: Collected, words: Words, row: int, positions: list[int]) -> l
     kinds = data.events.token_modality[low:high]
     first = int(np.argmax(kinds == TEXT))
     tokens = zip(data.events.token_id[low + first : high].tolist(), kinds[first:].tolist(), strict=True)
-    joined = join([data.vocabulary[token] if kind == TEXT else "\n" for token, kind in tokens])
-    places = list(words.places(joined.text))
+    text = join([data.vocabulary[token] if kind == TEXT else "\n" for token, kind in tokens])
+    places = list(words.places(text.text))
     ids = []
     for position in positions:
-        start, stop = joined.start[position - first], joined.stop[position - first]
-        overlapping = [place.word for place in places if place.start < stop and place.stop > start]
-        separate = [word for word in overlapping if word < words.n_separate]
-        ids.append(separate[:1] or list(dict.fromkeys(overlapping)))
+        start, stop = text.start[position - first], text.stop[position - first]
+        found_words = [place.word for place in places if place.start < stop and place.stop > start]
+        separate_words = [word for word in found_words if word < words.n_separate]
+        ids.append(separate_words[:1] or list(dict.fromkeys(found_words)))
     return ids
 
 
@@ -126,8 +126,8 @@ def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, name_
         evidence_fw = evidence_fw + WEIGHTS[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
     evidence_fw = evidence_fw + WEIGHTS["sample"] * sample_evidence(name_test)
     # Promoted tokens count for a word only where it has other evidence: the lens alone is noise for early layers.
-    promoted = promoted_words(logits, words)
-    return (evidence_fw + promoted.multiply(evidence_fw > 0)).tocsr()
+    promoted_ids = promoted_words(logits, words)
+    return (evidence_fw + promoted_ids.multiply(evidence_fw > 0)).tocsr()
 
 
 def sample_evidence(name_test: NameTest) -> csr_matrix:
@@ -135,20 +135,20 @@ def sample_evidence(name_test: NameTest) -> csr_matrix:
     background_w, n = np.asarray(name_test.caption_nw.sum(0)).ravel(), float(name_test.caption_nw.shape[0])
     blocks = []
     for low in range(0, name_test.on_fn.shape[0], _FEATURES_AT_ONCE):
-        on = name_test.on_fn[low : low + _FEATURES_AT_ONCE].astype(np.int64)
-        count = (on @ name_test.caption_nw).tocsr()
-        blocks.append(_strong(log_odds(count, np.asarray(on.sum(1)).ravel(), background_w, n)))
+        on_fn = name_test.on_fn[low : low + _FEATURES_AT_ONCE].astype(np.int64)
+        count = (on_fn @ name_test.caption_nw).tocsr()
+        blocks.append(_strong(log_odds(count, np.asarray(on_fn.sum(1)).ravel(), background_w, n)))
     return vstack(blocks, format="csr")
 
 
 def _strong(z: csr_matrix) -> csr_matrix:
-    strong = z.copy()
-    strong.data[strong.data < MIN_EVIDENCE] = 0
-    strong.eliminate_zeros()
-    return strong
+    largest_z = z.copy()
+    largest_z.data[largest_z.data < MIN_EVIDENCE] = 0
+    largest_z.eliminate_zeros()
+    return largest_z
 
 
-def fallback(data: Collected, words: Words, feature: int, promoted: list[str], barred_w: Array) -> Name:
+def fallback(data: Collected, words: Words, feature: int, tokens: list[str], barred_w: Array) -> Name:
     """A name where no word stands out: its strongest text token, else its first promoted token, else the
     commonest word of the captions in which it fires.
 
@@ -157,19 +157,19 @@ def fallback(data: Collected, words: Words, feature: int, promoted: list[str], b
     """
 
     def quoted(kind: str, token: str) -> Name | None:
-        own = words.named_in(token)
-        barred = token.strip().lower() in ENGLISH_FUNCTION_WORDS if not own else barred_w[own].all()
-        return None if barred and barred_w.any() else Name(f"{kind} “{token}”", own)
+        own_words = words.named_in(token)
+        is_barred = token.strip().lower() in ENGLISH_FUNCTION_WORDS if not own_words else barred_w[own_words].all()
+        return None if is_barred and barred_w.any() else Name(f"{kind} “{token}”", own_words)
 
     row, position = (int(data.examples[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "position"))
     if row >= 0 and not is_blank(token := data.token(row, position).strip()) and (name := quoted("token", token)):
         return name
-    for text in promoted:  # bytes of a character name nothing
+    for text in tokens:  # bytes of a character name nothing
         if has_letters(MARKS.sub("", text)) and (name := quoted("towards", text.strip())):
             return name
     rows = np.unique(data.examples["top_row"][feature])
     count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel() * ~barred_w
-    return Name(f"with “{words.name[best]}”", [best]) if count[best := int(count.argmax())] else Name("no word", [])
+    return Name(f"with “{words.name[w]}”", [w]) if count[w := int(count.argmax())] else Name("no word", [])
 
 
 def written_name(words: Words, text: str) -> Name:
@@ -196,13 +196,13 @@ def keyword_names(
         evidence(data, words, logits, gives_evidence_n, name_test),
         lambda feature, word: ~(on_images_f[feature] & barred_w[word]),
     )
-    chosen, promoted = choose(feature_c, word_c, name_test, words), logits.promoted()
+    words_of, promoted_tokens = choose(feature_c, word_c, name_test, words), logits.promoted()
     names: list[Name | None] = [None] * data.n_features
     for k in np.flatnonzero(verdict_f != VERDICTS.index("dead")).tolist():
-        if k in chosen:
-            names[k] = Name(", ".join(words.name[word] for word in chosen[k]), chosen[k])
+        if k in words_of:
+            names[k] = Name(", ".join(words.name[word] for word in words_of[k]), words_of[k])
         else:
-            names[k] = fallback(data, words, k, promoted[k], barred_w if on_images_f[k] else none_w)
+            names[k] = fallback(data, words, k, promoted_tokens[k], barred_w if on_images_f[k] else none_w)
     return distinguish(names, name_test, words, barred_w)
 
 
@@ -233,30 +233,30 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     data, weigh = Collected(part, manifest), load_step(part, "weigh")
     logits = Lens.from_steps(data)
     words = read_words(data.samples.values("text"))
-    choosing, scoring = halves(data.samples.values("sample_id"))
-    name_test = make_name_test(data, words.in_caption, weigh["p999"], choosing)
-    names = keyword_names(data, words, logits, weigh["verdict"], name_test, scoring)
-    live = [k for k, name in enumerate(names) if name is not None]
+    choice_rows, test_rows = halves(data.samples.values("sample_id"))
+    name_test = make_name_test(data, words.in_caption, weigh["p999"], choice_rows)
+    names = keyword_names(data, words, logits, weigh["verdict"], name_test, test_rows)
+    named_f = [k for k, name in enumerate(names) if name is not None]
     summary: dict[str, Any] = {"method": "keywords"}
     example_samples: csr_matrix | None = None
     if options.get("labeller"):
         from precompute.steps.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
-        promoted = logits.promoted()
-        written = model.names(data, live, [[token.strip() for token in promoted[k]] for k in live])
-        for k, text in zip(live, written, strict=True):
+        tokens_f = logits.promoted()
+        model_names = model.names(data, named_f, [[token.strip() for token in tokens_f[k]] for k in named_f])
+        for k, text in zip(named_f, model_names, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)
-        n_failed = sum(text is None for text in written)
+        n_failed = sum(text is None for text in model_names)
         summary = {"method": "labeller", "labeller": clean(model.model, 200), "n_failed": n_failed}
-        say(f"labeller: {len(live) - n_failed} names written, {n_failed} failed and keep their keywords")
+        say(f"labeller: {len(named_f) - n_failed} names written, {n_failed} failed and keep their keywords")
         example_samples = top_samples(data, TEXT) + top_samples(data, IMAGE)  # the model has seen some of them
-    scored = make_name_test(data, words.in_caption, weigh["p999"], scoring, example_samples)
-    score = scored.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
+    test = make_name_test(data, words.in_caption, weigh["p999"], test_rows, example_samples)
+    score = test.accuracy(np.arange(len(names)), [name.words if name else [] for name in names])
     save_json(part, "label", [name and name.text for name in names])
     tokens_fw, _ = tokens_of_words(data, words)
     of_features, descriptions = words_and_descriptions(data, words, names, tokens_fw, weigh)
     save_json(part, "top_words", of_features)
     save_json(part, "description", descriptions)
     save_step(part, "label", score=score, **agreements(data, words, tokens_fw))
-    return {"labels": {**summary, "n": len(live)}}
+    return {"labels": {**summary, "n": len(named_f)}}

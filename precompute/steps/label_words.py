@@ -80,30 +80,30 @@ class Words(NamedTuple):
 
 def read_words(texts: Sequence[str]) -> Words:
     """The words of all captions, which are read more than once and never held."""
-    known, row, column, unspaced = separate_words(texts)
-    base = {word: _singular(word, known) for word in known}
-    width = recurring(list(dict.fromkeys(texts[number] for number in unspaced)))
-    longest = max(width.values(), default=0)
+    number_of_word, row, column, unspaced_words = separate_words(texts)
+    base = {word: _singular(word, number_of_word) for word in number_of_word}
+    width = recurring(list(dict.fromkeys(texts[number] for number in unspaced_words)))
+    max_length = max(width.values(), default=0)
     name = sorted(set(base.values()))
     n_separate = len(name)
     name += sorted(width, key=lambda string: (-width[string], string))
     number_of = {word: i for i, word in enumerate(name)}
-    id_of = {word: number_of[base[word]] for word in known} | {string: number_of[string] for string in width}
-    own = np.array([number_of[base[word]] for word in known], np.int32)
+    id_of = {word: number_of[base[word]] for word in number_of_word} | {string: number_of[string] for string in width}
+    base_of = np.array([number_of[base[word]] for word in number_of_word], np.int32)
     of_strings, row_of_strings, n_units = array("i"), array("i"), len(column)
-    for number in unspaced:
-        before = len(of_strings)
+    for number in unspaced_words:
+        n_before = len(of_strings)
         for run in runs(texts[number]):
-            of_strings.extend(id_of[string] for string, _, _ in strings(run, longest) if string in width)
+            of_strings.extend(id_of[string] for string, _, _ in strings(run, max_length) if string in width)
             n_units += len(run)
-        row_of_strings.extend([number] * (len(of_strings) - before))
-    column_n = np.concatenate([own[np.array(column, np.int32)], np.array(of_strings, np.int32)])
+        row_of_strings.extend([number] * (len(of_strings) - n_before))
+    column_n = np.concatenate([base_of[np.array(column, np.int32)], np.array(of_strings, np.int32)])
     row_n = np.concatenate([np.array(row, np.int32), np.array(row_of_strings, np.int32)])
     matrix = csr_matrix((np.ones(len(row_n), np.int32), (row_n, column_n)), shape=(len(texts), len(name)))
     matrix.sum_duplicates()
     matrix.data[:] = 1
     count_w = np.bincount(column_n, minlength=len(name)) * np.array([width.get(word, 1) for word in name], np.int64)
-    return Words(id_of, name, n_separate, longest, matrix, count_w, n_units)
+    return Words(id_of, name, n_separate, max_length, matrix, count_w, n_units)
 
 
 class SeparateWords(NamedTuple):
@@ -122,21 +122,21 @@ class SeparateWords(NamedTuple):
 def separate_words(texts: Iterable[str]) -> SeparateWords:
     """The words of all texts, whose strings are held once each."""
     result = SeparateWords({}, array("i"), array("i"), array("i"))
-    known, row, column, unspaced = result
+    number_of_word, row, column, unspaced_words = result
     for number, text in enumerate(texts):
         if is_unspaced(text):
-            unspaced.append(number)
+            unspaced_words.append(number)
             words = [unit.text for unit in units(text) if unit.spaced]
         else:
             words = words_of(text)
-        column.extend(known.setdefault(word, len(known)) for word in words)
+        column.extend(number_of_word.setdefault(word, len(number_of_word)) for word in words)
         row.extend([number] * len(words))
     return result
 
 
-def _singular(word: str, known: Container[str]) -> str:
+def _singular(word: str, words: Container[str]) -> str:
     for ending, stem in (("ies", "y"), ("es", ""), ("s", "")):
-        if word.endswith(ending) and len(word) - len(ending) >= 2 and word[: -len(ending)] + stem in known:
+        if word.endswith(ending) and len(word) - len(ending) >= 2 and word[: -len(ending)] + stem in words:
             return word[: -len(ending)] + stem
     return word
 
@@ -154,12 +154,12 @@ def runs(text: str) -> Iterator[Run]:
         yield run
 
 
-def strings(run: Run, longest: int) -> Iterator[tuple[str, int, int]]:
-    """Every string of up to `longest` characters of a run, with the place of its first and of its last."""
+def strings(run: Run, max_length: int) -> Iterator[tuple[str, int, int]]:
+    """Every string of up to `max_length` characters of a run, with the place of its first and of its last."""
     texts = [unit.text for unit in run]
     for first in range(len(texts)):
         string = ""
-        for last, text in enumerate(texts[first : first + longest], first):
+        for last, text in enumerate(texts[first : first + max_length], first):
             string += text
             yield string, first, last
 
@@ -180,16 +180,16 @@ def recurring(captions: Sequence[str]) -> dict[str, int]:
     for length in range(1, LONGEST + 1):
         level: Counter[tuple[str, ...]] = Counter()
         for caption_runs in runs_of:
-            inside = {tuple(run[i : i + length]) for run in caption_runs for i in range(len(run) - length + 1)}
-            level.update(one for one in inside if length == 1 or (one[:-1] in shorter and one[1:] in shorter))
+            pieces = {tuple(run[i : i + length]) for run in caption_runs for i in range(len(run) - length + 1)}
+            level.update(s for s in pieces if length == 1 or (s[:-1] in shorter and s[1:] in shorter))
         shorter = {
-            one: n for one, n in level.items() if n > 1 and (length <= LONGEST_HAN or not _HAN.search("".join(one)))
+            s: n for s, n in level.items() if n > 1 and (length <= LONGEST_HAN or not _HAN.search("".join(s)))
         }
-        for one, n in shorter.items():
-            for part in (one[:-1], one[1:]):
+        for string, n in shorter.items():
+            for part in (string[:-1], string[1:]):
                 if count.get(part) == n:
                     del count[part]
-        count |= shorter if length > 1 else {one: n for one, n in level.items() if _HAN.match(one[0])}
+        count |= shorter if length > 1 else {string: n for string, n in level.items() if _HAN.match(string[0])}
         if not shorter:
             break
-    return {"".join(one): len(one) for one in count}
+    return {"".join(string): len(string) for string in count}

@@ -79,8 +79,8 @@ class Labeller:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {key}"
-        raw = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/{path}", raw, headers)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", data, headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
             body_read = reply.read(MAX_REPLY + 1)
         if len(body_read) > MAX_REPLY:
@@ -97,11 +97,11 @@ class Labeller:
         except (OSError, HTTPException, ValueError, LookupError, TypeError):
             return None
 
-    def names(self, data: Collected, features: list[int], promoted: list[list[str]]) -> list[str | None]:
+    def names(self, data: Collected, features: list[int], promoted_tokens: list[list[str]]) -> list[str | None]:
         """A name for each feature, None where it failed.
 
         Args:
-            promoted: of each feature, the tokens that its direction promotes.
+            promoted_tokens: of each feature, the tokens that its direction promotes.
         """
         failed_in_row, lock = 0, threading.Lock()
         _ = (data.examples, data.samples, data.vocabulary)  # read once, before threads share them
@@ -110,7 +110,7 @@ class Labeller:
             nonlocal failed_in_row
             if failed_in_row >= MAX_FAILURES_IN_A_ROW:
                 return None
-            name = self.name(evidence(data, features[i], promoted[i]))
+            name = self.name(evidence(data, features[i], promoted_tokens[i]))
             with lock:
                 failed_in_row = 0 if name else failed_in_row + 1
                 progress.update(1)
@@ -124,20 +124,20 @@ class Labeller:
         return names
 
 
-def clean(text: str, most: int = MAX_LABEL) -> str:
-    """One line of plain text: no tags, no control or invisible characters, no quotes around it, at most `most`
+def clean(text: str, max_length: int = MAX_LABEL) -> str:
+    """One line of plain text: no tags, no control or invisible characters, no quotes around it, at most `max_length`
     characters."""
     text = re.sub(r"(?s)<think>.*?</think>", " ", text)
     text = re.sub(r"<[^<>]*>", " ", text).strip()
     text = text.splitlines()[0] if text else ""
     text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     text = " ".join(text.split()).strip(" \"'“”„‘’`*#.:;-–—")
-    if len(text) > most:
-        text = text[:most].rsplit(" ", 1)[0].rstrip(" ,.:;-–—")
+    if len(text) > max_length:
+        text = text[:max_length].rsplit(" ", 1)[0].rstrip(" ,.:;-–—")
     return text
 
 
-def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
+def evidence(data: Collected, feature: int, tokens: list[str]) -> Content:
     """What the model is shown of a feature: one text, then images as data URLs."""
     lines = [f"- {in_text(data, row, position)}" for row, position in tops(data, feature, TEXT, N_TOKENS)]
     prompt_lines = ["The feature fires on the tokens in [[ ]]:", *lines] if lines else []
@@ -148,26 +148,26 @@ def evidence(data: Collected, feature: int, promoted: list[str]) -> Content:
         marked_images += [{"type": "image_url", "image_url": {"url": url}} for url in in_image(data, row, position)]
     if captions:
         prompt_lines += ["It fires inside the red box of the images below. Their captions:", *captions]
-    if promoted:
-        prompt_lines.append(f"It makes the model say: {', '.join(promoted)}")
+    if tokens:
+        prompt_lines.append(f"It makes the model say: {', '.join(tokens)}")
     return [{"type": "text", "text": "\n".join(prompt_lines) or "There is no example."}, *marked_images]
 
 
-def tops(data: Collected, feature: int, modality: int, most: int) -> list[tuple[int, int]]:
+def tops(data: Collected, feature: int, modality: int, limit: int) -> list[tuple[int, int]]:
     """(row, position) of the feature's strongest examples."""
-    rows, positions = (data.examples[f"top_{name}"][feature, modality, :most].tolist() for name in ("row", "position"))
+    rows, positions = (data.examples[f"top_{name}"][feature, modality, :limit].tolist() for name in ("row", "position"))
     return [(row, position) for row, position in zip(rows, positions, strict=True) if row >= 0]
 
 
 def in_text(data: Collected, row: int, position: int) -> str:
     """The token among its neighbours, marked."""
     sample = data.events.of(row)
-    near = range(max(0, position - CONTEXT_TOKENS), min(len(sample.token_id_t), position + CONTEXT_TOKENS + 1))
-    own = [t for t in near if sample.modality_t[t] == TEXT]
-    joined = join([data.vocabulary[int(sample.token_id_t[t])] for t in own])
-    token, after = joined.whole(own.index(position)), joined.stop[own.index(position)]
-    before = after - len(token.lstrip())
-    return " ".join(f"{joined.text[:before]}[[{token.lstrip()}]]{joined.text[after:]}".split())
+    window = range(max(0, position - CONTEXT_TOKENS), min(len(sample.token_id_t), position + CONTEXT_TOKENS + 1))
+    positions = [t for t in window if sample.modality_t[t] == TEXT]
+    text = join([data.vocabulary[int(sample.token_id_t[t])] for t in positions])
+    token, end = text.whole(positions.index(position)), text.stop[positions.index(position)]
+    begin = end - len(token.lstrip())
+    return " ".join(f"{text.text[:begin]}[[{token.lstrip()}]]{text.text[end:]}".split())
 
 
 def in_image(data: Collected, row: int, position: int) -> list[str]:
@@ -180,11 +180,11 @@ def in_image(data: Collected, row: int, position: int) -> list[str]:
     view, r, c = (int(x[at[0]]) for x in (places.view, places.row, places.col))
     n_rows, n_cols, (x0, y0, x1, y1), number = record["views"][view]
     image = record["images"][int(number)]
-    with Image.open(data.part / image["thumb"]) as opened:
-        thumbnail = opened.convert("RGB")
-    wide, high = thumbnail.width / image["width"], thumbnail.height / image["height"]
-    step_x, step_y = (x1 - x0) / n_cols * wide, (y1 - y0) / n_rows * high
-    left, top = x0 * wide + c * step_x, y0 * high + r * step_y
+    with Image.open(data.part / image["thumb"]) as image_file:
+        thumbnail = image_file.convert("RGB")
+    scale_x, scale_y = thumbnail.width / image["width"], thumbnail.height / image["height"]
+    step_x, step_y = (x1 - x0) / n_cols * scale_x, (y1 - y0) / n_rows * scale_y
+    left, top = x0 * scale_x + c * step_x, y0 * scale_y + r * step_y
     ImageDraw.Draw(thumbnail).rectangle((left, top, left + step_x, top + step_y), outline=(255, 0, 0), width=2)
     buffer = io.BytesIO()
     thumbnail.save(buffer, "JPEG", quality=85, subsampling=0)

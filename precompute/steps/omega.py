@@ -46,8 +46,8 @@ class ActiveTokens(NamedTuple):
 
 def to_float(bits: Array) -> Array:
     """bf16 bits → float64, exactly."""
-    wide: Array = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return wide
+    value: Array = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return value
 
 
 def active_tokens(data: Collected, delta: Array, *, per_sample: int) -> ActiveTokens:
@@ -73,15 +73,15 @@ def active_tokens(data: Collected, delta: Array, *, per_sample: int) -> ActiveTo
         resid_t[data.resid_pos[low:high]] = np.arange(low, high)
         token_e = np.repeat(np.arange(len(n_e)), n_e)
         keep = (sample.z_e > delta[sample.feature_e]) & (resid_t[token_e] >= 0)
-        token, stored = token_e[keep], (sample.z_e[keep] / data.unit).astype(np.float16).view(np.uint16)
+        token, bits = token_e[keep], (sample.z_e[keep] / data.unit).astype(np.float16).view(np.uint16)
         group = sample.feature_e[keep] * 2 + sample.modality_t[token]
         # A positive float16's bits rise with it: one sort of numbers for group, falling value and rising token.
-        packed = np.sort(group << 40 | (0xFFFF - stored.astype(np.int64)) << 24 | token)
-        packed = packed[rank_in_run(packed >> 40) < per_sample]
-        value = of_bits(0xFFFF - (packed >> 24 & 0xFFFF)).astype(np.float64)
-        parts.append((packed >> 40, value, np.full(len(packed), row, np.int64), resid_t[packed & 0xFFFFFF]))
-    empty = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
-    group, value, rows, resid = (np.concatenate(x) for x in zip(*(parts or empty), strict=True))
+        packed_key = np.sort(group << 40 | (0xFFFF - bits.astype(np.int64)) << 24 | token)
+        packed_key = packed_key[rank_in_run(packed_key >> 40) < per_sample]
+        value = of_bits(0xFFFF - (packed_key >> 24 & 0xFFFF)).astype(np.float64)
+        parts.append((packed_key >> 40, value, np.full(len(packed_key), row, np.int64), resid_t[packed_key & 0xFFFFFF]))
+    no_parts = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    group, value, rows, resid = (np.concatenate(x) for x in zip(*(parts or no_parts), strict=True))
     order = np.lexsort((resid, rows, -value, group))  # resid rows of a sample lie in token order
     group = group[order]
     start = np.searchsorted(group, np.arange(2 * data.n_features + 1))
@@ -110,9 +110,9 @@ def blocks(data: Collected) -> Iterator[list[slice]]:
         cuts = np.r_[begin, starts[(starts > begin) & (starts < end)], end]
         pieces, at = [], 0
         while at + 1 < len(cuts):
-            after = max(at + 1, int(np.searchsorted(cuts, cuts[at] + n_piece, "right")) - 1)
-            pieces.append(slice(int(cuts[at]), int(cuts[after])))
-            at = after
+            stop = max(at + 1, int(np.searchsorted(cuts, cuts[at] + n_piece, "right")) - 1)
+            pieces.append(slice(int(cuts[at]), int(cuts[stop])))
+            at = stop
         yield pieces
 
 
@@ -133,20 +133,20 @@ def common_means(data: Collected) -> Means:
     mu_md = total_md / np.maximum(n_m, 1)[:, None]
 
     n_rows = len(data.ds_rows)
-    pooled = np.zeros((2, n_rows * 2, d))  # raw, centred
+    sums = np.zeros((2, n_rows * 2, d))  # raw, centred
     group = np.searchsorted(data.ds_rows, data.resid_row) * 2 + modality
     for piece in (piece for block in blocks(data) for piece in block):
         h_td = to_float(data.resid[piece])
-        here = group[piece]
-        order = np.argsort(here, kind="stable")
-        first = run_starts(here[order])
+        groups = group[piece]
+        order = np.argsort(groups, kind="stable")
+        first = run_starts(groups[order])
         mu = mu_md[modality[piece]]
-        for which, shift in enumerate((0.0, mu)):
-            pooled[which][here[order][first]] += np.add.reduceat(unit(h_td - shift)[order], first, axis=0)
+        for kind, shift in enumerate((0.0, mu)):
+            sums[kind][groups[order][first]] += np.add.reduceat(unit(h_td - shift)[order], first, axis=0)
         memory.release(data.resid)
     n_g = np.maximum(np.bincount(group, minlength=n_rows * 2), 1)[:, None]
-    raw, centred = (p.reshape(n_rows, 2, d) for p in (pooled[0] / n_g, pooled[1] / n_g))
-    return Means(mu_md, raw, centred)
+    raw_g2d, centred_g2d = (p.reshape(n_rows, 2, d) for p in (sums[0] / n_g, sums[1] / n_g))
+    return Means(mu_md, raw_g2d, centred_g2d)
 
 
 def rank_weights(resamples: int, seed: int) -> Array:
@@ -156,7 +156,7 @@ def rank_weights(resamples: int, seed: int) -> Array:
 
 def omega_paired(
     data: Collected,
-    active: ActiveTokens,
+    tokens: ActiveTokens,
     means: Means,
     directions_fd: Array,
     features: Array,
@@ -178,12 +178,12 @@ def omega_paired(
         at = slice(low, low + len(block))
         sides = []
         for m in (TEXT, IMAGE):
-            entry_fk = active.start[block * 2 + m][:, None] + np.arange(k)
-            h_fkd = to_float(data.resid[active.resid[entry_fk]])
-            own_fkd = (active.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[
+            entry_fk = tokens.start[block * 2 + m][:, None] + np.arange(k)
+            h_fkd = to_float(data.resid[tokens.resid[entry_fk]])
+            own_fkd = (tokens.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[
                 :, None
             ]
-            sample_fk = np.searchsorted(data.ds_rows, active.row[entry_fk])
+            sample_fk = np.searchsorted(data.ds_rows, tokens.row[entry_fk])
             sides.append((h_fkd, h_fkd - means.mu_md[m], own_fkd, sample_fk))
         (h_t, c_t, own_t, s_t), (h_i, c_i, own_i, s_i) = sides
 
@@ -210,15 +210,15 @@ def omega_paired(
     return result
 
 
-def omega_all_pairs(data: Collected, active: ActiveTokens) -> Array:
+def omega_all_pairs(data: Collected, tokens: ActiveTokens) -> Array:
     """ω `all-pairs` [F]: dot of the two mean unit vectors, K = 5 of each out of the feature's overall top 30.
 
-    NaN where the top 30 lack a modality. `active` must hold repeated samples.
+    NaN where the top 30 lack a modality. `tokens` must hold repeated samples.
     """
-    order = np.lexsort((active.resid, active.row, -active.value, active.feature))
-    feature = active.feature[order]
+    order = np.lexsort((tokens.resid, tokens.row, -tokens.value, tokens.feature))
+    feature = tokens.feature[order]
     order = order[rank_in_run(feature) < TOP_ALL_PAIRS]
-    group = active.feature[order] * 2 + active.modality[order]
+    group = tokens.feature[order] * 2 + tokens.modality[order]
     by_group = np.argsort(group, kind="stable")  # keeps the order of strength
     order, group = order[by_group], group[by_group]
     is_chosen = rank_in_run(group) < K_ALL_PAIRS
@@ -235,6 +235,6 @@ def omega_all_pairs(data: Collected, active: ActiveTokens) -> Array:
             first, n = start[block * 2 + m], count[block, m]
             entry = np.minimum(first[:, None] + np.arange(K_ALL_PAIRS), (first + n - 1)[:, None])
             mask = (np.arange(K_ALL_PAIRS) < n[:, None])[..., None]
-            sides.append((unit(to_float(data.resid[active.resid[order[entry]]])) * mask).sum(1) / n[:, None])
+            sides.append((unit(to_float(data.resid[tokens.resid[order[entry]]])) * mask).sum(1) / n[:, None])
         omega[block] = np.einsum("fd,fd->f", *sides)
     return omega

@@ -36,34 +36,34 @@ GOLDEN = (1 + np.sqrt(5)) / 2
 
 
 def write(
-    path: Path, sides: Sequence[Any], products: Products | None = None, most: int = LAID_OUT
+    path: Path, sides: Sequence[Any], products: Products | None = None, max_points: int = LAID_OUT
 ) -> dict[str, Any]:
     """The file of the map. Returns what the manifest says of it: `n` samples that have a place, `laid_out` of them by
     the layout, and as `preserved_neighbours` the share of each laid-out one's `k` nearest that are also its nearest on
     the map, both among the laid-out ones; null where fewer than two are.
 
     Args:
-        sides: FAISS indexes of the vectors of texts and of images. products: as of `nearest`. most: to lay out.
+        sides: FAISS indexes of the vectors of texts and of images. products: as of `nearest`. max_points: to lay out.
     """
     n_samples = sides[0].ntotal
     rows = rows_with_vectors(sides, n_samples)
-    chosen = draw(rows, most)
-    vectors = unit(joint_vectors(sides, chosen))
-    near, _ = nearest(vectors, N_NEIGHBOURS, products, "neighbours of samples")
-    place_m2 = layout(vectors, near)
+    sample_rows = draw(rows, max_points)
+    vectors = unit(joint_vectors(sides, sample_rows))
+    neighbour_rows, _ = nearest(vectors, N_NEIGHBOURS, products, "neighbours of samples")
+    place_m2 = layout(vectors, neighbour_rows)
     place = np.zeros((n_samples, 2))
-    place[chosen] = place_m2
-    rest = np.setdiff1d(rows, chosen, assume_unique=True)
-    for low in range(0, len(rest), BLOCK):
-        block = rest[low : low + BLOCK]
+    place[sample_rows] = place_m2
+    other_rows = np.setdiff1d(rows, sample_rows, assume_unique=True)
+    for low in range(0, len(other_rows), BLOCK):
+        block = other_rows[low : low + BLOCK]
         place[block] = places_near(unit(joint_vectors(sides, block)), block, vectors, place_m2)
-    quantised = np.full((n_samples, 2), mapfile.NOWHERE, dtype=np.uint16)
-    quantised[rows] = mapfile.quantise_places(place[rows])
+    place_n2 = np.full((n_samples, 2), mapfile.NOWHERE, dtype=np.uint16)
+    place_n2[rows] = mapfile.quantise_places(place[rows])
     source = np.zeros(n_samples, dtype=np.uint8)
-    source[rest] = 1
-    mapfile.write_map(path, mapfile.SampleMap(quantised[:, 0], quantised[:, 1], source))
-    share = preserved_neighbours(quantised[chosen], near)
-    return {"n": len(rows), "laid_out": len(chosen), "k": N_NEIGHBOURS, "preserved_neighbours": share}
+    source[other_rows] = 1
+    mapfile.write_map(path, mapfile.SampleMap(place_n2[:, 0], place_n2[:, 1], source))
+    share = preserved_neighbours(place_n2[sample_rows], neighbour_rows)
+    return {"n": len(rows), "laid_out": len(sample_rows), "k": N_NEIGHBOURS, "preserved_neighbours": share}
 
 
 def rows_with_vectors(sides: Sequence[Any], n_samples: int) -> Array:
@@ -73,12 +73,12 @@ def rows_with_vectors(sides: Sequence[Any], n_samples: int) -> Array:
     return np.concatenate(fires) if fires else np.zeros(0, dtype=np.int64)
 
 
-def draw(rows: Array, most: int) -> Array:
+def draw(rows: Array, n: int) -> Array:
     """int64, rising: at most so many of the rows, always the same."""
-    if len(rows) <= most:
+    if len(rows) <= n:
         return rows
     rng = np.random.Generator(np.random.PCG64(SEED))
-    return np.sort(rng.choice(rows, most, replace=False))
+    return np.sort(rng.choice(rows, n, replace=False))
 
 
 def places_near(vectors_nd: Array, row_n: Array, laid_out_md: Array, place_m2: Array) -> Array:

@@ -30,9 +30,9 @@ class ShuffledPairs(NamedTuple):
     """int64: of each shuffled pair, the sample whose image it has."""
     caption_rows: Array
     """int64: and the sample whose text."""
-    own: dict[str, Array]
+    own_scores: dict[str, Array]
     """Scores of the own pairs by name, float64."""
-    shuffled: dict[str, Array]
+    shuffled_scores: dict[str, Array]
     """Scores of the shuffled ones."""
 
 
@@ -50,13 +50,13 @@ def shuffle_pairs(data: Collected, weights: Weights, seed: int) -> ShuffledPairs
     rng = np.random.Generator(np.random.PCG64(seed + 1))
     rows = np.sort(rng.choice(usable, min(N_SHUFFLED, len(usable)), replace=False))
     caption_rows = rows[derangement(len(rows), rng)]
-    own_texts, other_texts = (data.samples.column("text", one) for one in (rows, caption_rows))
+    own_texts, other_texts = (data.samples.column("text", at_rows) for at_rows in (rows, caption_rows))
     # A caption of the same words is no wrong caption.
-    differs = np.array([own.strip() != other.strip() for own, other in zip(own_texts, other_texts, strict=True)])
+    differs = np.array([a.strip() != b.strip() for a, b in zip(own_texts, other_texts, strict=True)])
     (own_text, own_image), (other_text, _) = data.maxima_of(rows), data.maxima_of(caption_rows[differs])
-    own = score_maxima(own_text, own_image, weights)
-    shuffled = score_maxima(other_text, own_image[differs], weights)
-    return ShuffledPairs(rows, rows[differs], caption_rows[differs], own, shuffled)
+    own_scores = score_maxima(own_text, own_image, weights)
+    shuffled_scores = score_maxima(other_text, own_image[differs], weights)
+    return ShuffledPairs(rows, rows[differs], caption_rows[differs], own_scores, shuffled_scores)
 
 
 def calibrate_nll(data: Collected) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -64,9 +64,10 @@ def calibrate_nll(data: Collected) -> tuple[dict[str, Array], dict[str, Array]]:
     caption, which the model has read: float64 by name."""
     sample = data.sample
     rows = np.flatnonzero((sample["other_row"] >= 0) & np.isfinite(sample["other_nll"]))
-    nll, alone, other = (sample[name][rows] for name in ("caption_nll", "caption_nll_alone", "other_nll"))
+    nll, nll_alone, other = (sample[name][rows] for name in ("caption_nll", "caption_nll_alone", "other_nll"))
     other_alone = sample["caption_nll_alone"][sample["other_row"][rows]]
-    return {"caption-nll": -nll, "image-gain": alone - nll}, {"caption-nll": -other, "image-gain": other_alone - other}
+    own_scores = {"caption-nll": -nll, "image-gain": nll_alone - nll}
+    return own_scores, {"caption-nll": -other, "image-gain": other_alone - other}
 
 
 def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,14 +78,15 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     scores = {name: np.concatenate([block[name] for block in blocks]) for name in SCORES}
     n_tokens = (data.sample["n_text"] + data.sample["n_image"]).astype(np.float64)
     pairs = shuffle_pairs(data, weights, seed)
-    own, shuffled = calibrate_nll(data)
+    own_scores, shuffled_scores = calibrate_nll(data)
     if pairs is not None:
-        own, shuffled = pairs.own | own, pairs.shuffled | shuffled
+        own_scores, shuffled_scores = pairs.own_scores | own_scores, pairs.shuffled_scores | shuffled_scores
     summaries = []
     for name, description in SCORES.items():
-        enough = len(shuffled.get(name, ())) >= MIN_SHUFFLED
-        tested = auroc(own[name], shuffled[name], seed) if enough else None
-        summaries.append({"name": name, "description": description, **summary(scores[name], n_tokens), "auroc": tested})
+        has_enough = len(shuffled_scores.get(name, ())) >= MIN_SHUFFLED
+        calibration = auroc(own_scores[name], shuffled_scores[name], seed) if has_enough else None
+        figures = summary(scores[name], n_tokens)
+        summaries.append({"name": name, "description": description, **figures, "auroc": calibration})
     save_step(part, "score", **scores)
     save_json(part, "score", summaries)
     return {}

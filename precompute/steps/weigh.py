@@ -57,8 +57,8 @@ def cut_maxima(data: Collected, p999: Array) -> None:
         feature, value = np.asarray(data.max_feature[first:last]), np.asarray(data.max_value[first:last])
         ratio = value.astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
         is_top = strongest(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
-        out = slice(int(offset[2 * low]), int(offset[2 * high]))
-        feature_out[out], value_out[out] = feature[is_top], value[is_top]
+        target = slice(int(offset[2 * low]), int(offset[2 * high]))
+        feature_out[target], value_out[target] = feature[is_top], value[is_top]
     for array in (feature_out, value_out):
         array.flush()
 
@@ -72,26 +72,26 @@ def frequencies(data: Collected, count_fm: Array, n_tokens: Mapping[str, int]) -
     n_fm, both_f = sample_counts(data)
     tokens_m = np.array([n_tokens["text"], n_tokens["image"]], dtype=np.float64)
     density_fm = count_fm / np.maximum(tokens_m, 1)
-    either = n_fm.sum(1) - both_f
+    n_either = n_fm.sum(1) - both_f
     with np.errstate(divide="ignore", invalid="ignore"):
         share = density_fm[:, IMAGE] / density_fm.sum(1)
-        together = both_f / either
+        share_both = both_f / n_either
     return {
-        "samples": n_fm, "n_samples": either, "density": density_fm, "modality_share": share,
-        "same_sample_rate": together,
+        "samples": n_fm, "n_samples": n_either, "density": density_fm, "modality_share": share,
+        "same_sample_rate": share_both,
     }  # fmt: skip
 
 
-def profile_tokens(active: ActiveTokens) -> Array:
+def profile_tokens(tokens: ActiveTokens) -> Array:
     """The tokens behind each feature's profile (step `index`): int64 [F, 2, K_PAIRED], its strongest of D_s as rows of
     the residual map, −1 where there are fewer.
 
     Args:
-        active: with one token a sample.
+        tokens: with one token a sample.
     """
-    entry = active.start[:-1, None] + np.arange(K_PAIRED)
-    known = entry < active.start[1:, None]
-    tops = np.where(known, np.append(active.resid, -1)[np.minimum(entry, len(active.resid))], -1)
+    entry = tokens.start[:-1, None] + np.arange(K_PAIRED)
+    is_valid = entry < tokens.start[1:, None]
+    tops = np.where(is_valid, np.append(tokens.resid, -1)[np.minimum(entry, len(tokens.resid))], -1)
     return tops.reshape(-1, 2, K_PAIRED)
 
 
@@ -102,24 +102,24 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     count_fm, accum = data.accum["count"], data.accum
     largest_f = accum["max"].astype(np.float64).max(1)
     p999 = percentile(accum["hist"].sum(1), 0.999, largest_f) * data.unit
-    fixed = options.get("delta")
-    delta = DELTA_SHARE * p999 if fixed is None else np.full(data.n_features, float(fixed))
+    fixed_delta = options.get("delta")
+    delta = DELTA_SHARE * p999 if fixed_delta is None else np.full(data.n_features, float(fixed_delta))
 
     cut_maxima(data, p999)
     repeat = bool(options.get("repeat_samples", False))
-    active = active_tokens(data, delta, per_sample=K_PAIRED if repeat else 1)
-    one_per_sample = active if not repeat else active_tokens(data, delta, per_sample=1)
+    tokens = active_tokens(data, delta, per_sample=K_PAIRED if repeat else 1)
+    one_per_sample = tokens if not repeat else active_tokens(data, delta, per_sample=1)
     samples_ds = np.diff(one_per_sample.start).reshape(-1, 2)
-    enough = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
+    frequent = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
     seed = int(options.get("seed", 0))
     result = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
     means = common_means(data)
-    if len(enough):
+    if len(frequent):
         directions = np.asarray(options["directions"](), dtype=np.float32)
         draws = rank_weights(int(options.get("resamples", 1000)), seed)
-        of_features = omega_paired(data, active, means, directions, enough, draws)
+        of_features = omega_paired(data, tokens, means, directions, frequent, draws)
         for name, values in of_features.items():
-            result[name][enough] = values
+            result[name][frequent] = values
     kind = str(options.get("omega", "paired"))
     all_pairs_f = np.full(data.n_features, np.nan)
     if kind == "all-pairs":
@@ -143,13 +143,13 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         samples_ds=samples_ds,
     )
     default = {"kind": "share-of-p999", "value": DELTA_SHARE}
-    dead = {name: int((count_fm[:, m] == 0).sum()) for m, name in enumerate(("text", "image"))}
+    n_dead = {name: int((count_fm[:, m] == 0).sum()) for m, name in enumerate(("text", "image"))}
     return {
-        "delta": default if fixed is None else {"kind": "fixed", "value": float(fixed)},
+        "delta": default if fixed_delta is None else {"kind": "fixed", "value": float(fixed_delta)},
         "pair_evidence": {"n_samples": pairs.n_samples, "text_alone": data.has_alone},
         "omega": {"kind": kind, "k": K_PAIRED, "n_ds": len(data.ds_rows), "repeat_samples": repeat},
         "quality": {
             **manifest.get("quality", {}),
-            "dead": {**dead, "both": int((count_fm.sum(1) == 0).sum())},
+            "dead": {**n_dead, "both": int((count_fm.sum(1) == 0).sum())},
         },
     }

@@ -32,15 +32,15 @@ def agreements(data: Collected, words: Words, tokens_fw: csr_matrix) -> dict[str
     by_word, n_captions = words.in_caption.tocsc(), words.in_caption.shape[0]
 
     @lru_cache(maxsize=10_000)
-    def captions(chosen: tuple[int, ...]) -> Array:
+    def captions(words: tuple[int, ...]) -> Array:
         """Rows of the captions that have any of the words, rising."""
-        return np.unique(np.concatenate([by_word.indices[slice(*by_word.indptr[w : w + 2])] for w in chosen]))
+        return np.unique(np.concatenate([by_word.indices[slice(*by_word.indptr[w : w + 2])] for w in words]))
 
     result = np.full((3, len(row_fk)), np.nan)
     for k in np.flatnonzero((row_fk >= 0).sum(1) == K_PAIRED).tolist():
-        if chosen := top_words_of(tokens_fw, k):
-            having = captions(chosen)
-            n, base = int(np.isin(row_fk[k], having).sum()), len(having) / n_captions
+        if top_words := top_words_of(tokens_fw, k):
+            rows = captions(top_words)
+            n, base = int(np.isin(row_fk[k], rows).sum()), len(rows) / n_captions
             if base < 1:
                 result[:, k] = (np.array([n / K_PAIRED, *wilson(n, K_PAIRED)]) - base) / (1 - base)
     return dict(zip(("agreement", "agreement_low", "agreement_high"), result, strict=True))

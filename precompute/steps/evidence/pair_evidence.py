@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
     """float64 [F]: exact probability of so many or more by chance."""
     beyond_chance: Array
     """bool [F]: whether `p` holds among all that are tested."""
-    strong: Array
+    is_strong: Array
     """bool [F]: whether the excess is large too."""
 
 
@@ -96,36 +96,36 @@ def strata(text_n: Array, image_n: Array) -> Array:
     """
     size = levels(image_n, MAX_IMAGE_SIZES)
     number, n_before = np.zeros(len(text_n), np.int64), 0
-    for one in range(int(size.max(initial=-1)) + 1):
-        at = np.flatnonzero(size == one)
+    for level in range(int(size.max(initial=-1)) + 1):
+        at = np.flatnonzero(size == level)
         number[at] = n_before + levels(text_n[at], MAX_STRATA // (int(size.max()) + 1))
         n_before = int(number[at].max()) + 1
     return number
 
 
-def levels(value_n: Array, most: int) -> Array:
-    """int64 [n]: values from the smallest up in at most `most` groups, equal values in one."""
-    _, which, n_v = np.unique(value_n, return_inverse=True, return_counts=True)
-    for smallest in (MIN_STRATUM, -(-len(value_n) // most)):
-        group_v, filled, group = np.zeros(len(n_v), np.int64), 0, 0
+def levels(value_n: Array, max_groups: int) -> Array:
+    """int64 [n]: values from the smallest up in at most `max_groups` groups, equal values in one."""
+    _, of_n, n_v = np.unique(value_n, return_inverse=True, return_counts=True)
+    for min_size in (MIN_STRATUM, -(-len(value_n) // max_groups)):
+        group_v, n_in_group, group = np.zeros(len(n_v), np.int64), 0, 0
         for at, n in enumerate(n_v.tolist()):
-            if filled >= smallest:
-                group, filled = group + 1, 0
-            group_v[at], filled = group, filled + n
-        if group and filled < smallest:
+            if n_in_group >= min_size:
+                group, n_in_group = group + 1, 0
+            group_v[at], n_in_group = group, n_in_group + n
+        if group and n_in_group < min_size:
             group_v[group_v == group] = group - 1
-        if group_v.max(initial=0) < most:
+        if group_v.max(initial=0) < max_groups:
             break
-    return group_v[which.ravel()]
+    return group_v[of_n.ravel()]
 
 
 def blocks(
-    data: Collected, pairs: PairedSamples, delta_fm: Array, *, alone: bool = False, image_row: Array | None = None
+    data: Collected, pairs: PairedSamples, delta_fm: Array, *, text_alone: bool = False, image_row: Array | None = None
 ) -> Iterator[Block]:
     """Which features are above δ on the samples, stratum by stratum, about BLOCK maxima at a time.
 
     Args:
-        alone: take the texts that were run without their images.
+        text_alone: take the texts that were run without their images.
         image_row: int64 [n], the sample whose image stands beside each text; default: its own.
     """
     images = pairs.row if image_row is None else image_row
@@ -135,7 +135,7 @@ def blocks(
         for low in range(0, len(members), step):
             at = members[low : low + step]
             rows = pairs.row[at]
-            text = data.maxima_alone(rows) if alone else data.maxima_in(rows, TEXT)
+            text = data.maxima_alone(rows) if text_alone else data.maxima_in(rows, TEXT)
             image = data.maxima_in(images[at], IMAGE)
             yield stratum, above_delta(text, delta_fm[:, TEXT]), above_delta(image, delta_fm[:, IMAGE])
 
@@ -167,35 +167,35 @@ def can_be_tested(counts: Counts) -> Array:
     return (counts.text_sf.sum(0) >= K_PAIRED) & (counts.image_sf.sum(0) >= K_PAIRED)
 
 
-def evidence_of(counts: Counts, tested: Array) -> Evidence:
+def evidence_of(counts: Counts, is_tested: Array) -> Evidence:
     """The evidence of the features that are tested.
 
     Args:
-        tested: bool [F].
+        is_tested: bool [F].
     """
     text_f, image_f, n = counts.text_sf.sum(0), counts.image_sf.sum(0), int(counts.n_s.sum())
     by_chance_f = (counts.text_sf * counts.image_sf / np.maximum(counts.n_s, 1)[:, None]).sum(0)
     both_f = counts.both_f.astype(np.float64)
     p = np.full(len(both_f), np.nan)
     log_factorial = gammaln(np.arange(int(counts.n_s.max(initial=0)) + 1) + 1.0)
-    for k in np.flatnonzero(tested):
+    for k in np.flatnonzero(is_tested):
         p[k] = upper_tail(
             counts.text_sf[:, k], counts.image_sf[:, k], counts.n_s, int(counts.both_f[k]), log_factorial
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         lift, low, high = (
-            np.where(tested & (by_chance_f > 0), count / by_chance_f, np.nan)
+            np.where(is_tested & (by_chance_f > 0), count / by_chance_f, np.nan)
             for count in (both_f, *poisson_interval(counts.both_f))
         )
         margins = text_f * image_f * (n - text_f).astype(np.float64) * (n - image_f)
         phi = (both_f * n - text_f * image_f) / np.sqrt(margins)
     beyond = discoveries(p, FALSE_DISCOVERY)
-    dense = np.maximum(text_f, image_f) > DENSE * n
-    strong = beyond & (np.nan_to_num(lift) >= MIN_LIFT) | (beyond & dense & (np.nan_to_num(phi) >= MIN_PHI))
-    return Evidence(lift, low, high, p, beyond, strong)
+    is_dense = np.maximum(text_f, image_f) > DENSE * n
+    is_strong = beyond & (np.nan_to_num(lift) >= MIN_LIFT) | (beyond & is_dense & (np.nan_to_num(phi) >= MIN_PHI))
+    return Evidence(lift, low, high, p, beyond, is_strong)
 
 
-def upper_tail(text_s: Array, image_s: Array, n_s: Array, observed: int, log_factorial: Array) -> float:
+def upper_tail(text_s: Array, image_s: Array, n_s: Array, n_seen: int, log_factorial: Array) -> float:
     """P(samples with both ≥ observed) where each stratum's texts are exchanged at random: exact.
 
     A stratum's count is hypergeometric, the total their convolution. Far in the tail its terms would be lost beside the
@@ -206,10 +206,10 @@ def upper_tail(text_s: Array, image_s: Array, n_s: Array, observed: int, log_fac
         text_s, image_s, n_s: int64 [S], samples of each stratum with the text side, with the image side, and in all.
         log_factorial: float64, log n! from 0 to the largest of n_s.
     """
-    used = (text_s > 0) & (image_s > 0)
-    text, image, n = text_s[used], image_s[used], n_s[used]
+    has_both = (text_s > 0) & (image_s > 0)
+    text, image, n = text_s[has_both], image_s[has_both], n_s[has_both]
     low, length = np.maximum(0, text + image - n), np.minimum(text, image) - np.maximum(0, text + image - n) + 1
-    if observed <= low.sum():
+    if n_seen <= low.sum():
         return 1.0
     x, s, lf = expand(low, length), np.repeat(np.arange(len(n)), length), log_factorial
     margins = lf[text] + lf[n - text] + lf[image] + lf[n - image] - lf[n]
@@ -225,20 +225,20 @@ def upper_tail(text_s: Array, image_s: Array, n_s: Array, observed: int, log_fac
         return weight / total[s], float((top + np.log(total)).sum())
 
     def missing(theta: float) -> float:
-        return float(weighted(theta)[0] @ x) - observed
+        return float(weighted(theta)[0] @ x) - n_seen
 
     theta = 0.0
     if missing(0.0) < 0:
         theta = MAX_TILT if missing(MAX_TILT) < 0 else float(optimize.brentq(missing, 0.0, MAX_TILT, xtol=1e-3))
     p_x, log_total = weighted(theta)
     joint, first = np.ones(1), 0
-    for at, stop, smallest in zip(begin.tolist(), (begin + length).tolist(), low.tolist(), strict=True):
-        inside = np.flatnonzero(p_x[at:stop] > NEGLIGIBLE)  # one run: the distribution has one peak
-        joint = np.convolve(joint, p_x[at + inside[0] : at + inside[-1] + 1])
-        first += smallest + int(inside[0])
-    beyond = np.arange(len(joint)) + first - observed
+    for at, stop, least_x in zip(begin.tolist(), (begin + length).tolist(), low.tolist(), strict=True):
+        terms = np.flatnonzero(p_x[at:stop] > NEGLIGIBLE)  # one run: the distribution has one peak
+        joint = np.convolve(joint, p_x[at + terms[0] : at + terms[-1] + 1])
+        first += least_x + int(terms[0])
+    beyond = np.arange(len(joint)) + first - n_seen
     tail = (joint * np.exp(-theta * np.maximum(beyond, 0)))[beyond >= 0].sum()
-    return min(1.0, float(np.exp(log_total - theta * observed) * tail))
+    return min(1.0, float(np.exp(log_total - theta * n_seen) * tail))
 
 
 class PairEvidence(NamedTuple):
@@ -249,7 +249,7 @@ class PairEvidence(NamedTuple):
     samples_fm: Array
     """int64 [F, 2]: samples above δ per modality."""
     evidence: Evidence
-    alone: Evidence | None
+    of_text_alone: Evidence | None
     """With the texts run without their images; None where they were not."""
     n_samples: int
     """Samples with both modalities that were counted."""
@@ -260,15 +260,15 @@ def pair_evidence(data: Collected) -> PairEvidence:
     pairs, delta_fm = paired_samples(data), thresholds(data.accum, data.unit)
     n_s = np.bincount(pairs.stratum)
     counts = count_samples(blocks(data, pairs, delta_fm), n_s, data.n_features)
-    tested = can_be_tested(counts)
-    evidence, alone = evidence_of(counts, tested), None
+    is_tested = can_be_tested(counts)
+    evidence, of_text_alone = evidence_of(counts, is_tested), None
     columns = {
         "pair_lift": evidence.lift, "pair_lift_low": evidence.low, "pair_lift_high": evidence.high,
         "pair_p": evidence.p, "n_both": counts.both_f,
     }  # fmt: skip
     if data.has_alone:
-        of_texts = count_samples(blocks(data, pairs, delta_fm, alone=True), n_s, data.n_features)
-        alone = evidence_of(of_texts, tested)
-        columns |= {"pair_lift_alone": alone.lift, "pair_p_alone": alone.p}
+        of_texts = count_samples(blocks(data, pairs, delta_fm, text_alone=True), n_s, data.n_features)
+        of_text_alone = evidence_of(of_texts, is_tested)
+        columns |= {"pair_lift_alone": of_text_alone.lift, "pair_p_alone": of_text_alone.p}
     samples_fm = np.stack([counts.text_sf.sum(0), counts.image_sf.sum(0)], axis=1)
-    return PairEvidence(columns, samples_fm, evidence, alone, len(pairs.row))
+    return PairEvidence(columns, samples_fm, evidence, of_text_alone, len(pairs.row))

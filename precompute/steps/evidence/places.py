@@ -34,8 +34,8 @@ def places(accum: dict[str, Array], unit: float, can_be_tied: Array) -> Places:
     Args:
         accum: the pass's accumulators. unit: one stored unit in z. can_be_tied: bool [F], features on enough images.
     """
-    used = accum["cells"] > 0
-    rows, columns = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
+    has_cells = accum["cells"] > 0
+    rows, columns = np.flatnonzero(has_cells.any(1)), np.flatnonzero(has_cells.any(0))
     sum_frc = accum["place"][:, rows][:, :, columns].astype(np.float64)
     n_tokens = accum["cells"][rows][:, columns]
     mean_frc = sum_frc * (unit * 2.0**-FRACTION_BITS) / np.maximum(n_tokens, 1)
@@ -48,17 +48,17 @@ def places(accum: dict[str, Array], unit: float, can_be_tied: Array) -> Places:
             "patch": sum_frc.reshape(n, -1) / total[:, None], "row": sum_frc.sum(2) / total[:, None],
             "column": sum_frc.sum(1) / total[:, None],
         }  # fmt: skip
-    best = {kind: share_fp.argmax(1) for kind, share_fp in share_of.items()}
-    largest = {kind: share_fp.max(1) for kind, share_fp in share_of.items()}
-    column_wins = largest["column"] > largest["row"]
+    best_place = {kind: share_fp.argmax(1) for kind, share_fp in share_of.items()}
+    best_share = {kind: share_fp.max(1) for kind, share_fp in share_of.items()}
+    column_wins = best_share["column"] > best_share["row"]
     name = np.full(n, "", "<U12")
-    share = np.where(column_wins, largest["column"], largest["row"])
+    share = np.where(column_wins, best_share["column"], best_share["row"])
     # A grid of one row, or one column, ties nothing to it.
     several = {"row": len(rows) > 1, "column": len(columns) > 1, "patch": len(rows) * len(columns) > 1}
     for k in np.flatnonzero(can_be_tied & (share >= TIED)).tolist():
         kinds = ("patch", "column", "row") if column_wins[k] else ("patch", "row", "column")
-        kind = next((kind for kind in kinds if several[kind] and largest[kind][k] >= TIED), None)
+        kind = next((kind for kind in kinds if several[kind] and best_share[kind][k] >= TIED), None)
         if kind is not None:
-            at, share[k] = int(best[kind][k]), largest[kind][k]
+            at, share[k] = int(best_place[kind][k]), best_share[kind][k]
             name[k] = f"patch {at // len(columns)},{at % len(columns)}" if kind == "patch" else f"{kind} {at}"
     return Places(name, share, mean_frc)

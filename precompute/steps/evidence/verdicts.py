@@ -26,9 +26,9 @@ def give_verdicts(count_fm: Array, pairs: PairEvidence, lift_low: Array) -> Arra
     Returns:
         int64 [F].
     """
-    evidence, alone = pairs.evidence, pairs.alone
+    evidence, of_text_alone = pairs.evidence, pairs.of_text_alone
     text, image = (pairs.samples_fm[:, m] >= K_PAIRED for m in (TEXT, IMAGE))
-    in_context = evidence.strong & ~(lift_low <= 0)
+    in_context = evidence.is_strong & ~(lift_low <= 0)
     conditions = {
         "dead": count_fm.sum(1) == 0,
         "text-only": count_fm[:, IMAGE] == 0,
@@ -36,11 +36,11 @@ def give_verdicts(count_fm: Array, pairs: PairEvidence, lift_low: Array) -> Arra
         "mostly-text": text & ~image,
         "mostly-image": image & ~text,
         "rare": ~text & ~image,
-        "cross-modal": in_context & (True if alone is None else alone.strong),
+        "cross-modal": in_context & (True if of_text_alone is None else of_text_alone.is_strong),
         "in-context": in_context,
         "weakly-paired": evidence.beyond_chance,
     }
-    chosen: Array = np.select(
+    verdict_f: Array = np.select(
         list(conditions.values()), [VERDICTS.index(v) for v in conditions], VERDICTS.index("unpaired")
     )
-    return chosen
+    return verdict_f

@@ -56,12 +56,12 @@ def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: f
     matrix = count.tocoo()
     share = background_w[matrix.col] / n_background
     a, b = PRIOR * share, PRIOR * (1 - share)
-    here, not_here = matrix.data + a, np.maximum(n_f[matrix.row] - matrix.data, 0) + b
+    n_with, n_without = matrix.data + a, np.maximum(n_f[matrix.row] - matrix.data, 0) + b
     elsewhere = background_w[matrix.col] + a
     not_elsewhere = np.maximum(n_background - background_w[matrix.col], 0) + b
     with np.errstate(divide="ignore", invalid="ignore"):
-        delta = np.log(here / not_here) - np.log(elsewhere / not_elsewhere)
-        z = delta / np.sqrt(1 / here + 1 / not_here + 1 / elsewhere + 1 / not_elsewhere)
+        delta = np.log(n_with / n_without) - np.log(elsewhere / not_elsewhere)
+        z = delta / np.sqrt(1 / n_with + 1 / n_without + 1 / elsewhere + 1 / not_elsewhere)
     return csr_matrix((np.nan_to_num(z, nan=0.0, posinf=0.0), (matrix.row, matrix.col)), shape=count.shape)
 
 
@@ -74,8 +74,8 @@ def candidates(evidence_fw: csr_matrix, allowed_fw: Callable[[Array, Array], Arr
         allowed_fw: of features and words, int [e] each, whether the word may name the feature, bool [e].
     """
     matrix = evidence_fw.tocoo()
-    allowed = (matrix.data > 0) & allowed_fw(matrix.row, matrix.col)
-    feature, word, value = (x[allowed] for x in (matrix.row, matrix.col, matrix.data))
+    is_allowed = (matrix.data > 0) & allowed_fw(matrix.row, matrix.col)
+    feature, word, value = (x[is_allowed] for x in (matrix.row, matrix.col, matrix.data))
     order = np.lexsort((word, -value, feature))
     feature, word = feature[order].astype(np.int64), word[order].astype(np.int64)
     first = rank_in_run(feature) < CANDIDATES
@@ -93,20 +93,20 @@ def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | 
     score_c = np.nan_to_num(name_test.accuracy(feature_c, [[word] for word in word_c.tolist()]), nan=-1.0)
     run_c = np.cumsum(np.bincount(run_starts(feature_c), minlength=len(feature_c))) - 1
     best_r = np.maximum.reduceat(score_c, run_starts(feature_c)) if len(feature_c) else score_c
-    near = np.flatnonzero(score_c >= best_r[run_c] - TIE)
-    first_r = near[run_starts(feature_c[near])]
+    tied = np.flatnonzero(score_c >= best_r[run_c] - TIE)
+    first_r = tied[run_starts(feature_c[tied])]
     words_of = {int(feature_c[i]): [int(word_c[i])] for i in first_r}
-    tried = score_c[first_r] >= 0
-    others = [
+    has_candidate = score_c[first_r] >= 0
+    other_features = [
         i for i, r in enumerate(run_c)
-        if tried[r] and word_c[i] != word_c[first_r[r]]
+        if has_candidate[r] and word_c[i] != word_c[first_r[r]]
         and (words is None or not words.clash(int(word_c[first_r[r]]), int(word_c[i])))
     ]  # fmt: skip
-    pairs = [[*words_of[int(feature_c[i])], int(word_c[i])] for i in others]
-    gain = name_test.accuracy(feature_c[others], pairs) - score_c[first_r[run_c[others]]]
+    pairs = [[*words_of[int(feature_c[i])], int(word_c[i])] for i in other_features]
+    gain = name_test.accuracy(feature_c[other_features], pairs) - score_c[first_r[run_c[other_features]]]
     responses = Responses(name_test)
     for i in np.argsort(-gain, kind="stable"):
-        feature, pair = int(feature_c[others[i]]), pairs[i]
+        feature, pair = int(feature_c[other_features[i]]), pairs[i]
         is_better = gain[i] >= SECOND_GAIN and len(words_of[feature]) == 1
         if is_better and responses.to_both(feature, *pair):
             words_of[feature].append(pair[1])
@@ -128,16 +128,16 @@ def distinguish(
             groups[name.text].append(feature)
     result = list(names)
     for text, features in groups.items():
-        on = name_test.on_fn[features].astype(np.int64)
-        count, n = (on @ name_test.caption_nw).tocsr(), np.asarray(on.sum(1)).ravel()
+        on_fn = name_test.on_fn[features].astype(np.int64)
+        count, n = (on_fn @ name_test.caption_nw).tocsr(), np.asarray(on_fn.sum(1)).ravel()
         if len(features) == 1 or not n.any():
             continue
         z = log_odds(count, n, np.asarray(count.sum(0)).ravel(), float(n.sum())).toarray()
         z[:, barred_w] = 0
         for feature, z_w in zip(features, z, strict=True):
-            own = (name.words if (name := names[feature]) else [])
-            z_w[own] = 0
+            own_words = (name.words if (name := names[feature]) else [])
+            z_w[own_words] = 0
             word = int(z_w.argmax())
-            if z_w[word] >= MIN_DIFFERENCE and not any(words.clash(word, one) for one in own):
-                result[feature] = Name(f"{text} ({words.name[word]})", own)
+            if z_w[word] >= MIN_DIFFERENCE and not any(words.clash(word, own_word) for own_word in own_words):
+                result[feature] = Name(f"{text} ({words.name[word]})", own_words)
     return result

@@ -62,8 +62,8 @@ def caption_ends(data: Collected) -> Array:
         first[i], last[i] = text[0], text[-1]
     n_f = (row >= 0).sum(1)
     share = np.zeros((2, *row.shape))
-    for i, bound in enumerate((first, last)):
-        share[i][row >= 0] = position[row >= 0] == bound[where.ravel()]
+    for i, edge in enumerate((first, last)):
+        share[i][row >= 0] = position[row >= 0] == edge[where.ravel()]
     with np.errstate(invalid="ignore"):
         result: Array = (share.sum(2) / n_f).T
     return result
@@ -78,7 +78,7 @@ def place_words(place: str, grid: tuple[int, int]) -> str:
     if not place:
         return ""
     kind, _, number = place.partition(" ")
-    at = [int(one) for one in number.split(",")]
+    at = [int(part) for part in number.split(",")]
     row, column = (at[0], at[1]) if kind == "patch" else (at[0], None) if kind == "row" else (None, at[0])
     vertical = "" if row is None else _end(row, grid[0], "top", "bottom")
     horizontal = "" if column is None else _end(column, grid[1], "left", "right")
@@ -125,8 +125,8 @@ def describe(counts: Counts, words: list[TopWords], places: list[str]) -> list[s
         sides = []
         if counts.n_fm[k, TEXT]:
             ends = [name for name, share in zip(("start", "end"), counts.end_f[k], strict=True) if share >= MOSTLY]
-            on = f"on {_quoted(word)}" if (word := words[k]["text"]) else "various tokens"
-            sides.append(", ".join([on, *(f"{name} of caption" for name in ends[:1])]))
+            where = f"on {_quoted(word)}" if (word := words[k]["text"]) else "various tokens"
+            sides.append(", ".join([where, *(f"{name} of caption" for name in ends[:1])]))
         if counts.n_fm[k, IMAGE]:
             caption = f"with {_quoted(word)}" if (word := words[k]["image"]) else ""
             images = f"images {caption}" if caption else "various images"
@@ -146,11 +146,11 @@ def commonest_token(data: Collected, feature: int, n: int) -> TopWord | None:
     row, position = (data.examples[f"top_{name}"][feature, TEXT] for name in ("row", "position"))
     at = row >= 0
     token, count = np.unique(data.events.token_id[data.events.sample_token[row[at]] + position[at]], return_counts=True)
-    best = int(count.argmax())
-    text = data.vocabulary[int(token[best])].strip()
-    if count[best] < MIN_SHARE * n or is_blank(MARKS.sub("", text)):
+    commonest = int(count.argmax())
+    text = data.vocabulary[int(token[commonest])].strip()
+    if count[commonest] < MIN_SHARE * n or is_blank(MARKS.sub("", text)):
         return None
-    return {"word": text, "n": int(count[best]), "of": n}
+    return {"word": text, "n": int(count[commonest]), "of": n}
 
 
 def most_frequent(count_w: csr_matrix, barred_w: Array | None = None) -> tuple[int, int]:
@@ -164,5 +164,5 @@ def most_frequent(count_w: csr_matrix, barred_w: Array | None = None) -> tuple[i
         word, count = word[~barred_w[word]], count[~barred_w[word]]
     if not len(word):
         return 0, 0
-    best = int(np.lexsort((word, -count))[0])
-    return int(word[best]), int(count[best])
+    k = int(np.lexsort((word, -count))[0])
+    return int(word[k]), int(count[k])

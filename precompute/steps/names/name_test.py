@@ -61,11 +61,11 @@ class NameTest(NamedTuple):
         def total(matrix: csr_matrix) -> Array:
             return np.asarray(matrix.sum(1)).ravel().astype(np.float64)
 
-        on, counted = self.on_fn[feature_c], self.counted_fn[feature_c]
-        n_on, n_off = total(on), self.caption_nw.shape[0] - total(counted)
-        hit, wrong = total(on.multiply(word_cn)), total(word_cn) - total(counted.multiply(word_cn))
+        on_cn, counts_cn = self.on_fn[feature_c], self.counted_fn[feature_c]
+        n_on, n_off = total(on_cn), self.caption_nw.shape[0] - total(counts_cn)
+        n_hit, n_wrong = total(on_cn.multiply(word_cn)), total(word_cn) - total(counts_cn.multiply(word_cn))
         with np.errstate(divide="ignore", invalid="ignore"):
-            score = (hit / n_on + 1 - wrong / n_off) / 2
+            score = (n_hit / n_on + 1 - n_wrong / n_off) / 2
         return np.where((length > 0) & (n_on >= MIN_SAMPLES) & (n_off >= MIN_SAMPLES), score, np.nan)
 
 
@@ -76,18 +76,18 @@ class Responses:
         self._test = name_test
         self._caption_wn = name_test.caption_nw.T.tocsr()
 
-    def to_both(self, feature: int, first: int, second: int) -> bool:
+    def to_both(self, feature: int, first_feature: int, second_feature: int) -> bool:
         """Whether the feature responds to either word alone: of the samples whose caption has this word and not the
         other, more have the feature than of those with neither, by Fisher's exact test, one-sided, below `ALPHA`.
         Samples that neither have nor lack the feature do not count."""
         on_n = self._test.on_fn[feature].toarray().ravel()
         counts_n = on_n | ~self._test.counted_fn[feature].toarray().ravel()
-        first_n, second_n = self._caption_wn[[first, second]].toarray() > 0
+        first_n, second_n = self._caption_wn[[first_feature, second_feature]].toarray() > 0
         neither_n = ~(first_n | second_n)
         n_neither, on_neither = int((neither_n & counts_n).sum()), int((neither_n & on_n).sum())
         for has_n in (first_n & ~second_n, second_n & ~first_n):
-            n, on = int((has_n & counts_n).sum()), int((has_n & on_n).sum())
-            if not n or hypergeom.sf(on - 1, n + n_neither, on + on_neither, n) >= ALPHA:
+            n, n_on = int((has_n & counts_n).sum()), int((has_n & on_n).sum())
+            if not n or hypergeom.sf(n_on - 1, n + n_neither, n_on + on_neither, n) >= ALPHA:
                 return False
         return True
 
@@ -104,11 +104,11 @@ def make_name_test(
     """
     starts = range(0, len(rows) or 1, _ROWS_AT_ONCE)
     blocks = [relative_maxima(data, rows[low : low + _ROWS_AT_ONCE], p999) for low in starts]
-    on, counted = (vstack(parts, format="csr").T.tocsr() for parts in zip(*blocks, strict=True))
+    on_fn, counted_fn = (vstack(parts, format="csr").T.tocsr() for parts in zip(*blocks, strict=True))
     if evidence_fn is not None:
         evidence = evidence_fn[:, rows].astype(bool).tocsr()
-        on, counted = (on > on.multiply(evidence)).tocsr(), (counted + evidence).astype(bool).tocsr()
-    return NameTest(on, counted, in_caption[rows].tocsr())
+        on_fn, counted_fn = (on_fn > on_fn.multiply(evidence)).tocsr(), (counted_fn + evidence).astype(bool).tocsr()
+    return NameTest(on_fn, counted_fn, in_caption[rows].tocsr())
 
 
 def relative_maxima(data: Collected, rows: Array, p999: Array) -> tuple[csr_matrix, csr_matrix]:
@@ -119,10 +119,10 @@ def relative_maxima(data: Collected, rows: Array, p999: Array) -> tuple[csr_matr
         rows: int64 [n]. p999: float64 [F] (z).
     """
     text, image = data.maxima_of(rows)
-    largest = text.maximum(image).tocoo()
-    above = []
+    maxima = text.maximum(image).tocoo()
+    blocks_above = []
     for share in (HAS_FEATURE, LACKS_FEATURE):
-        is_above = largest.data > share * p999[largest.col]
-        at = (largest.row[is_above], largest.col[is_above])
-        above.append(csr_matrix((np.ones(len(at[0]), bool), at), shape=largest.shape))
-    return above[0], above[1]
+        is_above = maxima.data > share * p999[maxima.col]
+        at = (maxima.row[is_above], maxima.col[is_above])
+        blocks_above.append(csr_matrix((np.ones(len(at[0]), bool), at), shape=maxima.shape))
+    return blocks_above[0], blocks_above[1]

@@ -155,7 +155,7 @@ def test_exchanged_captions_pass_nothing(part: Part) -> None:
 
     def passing(image_row: Array | None) -> int:
         counts = pe.count_samples(pe.blocks(data, pairs, delta, image_row=image_row), n_s, N_FEATURES)
-        return int(pe.evidence_of(counts, pe.can_be_tested(counts)).strong.sum())
+        return int(pe.evidence_of(counts, pe.can_be_tested(counts)).is_strong.sum())
 
     assert passing(None) >= len(CONCEPTS) / 2
     assert [passing(pairs.row[derangement(len(pairs.row), rng)]) for _ in range(20)] == [0] * 20

@@ -111,7 +111,7 @@ def test_the_most_central_keeps_more_neighbours_than_the_mean_or_the_nearest(dem
 
 def test_groups_stay_together_where_few_are_laid_out(tmp_path: Path) -> None:
     vectors, group = grouped(900, seed=2)
-    summary = sample_map.write(tmp_path / "map", sides_of(vectors), most=200)
+    summary = sample_map.write(tmp_path / "map", sides_of(vectors), max_points=200)
     stored = mapfile.read_sample_map(tmp_path / "map")
     assert (summary["n"], summary["laid_out"], int(stored.source.sum())) == (900, 200, 700)
     place = np.stack([stored.x, stored.y], 1).astype(float)
@@ -125,7 +125,7 @@ def test_groups_stay_together_where_few_are_laid_out(tmp_path: Path) -> None:
 def test_the_same_bytes_twice(tmp_path: Path) -> None:
     vectors, _ = grouped(500, seed=3)
     for name in ("a", "b"):
-        sample_map.write(tmp_path / name, sides_of(vectors), most=300)
+        sample_map.write(tmp_path / name, sides_of(vectors), max_points=300)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a").stat().st_size == 16 + 5 * 500
 
@@ -143,7 +143,7 @@ def test_the_draw_is_fixed_and_a_part_of_the_rows() -> None:
 def test_any_number_of_samples_has_places(tmp_path: Path, n: int, most: int) -> None:
     vectors = np.zeros((0, 64), np.float32) if not n else grouped(n)[0]
     sides = [faiss.IndexFlatIP(32) for _ in range(2)] if not n else sides_of(vectors)
-    summary = sample_map.write(tmp_path / "map", sides, most=most)
+    summary = sample_map.write(tmp_path / "map", sides, max_points=most)
     stored = mapfile.read_sample_map(tmp_path / "map")
     assert len(stored.x) == n and (stored.x <= mapfile.LAST).all() and summary["laid_out"] == min(n, most)
 
