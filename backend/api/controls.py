@@ -24,29 +24,29 @@ Figures = TypeVar("Figures", bound=Model)
 @router.get("/controls", summary="How many features would be cross-modal by chance")
 def get_controls(open_store: StoreDep) -> ControlsReport:
     """`controls` is null until `saevx controls` has run on the store."""
-    read = read_companion(open_store.path, CONTROLS, open_store.content_id)
-    controls, note = checked(open_store, CONTROLS, read, Controls)
+    companion = read_companion(open_store.path, CONTROLS, open_store.content_id)
+    controls, note = checked(open_store, CONTROLS, companion, Controls)
     return ControlsReport(controls=controls, command=f"saevx controls {folder_name(open_store)}", note=note)
 
 
 @router.get("/hallucination", summary="Features that tell right answers from hallucinated ones, and their effect")
 def get_hallucination(open_store: StoreDep) -> HallucinationReport:
     """`hallucination` is null until `saevx experiment hallucination --attach` has run on the store."""
-    read = open_store.store.hallucination.read()
-    figures, note = checked(open_store, HALLUCINATION, read, HallucinationFigures)
+    companion = open_store.store.hallucination.read()
+    figures, note = checked(open_store, HALLUCINATION, companion, HallucinationFigures)
     if figures is not None:  # with the names that the store has
-        refs = open_store.store.features.refs(one.id for one in figures.features)
+        refs = open_store.store.features.refs(f.id for f in figures.features)
         names = {k: FeatureRef.model_validate(ref).model_dump() for k, ref in refs.items()}
-        figures.features = [one.model_copy(update=names.get(one.id, {})) for one in figures.features]
+        figures.features = [f.model_copy(update=names.get(f.id, {})) for f in figures.features]
     command = f"saevx experiment hallucination --store {folder_name(open_store)} --attach"
     return HallucinationReport(hallucination=figures, command=command, note=note)
 
 
 def checked(
-    open_store: OpenStore, name: str, read: tuple[dict[str, Any] | None, str | None], form: type[Figures]
+    open_store: OpenStore, name: str, companion: tuple[dict[str, Any] | None, str | None], form: type[Figures]
 ) -> tuple[Figures | None, str | None]:
     """The content of a file as its schema has it, or None; and why it is not shown."""
-    content, note = read
+    content, note = companion
     if content is None:
         return None, note
     try:

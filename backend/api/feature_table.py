@@ -37,11 +37,11 @@ def get_table(
 ) -> StreamingResponse:
     """Filters and order as of `GET /features`; `limit` and `cursor` mean nothing here."""
     chunks = store.store.features.whole_list(sort=query.sort, order=query.order, **filters_of(store, query))
-    listed = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
+    all_chunks = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
     separation = store.store.hallucination.separation
-    whole = ([(*row, separation.get(row[0]), *own_values(store, row[0])) for row in rows] for rows in listed)
+    full_chunks = ([(*row, separation.get(row[0]), *own_values(store, row[0])) for row in rows] for rows in all_chunks)
     types = arrow_types()
-    body = csv_parts(list(types), whole) if format == "csv" else parquet_parts(types, whole)
+    body = csv_parts(list(types), full_chunks) if format == "csv" else parquet_parts(types, full_chunks)
     headers = {"Content-Disposition": f'attachment; filename="{ascii_name(store.name)}-features.{format}"'}
     return StreamingResponse(body, media_type=MEDIA[format], headers=headers)
 
@@ -75,8 +75,8 @@ def random_feature(store: OpenStore, query: FeatureQuery) -> int:
 
 def own_values(store: OpenStore, feature: int) -> tuple[str | None, str, bool]:
     """What people wrote about a feature, in the order of WRITTEN."""
-    own = store.annotations.own("feature", feature)
-    return own.get("own_label"), ", ".join(own.get("tags", ())), own.get("reviewed", False)
+    notes = store.annotations.own("feature", feature)
+    return notes.get("own_label"), ", ".join(notes.get("tags", ())), notes.get("reviewed", False)
 
 
 def arrow_types() -> dict[str, str]:

@@ -121,21 +121,21 @@ def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
     """The filters alone, as the store takes them."""
     ids = None if query.ids is None else parse_numbers(query.ids, "ids")
     if query.area is not None:
-        inside = features_in_area(store, query.area)
-        ids = inside if ids is None else sorted(set(ids) & set(inside))
+        ids_in_area = features_in_area(store, query.area)
+        ids = ids_in_area if ids is None else sorted(set(ids) & set(ids_in_area))
     filters: dict[str, Any] = {name: getattr(query, name, None) for name in FeatureFilters.__annotations__}
-    written = marked(
+    marks = marked(
         store.annotations, store.store, "feature", tag=query.tag, reviewed=query.reviewed, q=query.q
     )
-    return cast(FeatureFilters, {**filters, "ids": ids, "marked": written})
+    return cast(FeatureFilters, {**filters, "ids": ids, "marked": marks})
 
 
 @router.get("/features/{feature}", summary="One feature with all its figures")
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
-    opened = store.store
-    item = {**opened.features.get(feature), **store.annotations.own("feature", feature)}
-    return FeatureDetail.model_validate({**item, "words": opened.top_words.of(feature)})
+    reader = store.store
+    item = {**reader.features.get(feature), **store.annotations.own("feature", feature)}
+    return FeatureDetail.model_validate({**item, "words": reader.top_words.of(feature)})
 
 
 @router.get(
@@ -151,15 +151,15 @@ def get_vector(
     ] = "json",
 ) -> Response | FeatureVector:
     check_feature(store, feature)
-    raw, centred = store.store.directions.get(feature)
+    vector, centred_vector = store.store.directions.get(feature)
     if format == "json":
         item = store.store.features.list(ids=[feature]).items[0]
         return FeatureVector(
-            id=feature, length=float(np.linalg.norm(raw)), mean_cosine=item["mean_cosine"], raw=raw.tolist(),
-            centred=centred.tolist(),
+            id=feature, length=float(np.linalg.norm(vector)), mean_cosine=item["mean_cosine"], raw=vector.tolist(),
+            centred=centred_vector.tolist(),
         )  # fmt: skip
     file = io.BytesIO()
-    np.save(file, np.stack([raw, centred]))
+    np.save(file, np.stack([vector, centred_vector]))
     name = f'attachment; filename="feature-{feature}.npy"'
     headers = {**dict(response.headers), "Content-Disposition": name}
     return Response(file.getvalue(), media_type="application/octet-stream", headers=headers)
@@ -188,16 +188,16 @@ async def get_examples(
     feature: FeatureId,
     query: Annotated[ExampleQuery, Query()],
 ) -> Response:
-    def read(**more: Any) -> Page[Example]:
-        items = example_items(request, store, feature, query, **more)
+    def read(**options: Any) -> Page[Example]:
+        items = example_items(request, store, feature, query, **options)
         return Page[Example].model_validate({"items": items, "total": len(items)})
 
-    computed: dict[int, SampleEvents] = {}
+    events_of: dict[int, SampleEvents] = {}
     if query.recompute and store.store.events.kept_rows is not None and state.live.status(store.name).state == "ready":
-        missing: list[int] = []
-        await run_in_threadpool(read, missing=missing)
-        computed = await events_if_ready(state.live, store, missing, request)
-    return await json_reply(partial(read, computed=computed), response)
+        rows_without: list[int] = []
+        await run_in_threadpool(read, rows_without=rows_without)
+        events_of = await events_if_ready(state.live, store, rows_without, request)
+    return await json_reply(partial(read, events_of=events_of), response)
 
 
 def example_items(
@@ -206,20 +206,20 @@ def example_items(
     feature: int,
     query: ExampleQuery,
     *,
-    computed: Mapping[int, SampleEvents] | None = None,
-    missing: list[int] | None = None,
+    events_of: Mapping[int, SampleEvents] | None = None,
+    rows_without: list[int] | None = None,
 ) -> list[dict[str, Any]]:
     """The fields of `Example` of each.
 
     Args:
-        computed: by row, the events of samples whose events the store does not hold.
-        missing: is filled with the rows of the examples' samples whose events the store does not hold.
+        events_of: by row, the events of samples whose events the store does not hold.
+        rows_without: is filled with the rows of the examples' samples whose events the store does not hold.
     """
 
     def compute(row: int) -> SampleEvents | None:
-        if missing is not None:
-            missing.append(row)
-        return (computed or {}).get(row)
+        if rows_without is not None:
+            rows_without.append(row)
+        return (events_of or {}).get(row)
 
     check_feature(store, feature)
     if query.band == "counter":

@@ -24,9 +24,9 @@ async def readyz(state: StateDep, response: Response) -> Ready:
     """503 while a model loads, if a model could not be loaded, or if a store cannot be read."""
     await state.check_stores()
     statuses = [state.live.status(name) for name in state.stores]
-    not_ready = [one for one in statuses if one.state not in ("ready", "off")]
+    not_ready = [status for status in statuses if status.state not in ("ready", "off")]
     ready = not not_ready and not state.unavailable
     response.status_code = 200 if ready else 503
     response.headers["Cache-Control"] = "no-store"
-    live = not_ready[0] if not_ready else state.live.status(state.default_name)
-    return Ready(ready=ready, stores=list(state.stores), unavailable=state.unavailable, live=live)
+    live_status = not_ready[0] if not_ready else state.live.status(state.default_name)
+    return Ready(ready=ready, stores=list(state.stores), unavailable=state.unavailable, live=live_status)

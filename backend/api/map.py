@@ -123,9 +123,9 @@ def get_sample_colours(
     response_class=Response, responses=BINARY, dependencies=[Cached],
 )
 def get_selected_samples(response: Response, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Response:
-    selected = np.zeros(store.store.n_samples, dtype=np.uint8)
-    selected[store.store.selection.ordered_rows(**query.selection(store))] = 1
-    return Response(selected.tobytes(), media_type=MEDIA, headers=dict(response.headers))
+    is_selected = np.zeros(store.store.n_samples, dtype=np.uint8)
+    is_selected[store.store.selection.ordered_rows(**query.selection(store))] = 1
+    return Response(is_selected.tobytes(), media_type=MEDIA, headers=dict(response.headers))
 
 
 def cache_headers(

@@ -51,9 +51,9 @@ def flag_names(values: list[str]) -> list[str]:
     """Flags from repeated parameters or lists separated by commas, each as NAME or NAME:THRESHOLD; `all` stands for
     every flag at its own threshold."""
     names = [name.strip() for part in values for name in part.split(",") if name.strip()]
-    changed = {name.partition(":")[0] for name in names if ":" in name}
+    names_with_limit = {name.partition(":")[0] for name in names if ":" in name}
     if "all" in names:
-        names += [name for name in FLAGS if name not in changed]
+        names += [name for name in FLAGS if name not in names_with_limit]
     return [name for name in dict.fromkeys(names) if name != "all"]
 
 
@@ -84,12 +84,12 @@ class FilterQuery(QueryModel):
         """bool [N]: the samples that the marks leave; None where no marks count."""
         if not self.without_right and not self.only_right:
             return None
-        within = np.ones(store.store.n_samples, bool)
+        mask = np.ones(store.store.n_samples, bool)
         for flag in self.without_right:
-            within &= ~rightly_flagged(store.annotations, store.store, flag)
+            mask &= ~rightly_flagged(store.annotations, store.store, flag)
         for flag in self.only_right:
-            within &= rightly_flagged(store.annotations, store.store, flag)
-        return within
+            mask &= rightly_flagged(store.annotations, store.store, flag)
+        return mask
 
     def stem(self, store: OpenStore) -> str:
         """Name of the file, without its ending."""
@@ -159,11 +159,11 @@ def get_overlap(
         list[str], Query(max_length=50, description="NAME:THRESHOLD of flags whose threshold is another.")
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> FlagOverlap:
-    moved = {name.partition(":")[0]: name for name in flag_names(flags)}
+    name_with_limit = {name.partition(":")[0]: name for name in flag_names(flags)}
     with http_status(422):
-        for option in moved.values():
+        for option in name_with_limit.values():
             flag_and_limit(option)
-        options = [moved.get(name, name) for name in FLAGS]
+        options = [name_with_limit.get(name, name) for name in FLAGS]
         counts = store.store.quality.overlap(options)
         n_flagged = store.store.n_samples - int(store.store.quality.matching(options).sum())
     return FlagOverlap(flags=options, counts=counts, n_flagged=n_flagged)

@@ -92,9 +92,9 @@ class SampleQuery(QueryModel):
         flag = self.flag if self.flag is None or self.threshold is None else f"{self.flag}:{self.threshold!r}"
         order = {"sort", "order", "limit", "cursor"}
         of_others = type(self).model_fields.keys() - SampleQuery.model_fields.keys()
-        plain = {*order, "threshold", "tag", "reviewed", *of_others}
-        own = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marked(store)}
-        return self.model_dump(exclude=plain, exclude_none=True) | own
+        usual_names = {*order, "threshold", "tag", "reviewed", *of_others}
+        changes = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marked(store)}
+        return self.model_dump(exclude=usual_names, exclude_none=True) | changes
 
     def marked(self, store: OpenStore) -> Marked | None:
         """Which samples by what people wrote about them."""
@@ -102,8 +102,8 @@ class SampleQuery(QueryModel):
 
     def filters(self) -> dict[str, Any]:
         """The filters alone, as parameters of an address."""
-        unused = {"sort", "order", "limit", "cursor"} | ({"side"} if self.feature is None else set())
-        return self.model_dump(include=SampleQuery.model_fields.keys() - unused, exclude_defaults=True)
+        ignored_names = {"sort", "order", "limit", "cursor"} | ({"side"} if self.feature is None else set())
+        return self.model_dump(include=SampleQuery.model_fields.keys() - ignored_names, exclude_defaults=True)
 
     def is_plain(self) -> bool:
         """Whether `store.samples` answers at once from an index: with more than one flag the database would look up
@@ -185,8 +185,8 @@ async def get_activations(
     request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
     feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Feature number; may be repeated.")],
 ) -> Response:  # fmt: skip
-    def answer(computed: SampleEvents | None) -> Response:
-        return as_json(activations(store, sample_id, feature, computed), response)
+    def answer(events: SampleEvents | None) -> Response:
+        return as_json(activations(store, sample_id, feature, events), response)
 
     return await with_events(state.live, store, sample_id, request, answer)
 
@@ -196,8 +196,8 @@ def activations(
 ) -> Activations:
     """Activations on every token and patch. Raises EventsNotStored if the events are not in the store or `computed`."""
     row = check_sample(store, sample_id)
-    for one in features:
-        check_feature(store, one)
+    for feature in features:
+        check_feature(store, feature)
     events = (computed or store.recomputed.missing_events(row)) if features else None
     return Activations.model_validate(store.store.samples.activations(sample_id, features, events))
 
@@ -220,8 +220,8 @@ async def get_features_here(
     request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
     query: Annotated[PlaceQuery, Depends()],
 ) -> Response:  # fmt: skip
-    def answer(computed: SampleEvents | None) -> Response:
-        return as_json(features_here(store, sample_id, query, computed), response)
+    def answer(events: SampleEvents | None) -> Response:
+        return as_json(features_here(store, sample_id, query, events), response)
 
     return await with_events(state.live, store, sample_id, request, answer)
 
@@ -234,16 +234,16 @@ def features_here(
     if (query.position is None) == (query.patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(query.patch) if query.patch is not None else None
-    read = partial(store.store.samples.features_at, sample_id, position=query.position, patch=at)
+    query_page = partial(store.store.samples.features_at, sample_id, position=query.position, patch=at)
     events: SampleEvents | None = None
     try:
         with http_status(404):
-            read(limit=1)
+            query_page(limit=1)
     except EventsNotStored:  # the place exists, but the store has no activations there
         events = computed or store.recomputed.missing_events(row)
         if events is None:
             raise
-    return FeaturesHere.model_validate(read(limit=query.limit, cursor=query.cursor, computed=events))
+    return FeaturesHere.model_validate(query_page(limit=query.limit, cursor=query.cursor, computed=events))
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,8 @@ def get_image(
         if size is None and box is None:
             data = path.read_bytes()
         else:
-            one = images[image]
-            data = cached_webp(store.content_id, path, (one["width"], one["height"]), size, box)
+            image_info = images[image]
+            data = cached_webp(store.content_id, path, (image_info["width"], image_info["height"]), size, box)
     except FileNotFoundError as error:
         raise HTTPException(404, f"The image of sample {sample_id!r} is not in the store.") from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

@@ -41,22 +41,22 @@ def get_search(
 
 def with_annotated(store: OpenStore, answer: dict[str, Any], limit: int) -> dict[str, Any]:
     """The results with the features and samples first that people wrote the words about, and all own labels."""
-    book, opened, q = store.annotations, store.store, answer["q"]
-    ids = sorted(n for key in book.search("feature", q) if (n := int(key)) < opened.n_features)[:limit]
-    rows = sorted(opened.selection.rows_of(book.search("sample", q)).values())[:limit]
-    known = {one["id"] for one in answer["features"]}
-    others = [id for id in ids if id not in known]
-    features = sorted([*opened.search.features(others), *answer["features"]], key=lambda one: one["id"] not in ids)
-    first = opened.samples.items(rows)
-    new = set(rows) - {one["row"] for one in answer["samples"]}
-    others_shown = [one for one in answer["samples"] if one["row"] not in first]
+    book, reader, q = store.annotations, store.store, answer["q"]
+    ids = sorted(n for key in book.search("feature", q) if (n := int(key)) < reader.n_features)[:limit]
+    rows = sorted(reader.selection.rows_of(book.search("sample", q)).values())[:limit]
+    ids_in_answer = {f["id"] for f in answer["features"]}
+    other_ids = [id for id in ids if id not in ids_in_answer]
+    features = sorted([*reader.search.features(other_ids), *answer["features"]], key=lambda item: item["id"] not in ids)
+    first = reader.samples.items(rows)
+    new_rows = set(rows) - {item["row"] for item in answer["samples"]}
+    others_shown = [item for item in answer["samples"] if item["row"] not in first]
     samples = [*(first[row] for row in rows), *others_shown]
     return {
         **answer,
-        "n_features": answer["n_features"] + len(others),
-        "n_samples": answer["n_samples"] + len(new),
-        "features": [{**one, **book.own("feature", one["id"])} for one in features[:limit]],
-        "samples": [{**one, **book.own("sample", one["sample_id"])} for one in samples[:limit]],
+        "n_features": answer["n_features"] + len(other_ids),
+        "n_samples": answer["n_samples"] + len(new_rows),
+        "features": [{**item, **book.own("feature", item["id"])} for item in features[:limit]],
+        "samples": [{**item, **book.own("sample", item["sample_id"])} for item in samples[:limit]],
     }
 
 
@@ -81,9 +81,9 @@ async def query_of(request: Request, state: State, store: OpenStore, inputs: Sea
     words, _, image_hash, sample_id = inputs
     if sample_id is not None and not words:
         row = await run_in_threadpool(check_sample, store, sample_id)
-        missing = [] if store.store.events.has(row) else [row]
-        computed = await events_if_ready(state.live, store, missing, request)
-        return await run_in_threadpool(live_answers.stored_query, store, row, computed.get(row))
+        rows_without = [] if store.store.events.has(row) else [row]
+        events = await events_if_ready(state.live, store, rows_without, request)
+        return await run_in_threadpool(live_answers.stored_query, store, row, events.get(row))
     key = (words, image_hash, sample_id)
     is_cacheable = image_hash is not None or sample_id is not None
     if is_cacheable and (query := store.recomputed.queries.get(key)) is not None:
@@ -149,7 +149,7 @@ async def post_search(
 ) -> Response:
     """A search by a stored sample without words is answered from the store, even if the model is off."""
     inputs = SearchInput((form.text or "").strip(), form.image, form.image_hash, form.sample_id)
-    n_images = sum(one is not None for one in inputs[1:])
+    n_images = sum(part is not None for part in inputs[1:])
     if n_images > 1:
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
     if not n_images and not inputs.words:

@@ -91,8 +91,8 @@ async def events(
         async with aclosing(reservation.stream(work)) as stream:
             first = asyncio.ensure_future(anext(stream, None))
             async with aclosing(places(first, reservation)) as changes:
-                async for before in changes:
-                    yield sse("waiting", SteerWaiting(before=before))
+                async for n_before in changes:
+                    yield sse("waiting", SteerWaiting(before=n_before))
             if (event := first.result()) is not None:
                 yield sse(*event)
                 async for name, body in stream:
@@ -113,11 +113,11 @@ async def events(
 async def places(first: asyncio.Future[Any], reservation: Reservation) -> AsyncGenerator[int]:
     """How many requests come before this one, whenever that changes, until `first` is done; nothing where none does.
     Closing it cancels `first`."""
-    known = 0
+    n_waiting = 0
     try:
         while not first.done():
-            if reservation.before != known:
-                yield (known := reservation.before)
+            if reservation.before != n_waiting:
+                yield (n_waiting := reservation.before)
             await asyncio.wait([first], timeout=QUEUE_S)
     finally:
         first.cancel()
@@ -150,10 +150,10 @@ def run(
         emit(event_body(store, event))
 
     control = control_of(engine, store, steering.features, steering.control)
-    wanted = dataclasses.replace(
+    options = dataclasses.replace(
         common_steering(engine, store, steering),
         interventions=interventions_of(engine, store, steering.features), seed=steering.seed, control=control,
     )  # fmt: skip
-    done = steer(engine.mllm, engine.sae, batch, wanted, emit=emit_event, stop=stop)
+    steered_reply = steer(engine.mllm, engine.sae, batch, options, emit=emit_event, stop=stop)
     if not stop():
-        emit(("done", SteerDone.model_validate({**dataclasses.asdict(done), "control": control})))
+        emit(("done", SteerDone.model_validate({**dataclasses.asdict(steered_reply), "control": control})))

@@ -22,21 +22,21 @@ def run(options: Options) -> str:
         SaevxError: the store, the file or the database cannot be used.
     """
     database = Database(options.annotations) if options.annotations else local_database(options.store)
-    opened = OpenStore.at(options.store, database_of=lambda _: database)
-    if opened.annotations.problem:
-        raise SaevxError(opened.annotations.problem)
+    store = OpenStore.at(options.store, database_of=lambda _: database)
+    if store.annotations.problem:
+        raise SaevxError(store.annotations.problem)
     if options.action == "export":
-        text = export_file(opened.annotations, opened.name, options.history).model_dump_json(indent=1) + "\n"
+        text = export_file(store.annotations, store.name, options.history).model_dump_json(indent=1) + "\n"
         if options.file is None:
             return text
         write_text(options.file, text)
         return f"{options.file}\n"
     if options.action == "import":
-        return f"{read_file(options, opened)}\n"
-    return f"{carry_over(options, opened).sentence()}\n"
+        return f"{read_file(options, store)}\n"
+    return f"{carry_over(options, store).sentence()}\n"
 
 
-def read_file(options: Options, opened: OpenStore) -> str:
+def read_file(options: Options, store: OpenStore) -> str:
     """Import a file; returns one sentence of what was done."""
     if options.file is None:
         raise SaevxError("Name the file to read: --file notes.json.")
@@ -47,26 +47,26 @@ def read_file(options: Options, opened: OpenStore) -> str:
     except ValidationError as error:
         raise SaevxError(f"{options.file} is no file of annotations: `saevx annotations export` writes one.") from error
     try:
-        return import_file(opened.annotations, opened.store, file, options.min_cosine).sentence
+        return import_file(store.annotations, store.store, file, options.min_cosine).sentence
     except HTTPException as error:
         raise SaevxError(f"{options.file}: {error.detail}") from error
 
 
-def carry_over(options: Options, opened: OpenStore) -> Report:
+def carry_over(options: Options, store: OpenStore) -> Report:
     """Carry over from the other stores of the database, the last written first."""
-    book, database = opened.annotations, opened.annotations.database
+    book, database = store.annotations, store.annotations.database
     ids = list(database.stores()) if database.exists() else []
     begin = options.from_store or ""
-    others = [one for one in reversed(ids) if one != opened.content_id and one.startswith(begin)]
-    if not others:
-        known = ", ".join(one[:12] for one in ids if one != opened.content_id) or "none"
-        raise SaevxError(f"The database has no annotations of such another store (it has: {known}).")
-    whole = Report()
-    for one in others:
-        held: dict[tuple[str, str], Entry] = {(entry.kind, entry.key): entry for entry in database.since(one, 0)}
-        report = carry(book, opened.store, held.values(), database.remembered(one), options.min_cosine)
-        whole.written += report.written
-        whole.present += report.present
-        whole.moved |= report.moved
-        whole.lost += report.lost
-    return whole
+    other_ids = [id for id in reversed(ids) if id != store.content_id and id.startswith(begin)]
+    if not other_ids:
+        names = ", ".join(id[:12] for id in ids if id != store.content_id) or "none"
+        raise SaevxError(f"The database has no annotations of such another store (it has: {names}).")
+    total = Report()
+    for id in other_ids:
+        entries: dict[tuple[str, str], Entry] = {(entry.kind, entry.key): entry for entry in database.since(id, 0)}
+        report = carry(book, store.store, entries.values(), database.remembered(id), options.min_cosine)
+        total.written += report.written
+        total.present += report.present
+        total.moved |= report.moved
+        total.lost += report.lost
+    return total

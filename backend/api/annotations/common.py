@@ -63,9 +63,9 @@ def save(
     """Write a change of one thing. Raises as `Annotations.change`; HTTP 404 for a version that is not there."""
     annotations = store.annotations
     fields = BODIES[kind].model_fields
-    sent = change.model_dump(mode="json")
-    own = {name: sent[name] for name in fields if name in change.model_fields_set}
-    overwrites = bool(own) or change.restore is not None
+    values = change.model_dump(mode="json")
+    changes = {name: values[name] for name in fields if name in change.model_fields_set}
+    overwrites = bool(changes) or change.restore is not None
     expects = overwrites or "if-match" in request.headers
     version = expected_version(request, annotations.get(kind, key).version) if expects else None
     old_body = version_body(annotations, kind, key, change.restore) if change.restore is not None else None
@@ -73,12 +73,12 @@ def save(
     def make(current: Entry) -> Mapping[str, Any] | None:
         if change.restore is not None:
             return old_body
-        body = {**BODIES[kind]().model_dump(mode="json"), **(current.body or {}), **own}
+        body = {**BODIES[kind]().model_dump(mode="json"), **(current.body or {}), **changes}
         for name in PARTS:
             if name in fields:
-                removed = sent.get(f"remove_{name}", [])
-                body[name] = [one for one in dict.fromkeys([*body[name], *sent.get(f"add_{name}", [])])
-                              if one not in removed]  # fmt: skip
+                drop = values.get(f"remove_{name}", [])
+                body[name] = [part for part in dict.fromkeys([*body[name], *values.get(f"add_{name}", [])])
+                              if part not in drop]  # fmt: skip
         return body
 
     return annotations.change(kind, key, make, author=author_of(change, cookie), version=version)
@@ -88,9 +88,9 @@ def version_body(annotations: Annotations, kind: str, key: str | int, version: i
     """The fields of an older version."""
     if version == 0:
         return None
-    for one in annotations.history(kind, key):
-        if one.version == version:
-            return one.body
+    for entry in annotations.history(kind, key):
+        if entry.version == version:
+            return entry.body
     raise HTTPException(404, f"There is no version {version} of this: see its history.")
 
 
@@ -100,15 +100,16 @@ def delete(request: Request, store: OpenStore, kind: str, key: str | int, author
     return store.annotations.put(kind, key, None, author=author, version=version)
 
 
-def as_version(model: type[V], one: Entry, response: Response | None = None, **more: Any) -> V:
+def as_version(model: type[V], entry: Entry, response: Response | None = None, **values: Any) -> V:
     """A thing as the API gives it, with its version as the ETag."""
     if response is not None:
-        response.headers["ETag"] = f'"{one.version}"'
+        response.headers["ETag"] = f'"{entry.version}"'
         response.headers["Cache-Control"] = "no-store"
-    signed = {"version": one.version, "author": one.author, "at": one.at, "deleted": one.body is None}
-    return model.model_validate({**(one.body or {}), **signed, **more})
+    signature = {"version": entry.version, "author": entry.author, "at": entry.at, "deleted": entry.body is None}
+    return model.model_validate({**(entry.body or {}), **signature, **values})
 
 
-def as_annotation(one: Entry) -> Annotation:
-    return as_version(Annotation, Entry(one.kind, one.key, one.version, one.author, one.at), kind=one.kind, key=one.key,
-                      body=one.body, deleted=one.body is None)  # fmt: skip
+def as_annotation(entry: Entry) -> Annotation:
+    bare_entry = Entry(entry.kind, entry.key, entry.version, entry.author, entry.at)
+    return as_version(Annotation, bare_entry, kind=entry.kind, key=entry.key,
+                      body=entry.body, deleted=entry.body is None)  # fmt: skip

@@ -38,17 +38,17 @@ def get_annotations_file(
 
 def export_file(book: Annotations, name: str, history: bool = False) -> Exported:
     """What the file holds."""
-    there = book.database.exists()
+    has_file = book.database.exists()
     if history:
-        entries: Iterable[Entry] = book.database.since(book.store, 0) if there else []
+        entries: Iterable[Entry] = book.database.since(book.store, 0) if has_file else []
     else:
-        entries = sorted((one for kind in KINDS for one in book.entries(kind)), key=lambda one: one.id)
-    vectors = book.database.remembered(book.store) if there else {}
+        entries = sorted((entry for kind in KINDS for entry in book.entries(kind)), key=lambda entry: entry.id)
+    vectors = book.database.remembered(book.store) if has_file else {}
     return Exported(
         content_id=book.store,
         store=name,
-        items=[as_annotation(one) for one in entries],
-        directions={number: base64.b64encode(one).decode() for number, one in vectors.items()},
+        items=[as_annotation(entry) for entry in entries],
+        directions={number: base64.b64encode(entry).decode() for number, entry in vectors.items()},
     )
 
 
@@ -67,7 +67,7 @@ def import_file(book: Annotations, store: Store, file: Exported, least: float = 
     Raises:
         HTTPException: 422 for an item that is none.
     """
-    things = [entry_of(one) for one in newest_of(file.items)]
+    things = [entry_of(item) for item in newest_of(file.items)]
     try:
         vectors = {number: base64.b64decode(text, validate=True) for number, text in file.directions.items()}
     except (ValueError, binascii.Error) as error:
@@ -81,17 +81,17 @@ def import_file(book: Annotations, store: Store, file: Exported, least: float = 
 def newest_of(items: list[Annotation]) -> list[Annotation]:
     """The last version of each thing that is not deleted."""
     last: dict[tuple[str, str], Annotation] = {}
-    for one in sorted(items, key=lambda one: one.version):
-        last[one.kind, one.key] = one
-    return [one for one in last.values() if one.body is not None]
+    for item in sorted(items, key=lambda item: item.version):
+        last[item.kind, item.key] = item
+    return [item for item in last.values() if item.body is not None]
 
 
-def entry_of(one: Annotation) -> Entry:
+def entry_of(item: Annotation) -> Entry:
     """An item of a file as an entry. Raises HTTP 422."""
     try:
-        body = BODIES[one.kind].model_validate(one.body).model_dump(mode="json")
-        if one.kind == "feature":
-            int(one.key)
+        body = BODIES[item.kind].model_validate(item.body).model_dump(mode="json")
+        if item.kind == "feature":
+            int(item.key)
     except (ValidationError, ValueError) as error:
-        raise HTTPException(422, f"items: {one.kind} {one.key!r} is no annotation of this kind.") from error
-    return Entry(one.kind, one.key[:20_000], one.version, one.author[:80], one.at[:32], body)
+        raise HTTPException(422, f"items: {item.kind} {item.key!r} is no annotation of this kind.") from error
+    return Entry(item.kind, item.key[:20_000], item.version, item.author[:80], item.at[:32], body)

@@ -30,7 +30,7 @@ Name = Annotated[
 
 @router.get("/annotations/lists", summary="Lists of features and samples", dependencies=[Cached])
 def get_lists(store: StoreDep) -> Page[SavedList]:
-    items = [as_version(SavedList, one, name=one.key) for one in store.annotations.entries("list")]
+    items = [as_version(SavedList, entry, name=entry.key) for entry in store.annotations.entries("list")]
     return Page[SavedList](items=items, total=len(items))
 
 
@@ -55,8 +55,8 @@ def put_list(
 def delete_list(
     request: Request, response: Response, store: StoreDep, name: Name, saevx_author: AuthorCookie = None
 ) -> SavedList:
-    one = delete(request, store, "list", name, author_of(Signed(), saevx_author))
-    return as_version(SavedList, one, response, name=name)
+    entry = delete(request, store, "list", name, author_of(Signed(), saevx_author))
+    return as_version(SavedList, entry, response, name=name)
 
 
 def check_members(store: OpenStore, features: list[int], samples: list[str]) -> None:
@@ -64,8 +64,8 @@ def check_members(store: OpenStore, features: list[int], samples: list[str]) -> 
     for number in features:
         check_feature(store, number)
     rows = store.store.selection.rows_of(samples)
-    if missing := next((id for id in samples if id not in rows), None):
-        raise HTTPException(404, f"No sample {missing!r} in this store: take an id from the list of samples.")
+    if absent := next((id for id in samples if id not in rows), None):
+        raise HTTPException(404, f"No sample {absent!r} in this store: take an id from the list of samples.")
 
 
 @router.get("/annotations/filters", summary="Saved filters of the lists", dependencies=[Cached])
@@ -73,8 +73,8 @@ def get_filters(
     store: StoreDep,
     page: Annotated[FilterPage | None, Query(description="Only those of this page.")] = None,
 ) -> Page[SavedFilter]:
-    items = [as_version(SavedFilter, one, name=one.key) for one in store.annotations.entries("filter")]
-    items = sorted((one for one in items if page in (None, one.page)), key=lambda one: one.title.casefold())
+    items = [as_version(SavedFilter, entry, name=entry.key) for entry in store.annotations.entries("filter")]
+    items = sorted((entry for entry in items if page in (None, entry.page)), key=lambda entry: entry.title.casefold())
     return Page[SavedFilter](items=items, total=len(items))
 
 
@@ -86,8 +86,8 @@ def put_filter(
     body = change.model_dump(mode="json", exclude={"author"})
     author = author_of(change, saevx_author)
     version = expected_version(request, store.annotations.get("filter", name).version)
-    one = store.annotations.put("filter", name, body, author=author, version=version)
-    return as_version(SavedFilter, one, response, name=name)
+    entry = store.annotations.put("filter", name, body, author=author, version=version)
+    return as_version(SavedFilter, entry, response, name=name)
 
 
 @router.delete("/annotations/filters/{name}", summary="Delete a saved filter", responses=CONFLICT)

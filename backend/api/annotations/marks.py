@@ -27,20 +27,20 @@ Threshold = Annotated[
             dependencies=[Cached])  # fmt: skip
 def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> FlagMarks:
     limit = store.store.quality.flag(flag)["threshold"] if threshold is None else threshold
-    entries = [one for one in store.annotations.entries("mark") if one.body and one.body["flag"] == flag]
-    scores = scores_of(store, flag, [one.body["sample_id"] for one in entries if one.body])
+    entries = [e for e in store.annotations.entries("mark") if e.body and e.body["flag"] == flag]
+    scores = scores_of(store, flag, [item.body["sample_id"] for item in entries if item.body])
     items = [
-        Mark(right=one.body["right"], sample_id=one.body["sample_id"], score=scores.get(one.body["sample_id"]),
-             author=one.author, at=one.at)
-        for one in entries if one.body
+        Mark(right=item.body["right"], sample_id=item.body["sample_id"], score=scores.get(item.body["sample_id"]),
+             author=item.author, at=item.at)
+        for item in entries if item.body
     ]  # fmt: skip
-    items.sort(key=lambda one: (one.score is None, -(one.score or 0.0), one.sample_id))
-    judged = [m.Judged(one.score, one.right) for one in items if one.score is not None]
-    suggestion = m.suggest(judged)
+    items.sort(key=lambda item: (item.score is None, -(item.score or 0.0), item.sample_id))
+    judgements = [m.Judged(item.score, item.right) for item in items if item.score is not None]
+    suggestion = m.suggest(judgements)
     return FlagMarks(
         flag=flag,
         items=items,
-        precision=Precision(**m.precision(judged, limit)._asdict()),
+        precision=Precision(**m.precision(judgements, limit)._asdict()),
         suggestion=None if suggestion is None else Precision(**suggestion._asdict()),
         target=m.TARGET,
     )

@@ -39,17 +39,17 @@ def get_annotations(store: StoreDep, query: Annotated[AnnotationQuery, Query()])
     kinds: Sequence[str] = [query.kind] if query.kind else KINDS
     if query.tag is not None or query.reviewed is not None or query.q:
         kinds = [kind for kind in kinds if kind in ("feature", "sample")]
-    chosen = []
+    entries = []
     for kind in kinds:
         keys = set(book.keys(kind, tag=query.tag, reviewed=query.reviewed))
         if query.q:
             keys &= set(book.search(kind, query.q))
-        chosen += [one for one in book.entries(kind) if one.key in keys and query.author in (None, one.author)]
-    chosen.sort(key=lambda one: -one.id)
-    below = [one for one in chosen if query.cursor is None or one.id < int(query.cursor)]
-    items = [as_annotation(one) for one in below[: query.limit]]
-    following = str(below[query.limit - 1].id) if len(below) > query.limit else None
-    return Page[Annotation](items=items, total=len(chosen), next=following)
+        entries += [e for e in book.entries(kind) if e.key in keys and query.author in (None, e.author)]
+    entries.sort(key=lambda e: -e.id)
+    older = [e for e in entries if query.cursor is None or e.id < int(query.cursor)]
+    items = [as_annotation(e) for e in older[: query.limit]]
+    next_cursor = str(older[query.limit - 1].id) if len(older) > query.limit else None
+    return Page[Annotation](items=items, total=len(entries), next=next_cursor)
 
 
 @router.get("/annotations/tags", summary="The tags in use, the most frequent first", dependencies=[Cached])
@@ -68,7 +68,7 @@ def get_history(
     kind: Kind,
     key: Annotated[str, Query(min_length=1, max_length=20_000, description="As in `GET /annotations`.")],
 ) -> Page[Annotation]:
-    items = [as_annotation(one) for one in store.annotations.history(kind, key)]
+    items = [as_annotation(entry) for entry in store.annotations.history(kind, key)]
     return Page[Annotation](items=items, total=len(items))
 
 

@@ -24,15 +24,15 @@ SIDES: tuple[tuple[Modality, Modality], ...] = (
 
 @router.get("/compare", summary="Two features beside each other: figures, directions, common samples and tokens")
 def get_comparison(store: StoreDep, a: FeatureNumber, b: FeatureNumber) -> FeatureComparison:
-    first, second = get_feature(store, a), get_feature(store, b)
-    directions = [store.store.directions.get(one) for one in (a, b)]
-    promoted = [[token.token for token in one.logits.centred.promoted] for one in (first, second)]
+    detail_a, detail_b = get_feature(store, a), get_feature(store, b)
+    directions = [store.store.directions.get(id) for id in (a, b)]
+    tokens = [[token.token for token in detail.logits.centred.promoted] for detail in (detail_a, detail_b)]
     family = store.store.features.family
     return FeatureComparison(
-        a=first, b=second,
-        cosine=cosine(*(one.centred_d for one in directions)), cosine_raw=cosine(*(one.raw_d for one in directions)),
-        same_family=bool(family[a] == family[b]) and first.n_members > 1,
-        together=together(store, a, b), promoted=[token for token in promoted[0] if token in promoted[1]],
+        a=detail_a, b=detail_b,
+        cosine=cosine(*(detail.centred_d for detail in directions)), cosine_raw=cosine(*(d.raw_d for d in directions)),
+        same_family=bool(family[a] == family[b]) and detail_a.n_members > 1,
+        together=together(store, a, b), promoted=[token for token in tokens[0] if token in tokens[1]],
     )  # fmt: skip
 
 
@@ -46,12 +46,12 @@ def together(store: OpenStore, a: int, b: int) -> list[Together]:
     """The pairs that the store lists of the two, the one with the largest lower end of the lift first."""
     pairs = []
     for of_a, of_b in SIDES:
-        turned = (of_a, of_b) == ("image", "text")
-        if turned and a == b:
+        is_turned = (of_a, of_b) == ("image", "text")
+        if is_turned and a == b:
             continue  # as before
-        first, second = (b, a) if turned else (a, b)
+        side_a, side_b = (b, a) if is_turned else (a, b)
         kind = "text-image" if of_a != of_b else f"{of_a}-{of_b}"
-        if (pair := stored_pair(store.store.cooccurrence.pairs[kind], first, second)) is not None:
+        if (pair := stored_pair(store.store.cooccurrence.pairs[kind], side_a, side_b)) is not None:
             sides = ("text", "image") if of_a != of_b else (of_a, of_b)
-            pairs.append(Together.model_validate({**pair, "kind": kind, "a": first, "b": second, "sides": sides}))
-    return sorted(pairs, key=lambda one: -one.lift_low)
+            pairs.append(Together.model_validate({**pair, "kind": kind, "a": side_a, "b": side_b, "sides": sides}))
+    return sorted(pairs, key=lambda item: -item.lift_low)

@@ -23,11 +23,11 @@ WAYS: dict[MatchBy, str] = {"direction": "by decoder direction", "samples": "by 
 def layer_stores(state: State, store: OpenStore) -> list[LayerStore]:
     """Itself, and the stores of the same model and data but another layer, from the first layer on; none where there is
     no other layer."""
-    others = [one for one in state.stores.values() if one.name != store.name and is_other_layer(store, one)]
-    if not others:
+    layers = [s for s in state.stores.values() if s.name != store.name and is_other_layer(store, s)]
+    if not layers:
         return []
-    stores = sorted([store, *others], key=lambda one: (layer_of(one), one.name))
-    return [LayerStore(store=one.name, layer=layer_of(one), current=one.name == store.name) for one in stores]
+    stores = sorted([store, *layers], key=lambda s: (layer_of(s), s.name))
+    return [LayerStore(store=s.name, layer=layer_of(s), current=s.name == store.name) for s in stores]
 
 
 def layer_of(store: OpenStore) -> int:
@@ -39,15 +39,15 @@ def is_other_layer(store: OpenStore, other: OpenStore) -> bool:
     """Whether both are of one model and one data set, by hash where the manifest has it, and of different layers."""
 
     def same(part: str) -> bool:
-        here, there = store.manifest[part], other.manifest[part]
-        return all(here.get(key) == there.get(key) for key in ("name", "sha256"))
+        part_a, part_b = store.manifest[part], other.manifest[part]
+        return all(part_a.get(key) == part_b.get(key) for key in ("name", "sha256"))
 
     return same("model") and same("data") and layer_of(store) != layer_of(other)
 
 
 def layer_store(state: State, store: OpenStore, name: str) -> OpenStore:
     """The store of that name. Raises HTTPException: 404 where it is not a store of another layer."""
-    if name not in {one.store for one in layer_stores(state, store) if not one.current}:
+    if name not in {layer.store for layer in layer_stores(state, store) if not layer.current}:
         raise HTTPException(404, f"{name} is no other layer of {store.name}: choose one of GET /api/v1/layers.")
     return state.stores[name]
 
@@ -57,27 +57,29 @@ def place_of_feature(store: OpenStore, other: OpenStore, feature: int) -> LayerP
     by = default_way(store, other)
     place = LayerPlace(store=other.name, layer=layer_of(other), current=False, by=by)
     try:
-        best = best_matches(store, other, by, [feature]).get(feature)
+        match = best_matches(store, other, by, [feature]).get(feature)
     except SaevxError as error:
         return place.model_copy(update={"sentence": str(error)})
-    if best is None:
+    if match is None:
         why = "it fires on too few of the shared samples to be compared" if by == "samples" else "it has no direction"
         return place.model_copy(update={"sentence": none_of(store, other, feature, why)})
-    if best.cosine < LEAST:
-        why = f"the nearest, #{best.id}, has a cosine of {best.cosine:.2f} {WAYS[by]}, and a match has {LEAST} or more"
-        return place.model_copy(update={"cosine": best.cosine, "sentence": none_of(store, other, feature, why)})
-    each = "" if best.mutual else "; its own best match is another feature"
+    if match.cosine < LEAST:
+        why = (
+            f"the nearest, #{match.id}, has a cosine of {match.cosine:.2f} {WAYS[by]}, and a match has {LEAST} or more"
+        )
+        return place.model_copy(update={"cosine": match.cosine, "sentence": none_of(store, other, feature, why)})
+    remark = "" if match.mutual else "; its own best match is another feature"
     sentence = (
-        f"Feature #{best.id} of layer {layer_of(other)} is the best match of #{feature} of layer {layer_of(store)} "
-        f"{WAYS[by]}: cosine {best.cosine:.2f}{each}."
+        f"Feature #{match.id} of layer {layer_of(other)} is the best match of #{feature} of layer {layer_of(store)} "
+        f"{WAYS[by]}: cosine {match.cosine:.2f}{remark}."
     )
-    return place.model_copy(update={"feature": best.id, "cosine": best.cosine, "sentence": sentence})
+    return place.model_copy(update={"feature": match.id, "cosine": match.cosine, "sentence": sentence})
 
 
 def none_of(store: OpenStore, other: OpenStore, feature: int, why: str) -> str:
     """That a feature has no match."""
-    there = f"layer {layer_of(other)} ({other.name})"
-    return f"Feature #{feature} of layer {layer_of(store)} has no match in {there}: {why}."
+    layer_name = f"layer {layer_of(other)} ({other.name})"
+    return f"Feature #{feature} of layer {layer_of(store)} has no match in {layer_name}: {why}."
 
 
 def place_of_sample(store: OpenStore, other: OpenStore, sample_id: str) -> LayerPlace:
@@ -109,17 +111,17 @@ def places(state: State, store: OpenStore, feature: int | None, sample: str | No
     if sample is not None:
         check_sample(store, sample)
     items = []
-    for one in layer_stores(state, store):
-        place = LayerPlace(**one.model_dump())
-        if one.current:
+    for layer in layer_stores(state, store):
+        place = LayerPlace(**layer.model_dump())
+        if layer.current:
             place = place.model_copy(update={"feature": feature, "sample_id": sample})
         else:
-            other = state.stores[one.store]
+            other_store = state.stores[layer.store]
             if feature is not None:
-                place = place_of_feature(store, other, feature)
+                place = place_of_feature(store, other_store, feature)
             if sample is not None:
-                there = place_of_sample(store, other, sample)
-                sentences = " ".join(text for text in (place.sentence, there.sentence) if text)
-                place = place.model_copy(update={"sample_id": there.sample_id, "sentence": sentences or None})
+                sample_place = place_of_sample(store, other_store, sample)
+                sentences = " ".join(text for text in (place.sentence, sample_place.sentence) if text)
+                place = place.model_copy(update={"sample_id": sample_place.sample_id, "sentence": sentences or None})
         items.append(place)
     return items

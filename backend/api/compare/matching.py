@@ -57,24 +57,24 @@ def shared_matches(store: OpenStore, other: OpenStore) -> SharedMatches:
     """Raises SaevxError where the stores have no sample in common."""
     key = (store.content_id, other.content_id)
     with _LOCK:
-        if (cached := _SHARED.get(key)) is None:
-            cached = SharedMatches(store.store, other.store)
-            _SHARED.put(key, cached)
-    return cached
+        if (matches := _SHARED.get(key)) is None:
+            matches = SharedMatches(store.store, other.store)
+            _SHARED.put(key, matches)
+    return matches
 
 
 def matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching:
     """Of the features of `store`. Raises SaevxError as `best_matches`."""
     key = (store.content_id, other.content_id, by)
     with _LOCK:
-        if (cached := _MATCHINGS.get(key)) is None:
+        if (result := _MATCHINGS.get(key)) is None:
             order = alive_by_evidence(store.store)
-            cached = Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
-            _MATCHINGS.put(key, cached)
-    return cached
+            result = Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
+            _MATCHINGS.put(key, result)
+    return result
 
 
 def default_way(store: OpenStore, other: OpenStore) -> MatchBy:
     """By direction in one layer of one width, else by shared samples."""
-    here, there = store.store.summary, other.store.summary
-    return "direction" if all(here[name] == there[name] for name in ("layer", "d_model")) else "samples"
+    summary_a, summary_b = store.store.summary, other.store.summary
+    return "direction" if all(summary_a[name] == summary_b[name] for name in ("layer", "d_model")) else "samples"

@@ -57,30 +57,30 @@ def way(store: OpenStore, other: OpenStore, by: MatchBy) -> dict[str, Any]:
     """How the features were matched: fields of `Matched`."""
     if by == "direction":
         return {"by": by}
-    shared = shared_matches(store, other)
-    return {"by": by, "n_shared": shared.n_shared, "n_compared": shared.n_compared}
+    of_samples = shared_matches(store, other)
+    return {"by": by, "n_shared": of_samples.n_shared, "n_compared": of_samples.n_compared}
 
 
 def matches(store: OpenStore, other: OpenStore, features: list[Feature], by: MatchBy) -> list[Match]:
     """These features, each with its best match."""
-    nearest = best_matches(store, other, by, [one.id for one in features])
-    known = features_of(other, [one.id for one in nearest.values()])
+    match_of = best_matches(store, other, by, [f.id for f in features])
+    features_there = features_of(other, [match.id for match in match_of.values()])
     return [
-        Match(feature=one, other=known[to.id], cosine=to.cosine, mutual=to.mutual) if (to := nearest.get(one.id))
-        else Match(feature=one, other=None, cosine=None, mutual=False)
-        for one in features
+        Match(feature=f, other=features_there[to.id], cosine=to.cosine, mutual=to.mutual) if (to := match_of.get(f.id))
+        else Match(feature=f, other=None, cosine=None, mutual=False)
+        for f in features
     ]  # fmt: skip
 
 
 def features_of(store: OpenStore, ids: list[int]) -> dict[int, Feature]:
     """Features as lists show them, by number."""
-    unique = sorted(set(ids))
+    unique_ids = sorted(set(ids))
     items = [
         item
-        for start in range(0, len(unique), MAX_POINTS)
-        for item in store.store.features.list(ids=unique[start : start + MAX_POINTS], limit=MAX_POINTS).items
+        for start in range(0, len(unique_ids), MAX_POINTS)
+        for item in store.store.features.list(ids=unique_ids[start : start + MAX_POINTS], limit=MAX_POINTS).items
     ]
-    return {one["id"]: Feature.model_validate({**one, **store.annotations.own("feature", one["id"])}) for one in items}
+    return {f["id"]: Feature.model_validate({**f, **store.annotations.own("feature", f["id"])}) for f in items}
 
 
 @router.get("/compare/stores/only", summary="Features of a store without a match in another store")
@@ -90,18 +90,18 @@ def get_unmatched(
 ) -> Unmatched:  # fmt: skip
     """Most evidence first; dead features are left out. Of a store of more than 2,048 features that are not dead, the
     first 2,048 in this order are looked at."""
-    whole = matching(store, other, by)
-    ids = [id for id in whole.ids if not whole.is_match(id, least)]
+    all_matches = matching(store, other, by)
+    ids = [id for id in all_matches.ids if not all_matches.is_match(id, least)]
     parts = (store.content_id, other.content_id, by, least)
     tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     start = page_start(tag, cursor)
     page = ids[start : start + limit]
-    known = features_of(store, page)
+    page_features = features_of(store, page)
     end = start + len(page)
     return Unmatched(
-        items=matches(store, other, [known[id] for id in page], by), total=len(ids),
+        items=matches(store, other, [page_features[id] for id in page], by), total=len(ids),
         next=encode_cursor(tag, None, end) if end < len(ids) else None,
-        n_looked_at=len(whole.ids), n_alive=whole.n_alive, **way(store, other, by),
+        n_looked_at=len(all_matches.ids), n_alive=all_matches.n_alive, **way(store, other, by),
     )  # fmt: skip
 
 
@@ -111,31 +111,32 @@ def get_points(
     limit: Annotated[int, Query(ge=1, le=MAX_POINTS, description="Points at most.")] = 300,
 ) -> MatchedPoints:  # fmt: skip
     """Of the features with a match, those of most evidence first."""
-    whole = matching(store, other, by)
-    ids = [id for id in whole.ids if whole.is_match(id, least)]
-    here = features_of(store, ids[:limit])
-    there = features_of(other, [whole.best[id].id for id in ids[:limit]])
+    all_matches = matching(store, other, by)
+    ids = [id for id in all_matches.ids if all_matches.is_match(id, least)]
+    features_a = features_of(store, ids[:limit])
+    features_b = features_of(other, [all_matches.best[id].id for id in ids[:limit]])
     points = [
         MatchedPoint(
-            feature=id, other=to.id, label=here[id].own_label or here[id].label, cosine=to.cosine, mutual=to.mutual,
-            agreement=(here[id].agreement, there[to.id].agreement),
-            density_text=(here[id].density_text, there[to.id].density_text),
-            density_image=(here[id].density_image, there[to.id].density_image),
+            feature=id, other=to.id, label=features_a[id].own_label or features_a[id].label, cosine=to.cosine,
+            mutual=to.mutual,
+            agreement=(features_a[id].agreement, features_b[to.id].agreement),
+            density_text=(features_a[id].density_text, features_b[to.id].density_text),
+            density_image=(features_a[id].density_image, features_b[to.id].density_image),
         )
         for id in ids[:limit]
-        for to in [whole.best[id]]
+        for to in [all_matches.best[id]]
     ]  # fmt: skip
     return MatchedPoints(
-        points=points, n_matched=len(ids), n_mutual=sum(whole.best[id].mutual for id in ids),
-        n_looked_at=len(whole.ids), n_alive=whole.n_alive, **way(store, other, by),
+        points=points, n_matched=len(ids), n_mutual=sum(all_matches.best[id].mutual for id in ids),
+        n_looked_at=len(all_matches.ids), n_alive=all_matches.n_alive, **way(store, other, by),
     )  # fmt: skip
 
 
 def note(store: OpenStore, other: OpenStore) -> str | None:
     """What to bear in mind where the stores were not made from the same model, layer and data."""
-    here, there = store.store.summary, other.store.summary
-    parts = [f"{name} ({here[key]}, {there[key]})" for name, key in (("model", "model"), ("layer", "layer"),
-             ("data", "dataset")) if here[key] != there[key]]  # fmt: skip
+    summary_a, summary_b = store.store.summary, other.store.summary
+    parts = [f"{name} ({summary_a[key]}, {summary_b[key]})" for name, key in (("model", "model"), ("layer", "layer"),
+             ("data", "dataset")) if summary_a[key] != summary_b[key]]  # fmt: skip
     if not parts:
         return None
     return f"The stores differ in {' and '.join(parts)}: such directions and figures agree only in part."

@@ -27,9 +27,9 @@ async def post_image(
     """The server holds it in memory only, until it stops or newer images need the room (`--max-uploads-mb`)."""
     if not state.settings.live:
         raise HTTPException(503, WITHOUT_MODEL)
-    one = await add_upload(image, state.uploads, state.settings)
-    width, height = one.size
-    return UploadedImageRef(hash=one.hash, width=width, height=height, url=uploaded_url(request, one.hash))
+    upload = await add_upload(image, state.uploads, state.settings)
+    width, height = upload.size
+    return UploadedImageRef(hash=upload.hash, width=width, height=height, url=uploaded_url(request, upload.hash))
 
 
 @router.get(

@@ -47,17 +47,17 @@ class MatrixQuery(QueryModel):
     own: OwnList = []  # noqa: RUF012
 
 
-def as_parameter(own: OwnPair) -> str:
+def as_parameter(pair: OwnPair) -> str:
     """One's own pair as the value of `own`."""
-    return f"{own.image or ''}:{own.text}"
+    return f"{pair.image or ''}:{pair.text}"
 
 
 def own_pair(value: str) -> OwnPair:
     """The pair that a value of `own` names. Raises HTTPException: 422 for one that is none."""
     hash, colon, text = value.partition(":")
     if not colon or not HASH.fullmatch(hash) or len(text) > MAX_TEXT or not (hash or text.strip()):
-        what = "the hash of an uploaded image, a text, or both with a colon between"
-        raise HTTPException(422, f"own: {value[:60]!r} is not HASH:TEXT: give {what}.")
+        expectation = "the hash of an uploaded image, a text, or both with a colon between"
+        raise HTTPException(422, f"own: {value[:60]!r} is not HASH:TEXT: give {expectation}.")
     return OwnPair(plain_text(text), hash or None)
 
 
@@ -65,16 +65,16 @@ def own_pair(value: str) -> OwnPair:
 async def get_matrix(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[MatrixQuery, Query()]
 ) -> Response:
-    own = await read_all(request, state, store, query.own)
+    pairs = await read_all(request, state, store, query.own)
     samples = [sample_of(key) for key in query.sample]
-    return await json_reply(partial(matrix, request, store, query.feature, samples, own))
+    return await json_reply(partial(matrix, request, store, query.feature, samples, pairs))
 
 
 async def read_all(
-    request: Request, state: State, store: OpenStore, own: Sequence[str]
+    request: Request, state: State, store: OpenStore, texts: Sequence[str]
 ) -> list[OwnResult]:
     """One's own pairs, each read or with the reason why it was not."""
-    pairs = [own_pair(value) for value in own]
+    pairs = [own_pair(value) for value in texts]
     return [(pair, await read_or_refuse(request, state, store, pair)) for pair in pairs]
 
 
@@ -83,17 +83,17 @@ def matrix(
     store: OpenStore,
     features: list[int],
     samples: Sequence[str],
-    own: Sequence[OwnResult],
+    pairs: Sequence[OwnResult],
 ) -> Matrix:
     """The values of features on stored samples and on pairs of one's own, in this order.
 
     Raises:
         HTTPException: 404 for a feature or a sample that the store does not have.
     """
-    for one in features:
-        check_feature(store, one)
+    for feature in features:
+        check_feature(store, feature)
     columns = [stored_column(request, store, features, sample) for sample in samples]
-    columns += [own_column(request, features, *pair) for pair in own]
+    columns += [own_column(request, features, *pair) for pair in pairs]
     p999 = np.nan_to_num(store.store.features.table["p999"][features])
     share_pk2 = [ratio(z_k2, p999[:, None]) for _, z_k2 in columns]
     refs = store.store.features.refs(features)
@@ -125,9 +125,9 @@ def stored_column(request: Request, store: OpenStore, features: list[int], sampl
                 z_k2[:, m] = z_tk[events.modality_t == m].max(axis=0)
     else:
         for m, n_tokens in enumerate((item["n_text"], item["n_image"])):
-            strongest = dict(zip(*(column.tolist() for column in store.store.events.maxima(row, m)), strict=True))
+            z_of = dict(zip(*(column.tolist() for column in store.store.events.maxima(row, m)), strict=True))
             if n_tokens:
-                z_k2[:, m] = [strongest.get(id, 0.0) for id in features]
+                z_k2[:, m] = [z_of.get(id, 0.0) for id in features]
     images = item["images"]
     return {"sample_id": sample_id, "text": item["text"], "image": images[0] if images else None}, z_k2
 

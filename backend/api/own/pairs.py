@@ -78,43 +78,43 @@ class OwnScore(OwnQuery):
     limit: Annotated[int, Query(ge=1, le=500)] = 12
 
 
-async def required(request: Request, state: State, store: OpenStore, own: OwnPair) -> Reading:
+async def required(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Reading:
     """As `read_own`; HTTP 422 for neither text nor image."""
-    if not any(own):
+    if not any(pair):
         raise HTTPException(422, "Name an uploaded image (`image`), give a text (`text`), or both.")
-    return await read_own(request, state, store, own)
+    return await read_own(request, state, store, pair)
 
 
-async def read_or_refuse(request: Request, state: State, store: OpenStore, own: OwnPair) -> Result:
+async def read_or_refuse(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Result:
     """Read the pair. Raises ClientLeft: the client closed the connection while it waited."""
     try:
-        return await read_own(request, state, store, own) if any(own) else None
+        return await read_own(request, state, store, pair) if any(pair) else None
     except HTTPException as refusal:
         return refusal
     except PairError as error:
         return HTTPException(422, str(error))
 
 
-def tried(request: Request, store: OpenStore, own: OwnPair, reading: Reading) -> TriedPair:
+def tried(request: Request, store: OpenStore, pair: OwnPair, reading: Reading) -> TriedPair:
     """The reply, with addresses of the images."""
-    image = own_image(request, own, reading)
+    image = own_image(request, pair, reading)
     samples = Links(request, store).all_images(nearest(store.store, reading.query))
     own_parts = {"images": [image] if image else [], "unread": reading.unread, "samples": samples}
     return TriedPair.model_validate({**reading.detail, **own_parts})
 
 
-def own_image(request: Request, own: OwnPair, reading: Reading) -> dict[str, Any] | None:
+def own_image(request: Request, pair: OwnPair, reading: Reading) -> dict[str, Any] | None:
     """As `schemas.live.OwnImageRef`."""
-    if own.image is None or reading.size is None:
+    if pair.image is None or reading.size is None:
         return None
     width, height = reading.size
-    return {"hash": own.image, "url": uploaded_url(request, own.image), "width": width, "height": height}
+    return {"hash": pair.image, "url": uploaded_url(request, pair.image), "width": width, "height": height}
 
 
 def own_activations(store: OpenStore, reading: Reading, features: list[int]) -> PairActivations:
     """Raises HTTPException: 404 for a feature that the store does not have."""
-    for one in features:
-        check_feature(store, one)
+    for feature in features:
+        check_feature(store, feature)
     values = store.store.places.activations(reading.events, reading.query.views, features)
     return PairActivations.model_validate(values)
 

@@ -39,19 +39,19 @@ async def get_why(
     request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
     query: Annotated[WhyQuery, Depends()],
 ) -> Response:  # fmt: skip
-    def answer(computed: SampleEvents | None) -> Response:
-        return as_json(why_score(store, sample_id, query.score, query.limit, computed), response)
+    def answer(events: SampleEvents | None) -> Response:
+        return as_json(why_score(store, sample_id, query.score, query.limit, events), response)
 
     return await with_events(state.live, store, sample_id, request, answer)
 
 
 def why_score(
-    store: OpenStore, sample_id: str, score: ScoreName, limit: int, computed: SampleEvents | None = None
+    store: OpenStore, sample_id: str, score: ScoreName, limit: int, events: SampleEvents | None = None
 ) -> WhyScore:
-    """Raises EventsNotStored if the events are not in the store or `computed`."""
+    """Raises EventsNotStored if the events are not in the store or `events`."""
     row = check_sample(store, sample_id)
     with http_status(422):
-        item: dict[str, Any] = why(store.store, row, score, limit, computed or store.recomputed.missing_events(row))
+        item: dict[str, Any] = why(store.store, row, score, limit, events or store.recomputed.missing_events(row))
     return WhyScore.model_validate({"sample_id": sample_id, **item})
 
 
