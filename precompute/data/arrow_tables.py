@@ -69,8 +69,8 @@ def listing(dataset: Any, name: str, folder: Path, files: list[Path] | None, col
     column = image_column(schema.names, of_bytes, name, columns)
     if files is None:
         files = sorted(Path(file["filename"]) for file in dataset.cache_files)
-    others = [one for one in schema.names if one not in of_bytes and one != column]
-    records = partial(table_records, dataset, name, column, others)
+    names = [n for n in schema.names if n not in of_bytes and n != column]
+    records = partial(table_records, dataset, name, column, names)
     return Listing(name, records, (column,) if column else (), folder, files, list(schema.names))
 
 
@@ -90,15 +90,15 @@ def image_column(names: list[str], of_bytes: list[str], source: str, columns: Co
         if key not in names:
             raise SaevxError(f"{source} has the columns {', '.join(names)}, not {columns.image!r}: see --image-column.")
         return key
-    preferred = sorted(of_bytes, key=lambda name: (name.lower() not in NAMES, names.index(name)))
-    usual = [name for usual in NAMES for name in names if name.lower() == usual]
-    return next(iter([*preferred, *usual]), None)
+    by_rank = sorted(of_bytes, key=lambda name: (name.lower() not in NAMES, names.index(name)))
+    by_name = [name for known_name in NAMES for name in names if name.lower() == known_name]
+    return next(iter([*by_rank, *by_name]), None)
 
 
-def table_records(dataset: Any, name: str, column: str | None, others: list[str]) -> Records:
+def table_records(dataset: Any, name: str, column: str | None, field_names: list[str]) -> Records:
     """Every row's fields, with references to its images, whose bytes are read later. Other columns of bytes are left
     out."""
-    fields = dataset.select_columns(others).with_format("arrow") if others else None
+    fields = dataset.select_columns(field_names).with_format("arrow") if field_names else None
     table = Table(dataset, column) if column else None
     for begin in range(0, len(dataset), ROWS_AT_ONCE):
         end = min(begin + ROWS_AT_ONCE, len(dataset))
@@ -111,7 +111,7 @@ def table_records(dataset: Any, name: str, column: str | None, others: list[str]
             record = {key: plain(decode_text(value)) for key, value in row.items()}
             if column is not None and table is not None and cells:
                 record[column] = [
-                    Cell(table, index, place) if one is None else one for place, one in enumerate(cells)
+                    Cell(table, index, place) if image is None else image for place, image in enumerate(cells)
                 ]
             yield f"{name}:{index}", record
 
@@ -124,18 +124,18 @@ def image_references(array: Any) -> list[list[str | BadRow | None] | None]:
     if is_list(array.type):
         lengths = pc.list_value_length(array).to_pylist()
         flat = iter(image_references(array.flatten()))
-        missing: list[str | BadRow | None] = [BadRow("one of its images is missing")]
-        return [None if not n else [one for _ in range(n) for one in (next(flat) or missing)] for n in lengths]
-    there = array.is_valid().to_pylist()
+        no_image: list[str | BadRow | None] = [BadRow("one of its images is missing")]
+        return [None if not n else [image for _ in range(n) for image in (next(flat) or no_image)] for n in lengths]
+    is_valid = array.is_valid().to_pylist()
     if is_struct(array.type):
         has_bytes = array.field("bytes").is_valid().to_pylist()
         paths = array.field("path").to_pylist()
         return [
-            None if not ok or not (raw or path) else [None if raw else path]
-            for ok, raw, path in zip(there, has_bytes, paths, strict=True)
+            None if not ok or not (in_cell or path) else [None if in_cell else path]
+            for ok, in_cell, path in zip(is_valid, has_bytes, paths, strict=True)
         ]
     if holds_bytes(array.type):
-        return [[None] if ok else None for ok in there]
+        return [[None] if ok else None for ok in is_valid]
     return [None if value is None else [value] for value in map(plain, array.to_pylist())]
 
 
@@ -171,9 +171,9 @@ def decode_text(value: Any) -> Any:
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: times as ISO 8601, NaN and infinity as null, any other object as its text."""
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(part) for part in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):

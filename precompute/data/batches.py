@@ -148,7 +148,7 @@ def smallest_hashes(sample_ids: Iterable[str], n: int) -> list[int]:
 
 def usable(rows: Sequence[Row], mllm: Any) -> tuple[Sequence[Row], NDArray[np.int64], list[RejectedRow]]:
     """Rows that the model can be shown, their tokens as far as planning knows, and the others."""
-    good, lengths = array("q"), array("q")
+    positions, lengths = array("q"), array("q")
     rejected_rows: list[RejectedRow] = []
     for at, (row, n) in enumerate(with_text_tokens(rows, mllm)):
         try:
@@ -160,9 +160,9 @@ def usable(rows: Sequence[Row], mllm: Any) -> tuple[Sequence[Row], NDArray[np.in
         except (BadRow, PairError) as error:
             rejected_rows.append(RejectedRow(row.index, row.sample_id, error.reason))
         else:
-            good.append(at)
+            positions.append(at)
             lengths.append(length)
-    return take(rows, np.array(good, np.int64)), np.array(lengths, np.int64) + OVERHEAD, rejected_rows
+    return take(rows, np.array(positions, np.int64)), np.array(lengths, np.int64) + OVERHEAD, rejected_rows
 
 
 def with_text_tokens(rows: Iterable[Row], mllm: Any) -> Iterator[tuple[Row, int]]:
@@ -205,18 +205,18 @@ def plan_rows(
     """
     if mllm.multimodal:
         refuse_no_image(source, mllm.source, data.no_image)
-    good, length_n, bad = usable(data.rows, mllm)
-    rejected_rows = sorted([*data.rejected_rows, *bad])
-    if not good:
+    rows, length_n, bad_rows = usable(data.rows, mllm)
+    rejected_rows = sorted([*data.rejected_rows, *bad_rows])
+    if not rows:
         raise SaevxError(all_rejected_message(f"No row of {source} can be used", rejected_rows, id_column))
-    if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in good):
+    if mllm.multimodal and any(row.images for row in data.rows) and not any(row.images for row in rows):
         refuse_no_image(source, mllm.source, ALL_REJECTED)
     if data.guess:
         say(guess_line(data.guess))
     if rejected_rows:
         say(summary_of(rejected_rows, id_column))
-    plan = make_plan(SampleIds(good), length_n, **batching._asdict())
-    return data._replace(rows=good, rejected_rows=rejected_rows), plan
+    plan = make_plan(SampleIds(rows), length_n, **batching._asdict())
+    return data._replace(rows=rows, rejected_rows=rejected_rows), plan
 
 
 def shuffle_images(rows: Sequence[Row], seed: int) -> RowTable:
@@ -226,7 +226,7 @@ def shuffle_images(rows: Sequence[Row], seed: int) -> RowTable:
         raise SaevxError("--shuffle-images exchanges images, so give data with two pairs that have one at least.")
     from precompute.utils.stats import derangement
 
-    moved = derangement(len(with_image), np.random.Generator(np.random.PCG64(seed + 3)))
+    order = derangement(len(with_image), np.random.Generator(np.random.PCG64(seed + 3)))
     image_n = np.arange(len(rows))
-    image_n[with_image] = with_image[moved]
+    image_n[with_image] = with_image[order]
     return as_table(rows).with_images(image_n)

@@ -27,5 +27,5 @@ def halves(sample_ids: Sequence[str]) -> Halves:
     """At most `MAX_SAMPLES` samples, divided by a hash of their ids."""
     rows = np.sort(np.array(smallest_hashes(sample_ids, MAX_SAMPLES), np.int64))
     is_second = [hashlib.sha256(f"name {sample_ids[row]}".encode()).digest()[0] % 2 == 1 for row in rows.tolist()]
-    second = np.array(is_second, bool)
-    return Halves(rows[~second], rows[second])
+    in_second = np.array(is_second, bool)
+    return Halves(rows[~in_second], rows[in_second])

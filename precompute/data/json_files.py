@@ -43,16 +43,16 @@ class JsonFile:
                 yield f"{self.path.name}:{number}", item if isinstance(item, BadRow) else check_record(item)
             return
         with self.path.open("rb") as file:
-            for line, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield f"{self.path.name}:{line}", parse_record(raw)
+            for line, line_bytes in enumerate(file, 1):
+                if line_bytes.strip():
+                    yield f"{self.path.name}:{line}", parse_record(line_bytes)
 
     @cached_property
     def items(self) -> list[Any] | None:
         """Of a file that is one list, or one object over several lines; it is parsed once and held."""
         try:
-            if (what := foreign_format(self.path)) is not None and not self._has_row():
-                raise SaevxError(f"{self.path} is {what}.")
+            if (file_format := foreign_format(self.path)) is not None and not self._has_row():
+                raise SaevxError(f"{self.path} is {file_format}.")
             return self._whole()
         except OSError as error:
             raise SaevxError(
@@ -67,50 +67,50 @@ class JsonFile:
     def _whole(self) -> list[Any] | None:
         with self.path.open("rb") as file:
             lines = (line.strip() for line in file if line.strip())
-            first, second = next(lines, b"").removeprefix(BOM).strip(), next(lines, b"")
-        if not first and not second:
+            first_line, second_line = next(lines, b"").removeprefix(BOM).strip(), next(lines, b"")
+        if not first_line and not second_line:
             return []
-        if first[:1] not in (b"[", b"{"):
+        if first_line[:1] not in (b"[", b"{"):
             return None
         # Of objects one a line, a broken first line must not make the whole file be read at once.
-        if second and (_is_json(first) or (first[:1] == b"{" and _is_json(second))):
+        if second_line and (_is_json(first_line) or (first_line[:1] == b"{" and _is_json(second_line))):
             return None
         try:
-            whole = json.loads(self.path.read_text("utf-8-sig") if second else first)
+            content = json.loads(self.path.read_text("utf-8-sig") if second_line else first_line)
         except (ValueError, RecursionError):
             return None
-        if isinstance(whole, dict):
-            return [_one_row(whole)]
-        return whole if not whole or any(isinstance(item, dict) for item in whole) else None
+        if isinstance(content, dict):
+            return [_one_row(content)]
+        return content if not content or any(isinstance(item, dict) for item in content) else None
 
 
-def _is_json(raw: bytes) -> bool:
+def _is_json(text: bytes) -> bool:
     try:
-        json.loads(raw)
+        json.loads(text)
     except (ValueError, RecursionError):
         return False
     return True
 
 
-def _one_row(whole: dict[str, Any]) -> dict[str, Any] | BadRow:
+def _one_row(content: dict[str, Any]) -> dict[str, Any] | BadRow:
     """The one object of a file, unless its rows stand inside of it, in a list as COCO's or by their names."""
-    if any(name in TEXT_FIELDS for name in whole):
-        return whole
+    if any(name in TEXT_FIELDS for name in content):
+        return content
     lists = [
         name
-        for name, value in whole.items()
-        if isinstance(value, list) and any(isinstance(one, dict) for one in value)
+        for name, value in content.items()
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value)
     ]
-    if all(isinstance(value, dict) for value in whole.values()) and whole:
-        return BadRow(f"it is one JSON object of objects ({', '.join(whole)[:120]}): give a list of them")
+    if all(isinstance(value, dict) for value in content.values()) and content:
+        return BadRow(f"it is one JSON object of objects ({', '.join(content)[:120]}): give a list of them")
     if not lists:
-        return whole
+        return content
     return BadRow(f"it is one JSON object with lists in it ({', '.join(lists)[:120]}): give the list of rows alone")
 
 
-def parse_record(raw: bytes) -> dict[str, Any] | BadRow:
+def parse_record(line: bytes) -> dict[str, Any] | BadRow:
     try:
-        return check_record(json.loads(raw.decode("utf-8-sig")))
+        return check_record(json.loads(line.decode("utf-8-sig")))
     except UnicodeError:
         return BadRow("it is not valid Unicode (UTF-8)")
     except (ValueError, RecursionError):
@@ -147,7 +147,7 @@ def images_with_texts(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
             stem, _, suffix = name.rpartition(".")
             if not stem or name.startswith(".") or suffix.lower() not in suffixes:
                 continue
-            text = next((texts[one] for end in TEXT_SUFFIXES if (one := (stem + end).lower()) in texts), None)
+            text = next((texts[key] for end in TEXT_SUFFIXES if (key := (stem + end).lower()) in texts), None)
             yield Path(place, name), None if text is None else Path(place, text)
 
 

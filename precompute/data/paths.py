@@ -46,11 +46,11 @@ class ImageRoot(NamedTuple):
         """
         if "\0" in name:
             return None
-        outside = irregular = False
+        is_outside = irregular = False
         for path in _candidates(self.folder, name):
             try:
                 if not (self.anywhere or self.holds(path)):
-                    outside = True  # not even looked for: what exists elsewhere is not the data's business
+                    is_outside = True  # not even looked for: what exists elsewhere is not the data's business
                 elif path.is_file():
                     return path
                 else:
@@ -59,7 +59,7 @@ class ImageRoot(NamedTuple):
                 raise BadRow(f"its image {name[:MAX_NAME]} cannot be opened (permission denied)") from error
             except OSError:  # a name that no file system takes
                 continue
-        if outside:
+        if is_outside:
             raise BadRow(f"its image {name[:MAX_NAME]} lies outside the image folder")
         if irregular:
             raise BadRow(f"its image {name[:MAX_NAME]} is a folder, a FIFO or a device, not a regular file")
@@ -143,13 +143,13 @@ def _real(folder: str) -> str:
 
 @lru_cache(maxsize=64)
 def _roots(folder: Path) -> tuple[str, ...]:
-    real = Path(os.path.realpath(folder))
+    real_path = Path(os.path.realpath(folder))
     # The hub's cache: files of `datasets--OWNER--NAME/snapshots/REVISION` are links into its own `blobs`.
     blobs = [
-        str(one.parents[1] / "blobs") for one in (real, *real.parents)
-        if one.parent.name == "snapshots" and "--" in one.parents[1].name
+        str(folder_path.parents[1] / "blobs") for folder_path in (real_path, *real_path.parents)
+        if folder_path.parent.name == "snapshots" and "--" in folder_path.parents[1].name
     ]  # fmt: skip
-    return (str(real), *blobs)
+    return (str(real_path), *blobs)
 
 
 def _is_below(path: str, roots: tuple[str, ...]) -> bool:

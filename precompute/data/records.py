@@ -47,10 +47,10 @@ class Window(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         self.file.seek(self.offset + self.at)
-        raw = self.file.read(max(0, min(len(buffer), self.size - self.at)))
-        buffer[: len(raw)] = raw
-        self.at += len(raw)
-        return len(raw)
+        data = self.file.read(max(0, min(len(buffer), self.size - self.at)))
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)
 
     def close(self) -> None:
         self.file.close()

@@ -33,8 +33,8 @@ class Kind(NamedTuple):
     def sentence(self, n: int) -> str:
         """`2 have no text`, `1 has no text`."""
         verb, _, remainder = self.predicate.partition(" ")
-        one = {"have": "has", "are": "is"}.get(verb, verb + "s")
-        return f"{n} {one if n == 1 else verb} {remainder}"
+        singular = {"have": "has", "are": "is"}.get(verb, verb + "s")
+        return f"{n} {singular if n == 1 else verb} {remainder}"
 
 
 KINDS: tuple[Kind, ...] = (
@@ -126,13 +126,13 @@ def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
 
 def by_frequency(n_by_kind: Mapping[str, int]) -> dict[str, int]:
     """The most frequent first."""
-    return dict(sorted(n_by_kind.items(), key=lambda one: (-one[1], one[0])))
+    return dict(sorted(n_by_kind.items(), key=lambda item: (-item[1], item[0])))
 
 
 def advice_of(kind: Kind, id_column: str | None = None) -> str:
     """What to do about a kind, unless it has been done."""
-    done = kind.name == "repeated-id" and id_column is not None and id_column.lower() == ROW
-    return "" if done else kind.advice
+    uses_rows = kind.name == "repeated-id" and id_column is not None and id_column.lower() == ROW
+    return "" if uses_rows else kind.advice
 
 
 def counts_by_kind(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
@@ -151,18 +151,18 @@ def summary(n_by_kind: Mapping[str, int], id_column: str | None = None) -> str:
     return f"{n} row{'s' * (n != 1)} rejected: {counts_by_kind(n_by_kind, id_column)}" if n else ""
 
 
-def summary_of(rejected: Iterable[RejectedRow], id_column: str | None = None) -> str:
+def summary_of(rejected_rows: Iterable[RejectedRow], id_column: str | None = None) -> str:
     """`summary` of rows."""
-    return summary(count_kinds(one.reason for one in rejected), id_column)
+    return summary(count_kinds(row.reason for row in rejected_rows), id_column)
 
 
-def all_rejected_message(what: str, rejected: Sequence[RejectedRow], id_column: str | None = None) -> str:
+def all_rejected_message(subject: str, rejected_rows: Sequence[RejectedRow], id_column: str | None = None) -> str:
     """One sentence for data of which every row is rejected.
 
     Args:
-        what: its beginning, such as `DATA holds no usable row`.
+        subject: its beginning, such as `DATA holds no usable row`.
     """
-    if not rejected:
-        return f"{what}: there is no row."
-    first = min(rejected)
-    return f"{what}: {summary_of(rejected, id_column)}; the first: {first.reason}."
+    if not rejected_rows:
+        return f"{subject}: there is no row."
+    first = min(rejected_rows)
+    return f"{subject}: {summary_of(rejected_rows, id_column)}; the first: {first.reason}."

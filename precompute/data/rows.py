@@ -34,29 +34,29 @@ def read(source: str | Path, columns: Columns | None = None, scratch: Path | Non
     columns = columns or Columns()
     view = survey(str(source), columns)
     writer = RowTableWriter(scratch)
-    rejected: list[RejectedRow] = []
-    for one in stream(view, IdSet().add, columns):
-        if isinstance(one, Row):
-            writer.append(one)
+    rejected_rows: list[RejectedRow] = []
+    for item in stream(view, IdSet().add, columns):
+        if isinstance(item, Row):
+            writer.append(item)
         else:
-            rejected.append(one)
+            rejected_rows.append(item)
     rows = writer.rows()
-    if not rows and not rejected:
+    if not rows and not rejected_rows:
         raise empty(source)
     if not rows:
         fields = f" ({list_fields(view.fields)})" if view.fields else ""
-        raise SaevxError(all_rejected_message(f"{source} holds no usable row{fields}", rejected, columns.id))
+        raise SaevxError(all_rejected_message(f"{source} holds no usable row{fields}", rejected_rows, columns.id))
     guess = view.image if view.guess and view.image else ""
-    no_image = _no_image(view, rows, rejected)
-    return Data(view.listing.name, rows, rejected, view.image is None, view.listing.files, no_image, guess)
+    no_image = _no_image(view, rows, rejected_rows)
+    return Data(view.listing.name, rows, rejected_rows, view.image is None, view.listing.files, no_image, guess)
 
 
-def _no_image(view: Survey, rows: Sequence[Row], rejected: list[RejectedRow]) -> str:
+def _no_image(view: Survey, rows: Sequence[Row], rejected_rows: list[RejectedRow]) -> str:
     """Why no row has an image, as a clause, where some should; else empty."""
     if view.image is not None:
         return "" if any(row.images for row in rows) else ALL_REJECTED
-    marked = sum(kind_of(one.reason) == "image-marks" for one in rejected)
-    return view.no_image or (f"the texts of {marked} rows speak of images" if marked else "")
+    n_marks = sum(kind_of(r.reason) == "image-marks" for r in rejected_rows)
+    return view.no_image or (f"the texts of {n_marks} rows speak of images" if n_marks else "")
 
 
 def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Iterator[Row | RejectedRow]:
@@ -76,14 +76,16 @@ def stream(view: Survey, is_new: Callable[[str], bool], columns: Columns) -> Ite
                 raise BadRow(f"its id {sample_id!r} stands in an earlier row")
             key = None if field is None else key_of(record, field)
             images = () if key is None else _images(record, key, root, columns.mixed)
-            text, own = _text(record, columns, None if columns.text_only else len(images))
-            used = {own, "id" if columns.id in (None, "id") else None}
+            text, text_field = _text(record, columns, None if columns.text_only else len(images))
+            used_names = {text_field, "id" if columns.id in (None, "id") else None}
             # An image's name is one of the row's own fields; its bytes are not.
             are_names = key is None or _are_names(record.get(key))
-            extra = {name: value for name, value in record.items() if name not in used and (are_names or name != key)}
-            yield Row(index, sample_id, text, images, extra, where)
-        except BadRow as bad:
-            yield RejectedRow(index, sample_id, str(bad))
+            if not are_names:
+                used_names.add(key)
+            extras = {name: value for name, value in record.items() if name not in used_names}
+            yield Row(index, sample_id, text, images, extras, where)
+        except BadRow as error:
+            yield RejectedRow(index, sample_id, str(error))
 
 
 def guess_line(field: str) -> str:
@@ -102,7 +104,7 @@ def refuse_no_image(source: str, model: str, no_image: str) -> None:
 
 
 def _are_names(value: Any) -> bool:
-    return all(isinstance(one, str) for one in value) if isinstance(value, list) else isinstance(value, str)
+    return all(isinstance(part, str) for part in value) if isinstance(value, list) else isinstance(value, str)
 
 
 def _id(record: dict[str, Any], field: str, index: int) -> str:
@@ -131,8 +133,8 @@ def _text(record: dict[str, Any], columns: Columns, n_images: int | None) -> tup
     if columns.text is not None:
         return _field(record, key_of(record, columns.text), n_images)
     for fields in (record, {name.lower(): value for name, value in record.items()}):
-        if (usual := _usual(fields, columns.side, n_images)) is not None:
-            return usual if fields is record else (usual[0], None)
+        if (conversation := _usual(fields, columns.side, n_images)) is not None:
+            return conversation if fields is record else (conversation[0], None)
     raise BadRow("it has no field 'text'")
 
 
@@ -168,10 +170,10 @@ def _answer(record: dict[str, Any], side: str) -> Any:
     number."""
     if record.get(side) is not None:
         return record[side]
-    better = record.get("overall_response")
-    if better not in (1, 2, "1", "2"):
+    choice = record.get("overall_response")
+    if choice not in (1, 2, "1", "2"):
         return None
-    number = int(better) if side == "chosen" else 3 - int(better)
+    number = int(choice) if side == "chosen" else 3 - int(choice)
     return record.get(f"response_{number}")
 
 
@@ -201,20 +203,20 @@ def _unmarked(turns: list[str], n_images: int | None) -> str:
     marks = sum(turn.count(MARK) for turn in turns)
     if n_images is not None and marks > n_images:
         raise BadRow(f"its text speaks of {marks} images, and it has {n_images}")
-    bare = [turn.replace(" " + MARK, "").replace(MARK, "").strip() for turn in turns]
-    return "\n".join(turn for turn in bare if turn)
+    plain_turns = [turn.replace(" " + MARK, "").replace(MARK, "").strip() for turn in turns]
+    return "\n".join(turn for turn in plain_turns if turn)
 
 
 # ---- images
 
 
-def _images(record: dict[str, Any], field: str, root: ImageRoot, mixed: bool) -> tuple[Source, ...]:
+def _images(record: dict[str, Any], field: str, root: ImageRoot, allows_none: bool) -> tuple[Source, ...]:
     value = record.get(field)
     if value is None or value == "" or value == []:
-        if mixed:
+        if allows_none:
             return ()
         raise BadRow("it has no image" if field.startswith("__") else f"it has no field {field!r}")
-    return tuple(_image(one, field, root) for one in (value if isinstance(value, list) else [value]))
+    return tuple(_image(item, field, root) for item in (value if isinstance(value, list) else [value]))
 
 
 def _image(one: Any, field: str, root: ImageRoot) -> Source:

@@ -26,4 +26,4 @@ def foreign_format(path: Path) -> str | None:
     """
     with path.open("rb") as file:
         start = file.read(32)
-    return next((what for magic, what in STARTS if start.startswith(magic)), None)
+    return next((format_name for magic, format_name in STARTS if start.startswith(magic)), None)

@@ -49,17 +49,17 @@ def _find(source: str, columns: Columns) -> Listing:
     paths = [path] if path.is_file() else matching(path)
     if paths and not path.is_file():  # the user gave a pattern, and the folder gave the files
         check_files(literal_folder(path)[0], paths, columns.anywhere)
-    kinds = {"".join(one.suffixes[-1:]).lower() for one in paths}
+    kinds = {"".join(file.suffixes[-1:]).lower() for file in paths}
     if len(paths) == 1 and kinds <= set(JSON_LINES):
         return _json(paths[0], paths[0].resolve().name, columns)
     if kinds == {".tar"}:
         return from_tars(paths, paths[0].resolve(), columns)
     if len(kinds) == 1 and kinds <= set(TABLES):
         return from_files(paths, paths[0], columns)
-    packed = next((one for one in paths if _COMPRESSED.search(one.name)), None)
-    if packed is not None and re.search(r"\.(tar\.\w+|tgz)$", packed.name, re.IGNORECASE):
+    compressed_file = next((file for file in paths if _COMPRESSED.search(file.name)), None)
+    if compressed_file is not None and re.search(r"\.(tar\.\w+|tgz)$", compressed_file.name, re.IGNORECASE):
         raise SaevxError(f"{source} is compressed, so its images cannot be read one by one: unpack it to a plain .tar.")
-    if packed is not None:
+    if compressed_file is not None:
         raise SaevxError(f"{source} is compressed: unpack it first.")
     if paths:
         raise SaevxError(f"{source} is none of the formats read here: {FORMATS_READ}.")
@@ -75,16 +75,16 @@ def _folder(path: Path, columns: Columns) -> Listing:
     if (path / METADATA).is_file():
         return _json(path / METADATA, name, columns)
     tars, parquet = sorted(path.glob("*.tar")), sorted(path.rglob("*.parquet"))
-    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-    check_files(path, [] if saved else [*tars, *parquet], columns.anywhere)
-    if saved:
+    is_saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    check_files(path, [] if is_saved else [*tars, *parquet], columns.anywhere)
+    if is_saved:
         return _table_folder(path, columns)
     if tars:
         return from_tars(tars, path.resolve(), columns)
     if parquet:
         return from_files(parquet, path, columns)
-    described = next(path.rglob("metadata.*"), None) is not None
-    if not described and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
+    has_metadata = next(path.rglob("metadata.*"), None) is not None
+    if not has_metadata and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
         records = partial(captioned_records, path, IMAGE_SUFFIXES, columns.anywhere)
         return Listing(name, records, _named(columns, FOLDER_FIELDS), path)
     return _table_folder(path, columns)

@@ -52,7 +52,7 @@ def survey(source: str, columns: Columns) -> Survey:
     """
     listing = find(source, columns)
     names = () if columns.text_only else listing.image_fields
-    missing = {name for name in (columns.text, columns.id) if name and name.lower() != ROW}
+    absent_names = {name for name in (columns.text, columns.id) if name and name.lower() != ROW}
     fields, n = Fields(listing), 0
     with_image: set[str] = set()
     for _, record in listing.records():
@@ -61,14 +61,14 @@ def survey(source: str, columns: Columns) -> Survey:
         n += 1
         fields.add(record)
         with_image |= {name for name in names if record.get(key_of(record, name))}
-        missing -= {name for name in missing if key_of(record, name) in record}
+        absent_names -= {name for name in absent_names if key_of(record, name) in record}
         # With no name to look for, the first values tell.
         image_known = names[0] in with_image if names else columns.text_only or n >= MAX_VALUES
-        if image_known and not missing:
+        if image_known and not absent_names:
             break
     image = next((name for name in names if name in with_image), None)
     if n:
-        check(source, fields, missing, columns, image)
+        check(source, fields, absent_names, columns, image)
     no_image, guess = "", False
     if image is None and columns.image is None and not columns.text_only:
         image, no_image = fields.guess(ImageRoot.from_listing(listing, columns))
@@ -76,13 +76,13 @@ def survey(source: str, columns: Columns) -> Survey:
     return Survey(source, listing, image, guess, no_image, fields.names)
 
 
-def check(source: str, fields: Fields, missing: set[str], columns: Columns, image: str | None) -> None:
+def check(source: str, fields: Fields, absent_names: set[str], columns: Columns, image: str | None) -> None:
     """Raises SaevxError where no row has a field that was asked for."""
     rows_have = list_fields(fields.names)
     if columns.image is not None and image is None and not columns.text_only:
         column = f"an image in column {columns.image!r}"
         raise SaevxError(f"No row of {source} has {column} ({rows_have}): see --image-column.")
-    for name in sorted(missing):
+    for name in sorted(absent_names):
         option = "--text-column" if name == columns.text else "--id-column"
         number = "" if option == "--text-column" else f"; {ROW} numbers the rows"
         raise SaevxError(f"The rows of {source} have no field {name!r} ({rows_have}): see {option}{number}.")
@@ -90,8 +90,8 @@ def check(source: str, fields: Fields, missing: set[str], columns: Columns, imag
 
 def list_fields(names: Iterable[str]) -> str:
     """`its rows have the fields a, b`."""
-    listed = ", ".join(name for name in names if not name.startswith("__"))
-    return f"its rows have the fields {listed[:300]}"
+    names_text = ", ".join(name for name in names if not name.startswith("__"))
+    return f"its rows have the fields {names_text[:300]}"
 
 
 @dataclass
@@ -120,17 +120,17 @@ class Fields:
         for name, value in record.items():
             if name not in self.values and len(self.values) >= MAX_FIELDS:
                 continue
-            known = self.values.setdefault(name, Values())
-            if known.n >= MAX_VALUES:
+            values = self.values.setdefault(name, Values())
+            if values.n >= MAX_VALUES:
                 continue
-            one = value[0] if isinstance(value, list) and value else value
-            if isinstance(one, dict):
-                one = one.get("path")
-            if isinstance(one, str) and one:
-                known.n += 1
-                known.n_images += bool(_IMAGE_FILE.search(_ADDRESS_END.sub("", one) if is_address(one) else one))
-                if len(known.examples) < MAX_EXAMPLES:
-                    known.examples.append(one)
+            text = value[0] if isinstance(value, list) and value else value
+            if isinstance(text, dict):
+                text = text.get("path")
+            if isinstance(text, str) and text:
+                values.n += 1
+                values.n_images += bool(_IMAGE_FILE.search(_ADDRESS_END.sub("", text) if is_address(text) else text))
+                if len(values.examples) < MAX_EXAMPLES:
+                    values.examples.append(text)
 
     def guess(self, root: ImageRoot) -> tuple[str | None, str]:
         """The one field that names image files, and else why there is none where one looks as if it should."""
@@ -141,13 +141,13 @@ class Fields:
             if not by_name and not 0 < values.n <= 2 * values.n_images:
                 continue
             suspects.append(name)
-            if any(not is_address(one) and root.is_there(one) for one in values.examples):
+            if any(not is_address(example) and root.is_there(example) for example in values.examples):
                 ranks[0 if by_name else 1 if _PLACE_NAME.fullmatch(name) else 2].append(name)
-        best = next((rank for rank in ranks if rank), [])
-        if len(best) == 1:
-            return best[0], ""
-        if best:
-            return None, f"the fields {', '.join(best)} all name image files"
+        best_names = next((rank for rank in ranks if rank), [])
+        if len(best_names) == 1:
+            return best_names[0], ""
+        if best_names:
+            return None, f"the fields {', '.join(best_names)} all name image files"
         return None, self.why_not_found(suspects[0], root.folder) if suspects else ""
 
     def why_not_found(self, name: str, folder: Path) -> str:

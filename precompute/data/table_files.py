@@ -52,8 +52,8 @@ def has_rows(file: Path) -> bool:
         SaevxError: it is something else than its name says.
         OSError, ValueError: it cannot be read.
     """
-    if (what := foreign_format(file)) is not None:
-        raise SaevxError(f"{file} is {what}.")
+    if (file_format := foreign_format(file)) is not None:
+        raise SaevxError(f"{file} is {file_format}.")
     if file.suffix.lower() == ".parquet":
         from pyarrow import parquet
 
@@ -74,7 +74,7 @@ def from_folder(folder: Path, columns: Columns) -> Listing:
             folder = split
     if (folder / "state.json").is_file():
         with one_sentence(source):
-            names = [one["filename"] for one in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
+            names = [f["filename"] for f in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
             if not names:
                 raise empty(source)
             check_files(folder, [folder / name for name in names], columns.anywhere)
@@ -119,11 +119,11 @@ def from_hub(name: str, columns: Columns) -> Listing:
     dataset = splits[choose_split(list(splits), name, columns)]
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    own = Path(HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"  # into which `datasets` downloads its files
-    return listing(dataset, repo.rpartition("/")[2], own, None, columns)
+    cache = Path(HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"  # into which `datasets` downloads its files
+    return listing(dataset, repo.rpartition("/")[2], cache, None, columns)
 
 
-def load(what: str | None, source: str, **options: Any) -> Any:
+def load(advice: str | None, source: str, **options: Any) -> Any:
     """`load_dataset(what)`, or `load_from_disk(source)` where that is None."""
     import datasets
 
@@ -134,7 +134,7 @@ def load(what: str | None, source: str, **options: Any) -> Any:
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
     try:
         with one_sentence(source):
-            return datasets.load_from_disk(source) if what is None else datasets.load_dataset(what, **options)
+            return datasets.load_from_disk(source) if advice is None else datasets.load_dataset(advice, **options)
     finally:
         datasets.logging.set_verbosity(level)
 
@@ -147,7 +147,7 @@ def one_sentence(source: str) -> Iterator[None]:
     except SaevxError:
         raise
     except Exception as error:  # builders raise whatever their format's library raises
-        if any(type(one).__name__ in NO_ROWS or NO_DATA in str(one) for one in causes(error, explicit=True)):
+        if any(type(cause).__name__ in NO_ROWS or NO_DATA in str(cause) for cause in causes(error, explicit=True)):
             raise empty(source) from error
         raise SaevxError(
             f"There is no data at {source} that can be read ({cause_of(error)}): give an imagefolder, JSONL, Parquet, "
@@ -157,8 +157,8 @@ def one_sentence(source: str) -> Iterator[None]:
 
 def cause_of(error: BaseException) -> str:
     """What an error says beyond that there was one, else what the one that it was raised from says."""
-    for one in causes(error, explicit=True):
-        if words := " ".join(str(one).replace(GENERATING, "").split()):
+    for cause in causes(error, explicit=True):
+        if words := " ".join(str(cause).replace(GENERATING, "").split()):
             return words[:200]
     return type(error).__name__
 

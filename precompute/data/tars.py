@@ -58,31 +58,31 @@ class Tars:
         self.shards, self.columns = shards, columns
         self.kinds: list[str] = []
         """Kinds of members met so far, for a person to choose among."""
-        self.held: tuple[Path, Index] | None = None
+        self.cached_index: tuple[Path, Index] | None = None
 
     def index(self, shard: Path) -> Index:
-        if self.held is None or self.held[0] != shard:
-            self.held = None  # before the next is made: each may be large
-            self.held = shard, index_tar(shard)
-        return self.held[1]
+        if self.cached_index is None or self.cached_index[0] != shard:
+            self.cached_index = None  # before the next is made: each may be large
+            self.cached_index = shard, index_tar(shard)
+        return self.cached_index[1]
 
     def note(self, members: list[Member]) -> None:
-        for one in members:
-            if len(self.kinds) < MAX_KINDS and one.kind not in self.kinds:
-                self.kinds.append(one.kind)
+        for member in members:
+            if len(self.kinds) < MAX_KINDS and member.kind not in self.kinds:
+                self.kinds.append(member.kind)
 
     def records(self) -> Records:
         """One record a sample: members of one name up to its first dot.
 
         Its id is that name; where an earlier sample has it too, the shard's name stands before it."""
-        seen = IdSet()
+        ids = IdSet()
         for shard in self.shards:
             index = self.index(shard)
             if index.samples:
                 with shard.open("rb") as file:
                     for key, members in index.samples:
                         self.note(members)
-                        yield f"{shard.name}:{key}", _sample(file, shard, key, members, seen, self.columns)
+                        yield f"{shard.name}:{key}", _sample(file, shard, key, members, ids, self.columns)
             if index.damage is not None:
                 yield shard.name, BadRow(index.damage)
 
@@ -94,8 +94,8 @@ def index_tar(shard: Path) -> Index:
     key: str | None = None
     n_hidden = 0
     try:
-        if (what := foreign_format(shard)) is not None:
-            return Index([], f"shard {shard.name} is {what}")
+        if (file_format := foreign_format(shard)) is not None:
+            return Index([], f"shard {shard.name} is {file_format}")
         if shard.stat().st_size == 0:
             return Index([], None)
         with tarfile.open(shard, "r:") as tar:
@@ -108,13 +108,13 @@ def index_tar(shard: Path) -> Index:
                 if not stem:
                     n_hidden += 1
                     continue
-                before, key = key, f"{folder}/{stem}" if folder else stem
-                one = Member(kind.lower(), member.name, member.offset_data, member.size, member.issparse())
-                again = key in at and key != before and any(m.name == one.name for m in samples[at[key]][1])
-                if key not in at or again:  # a name that comes again elsewhere is another sample's
+                old_key, key = key, f"{folder}/{stem}" if folder else stem
+                entry = Member(kind.lower(), member.name, member.offset_data, member.size, member.issparse())
+                is_repeat = key in at and key != old_key and any(m.name == entry.name for m in samples[at[key]][1])
+                if key not in at or is_repeat:  # a name that comes again elsewhere is another sample's
                     at[key] = len(samples)
                     samples.append((key, []))
-                samples[at[key]][1].append(one)
+                samples[at[key]][1].append(entry)
             damage = _end(shard, tar.offset, key)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         if key is not None:
@@ -132,18 +132,18 @@ def _end(shard: Path, offset: int, key: str | None) -> str | None:
         file.seek(offset)
         block = file.read(BLOCK)
         padding = file.read(PADDING)
-    behind = f" behind sample {key}" if key else ""
+    place = f" behind sample {key}" if key else ""
     if len(block) == BLOCK and not any(block):
         if not any(padding):
             return None
-        return f"shard {shard.name} is several tars joined, read up to the first end mark{behind}: keep them apart"
+        return f"shard {shard.name} is several tars joined, read up to the first end mark{place}: keep them apart"
     if not block:
-        return f"shard {shard.name} ends{behind} without an end mark, so it may be cut short"
-    return f"shard {shard.name} cannot be read{behind} (the next header is cut or damaged)"
+        return f"shard {shard.name} ends{place} without an end mark, so it may be cut short"
+    return f"shard {shard.name} cannot be read{place} (the next header is cut or damaged)"
 
 
 def _sample(
-    file: IO[bytes], shard: Path, key: str, members: list[Member], seen: IdSet, columns: Columns
+    file: IO[bytes], shard: Path, key: str, members: list[Member], ids: IdSet, columns: Columns
 ) -> dict[str, Any] | BadRow:
     """Its texts, and references to its images, whose bytes are read later."""
     names = {name.lower(): name for name in (columns.text, columns.id) if name}
@@ -152,33 +152,33 @@ def _sample(
     unread: list[Slice | BadRow] = []
     texts: dict[str, Any] = {}
     fields: dict[str, Any] = {}
-    for one in members:
-        kind, last = one.kind, one.kind.rpartition(".")[2]
+    for member in members:
+        kind, last = member.kind, member.kind.rpartition(".")[2]
         if kind == image_kind or (image_kind is None and last in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)):
-            bad = BadRow(f"its member {one.name[:120]} is stored in pieces") if one.sparse else None
+            bad_member = BadRow(f"its member {member.name[:120]} is stored in pieces") if member.sparse else None
             readable = kind == image_kind or last in IMAGE_SUFFIXES
-            (images if readable else unread).append(bad or Slice(shard, one.offset, one.size))
+            (images if readable else unread).append(bad_member or Slice(shard, member.offset, member.size))
         elif kind in (*TEXTS, "json", "cls") or kind in names:
-            raw = _text(file, one)
-            if isinstance(raw, BadRow):
-                return raw
+            content = _text(file, member)
+            if isinstance(content, BadRow):
+                return content
             if kind == "json":
-                record = parse_record(raw)
+                record = parse_record(content)
                 if isinstance(record, BadRow):
-                    return BadRow(f"of its member {one.name[:120]}: {record}")
+                    return BadRow(f"of its member {member.name[:120]}: {record}")
                 fields |= record
                 continue
             try:
-                text = raw.decode("utf-8-sig")
+                text = content.decode("utf-8-sig")
             except UnicodeError:
-                return BadRow(f"its member {one.name[:120]} is not valid Unicode")
+                return BadRow(f"its member {member.name[:120]} is not valid Unicode")
             texts[names.get(kind, "text" if kind in TEXTS else kind)] = text
     record = {**fields, **texts}
-    if not record and any(one.kind.rpartition(".")[2] in (*TEXTS, "json") for one in members):
+    if not record and any(member.kind.rpartition(".")[2] in (*TEXTS, "json") for member in members):
         return BadRow(
             f"it has no text: a sample's name ends at the first dot of its members, as in {members[0].name[:120]}"
         )
-    record.setdefault("id", key if seen.add(key) else f"{shard.stem}/{key}")
+    record.setdefault("id", key if ids.add(key) else f"{shard.stem}/{key}")
     if (images or unread) and not columns.text_only:
         record[IMAGES] = images or unread
     return record

@@ -74,16 +74,16 @@ class CommandOptions(BaseModel):
     def _expand_values(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        whole = dict(values)
+        expanded = dict(values)
         for name, field in cls.model_fields.items():
-            if isinstance(whole.get(name), str) and NoDecode in field.metadata:
-                whole[name] = [unquote(one) for one in whole[name].split(",")]  # as `run_command` has joined them
-            if name in whole and (name in SOURCES or _is_path(field.annotation)):
+            if isinstance(expanded.get(name), str) and NoDecode in field.metadata:
+                expanded[name] = [unquote(p) for p in expanded[name].split(",")]  # as `run_command` has joined them
+            if name in expanded and (name in SOURCES or _is_path(field.annotation)):
                 try:
-                    whole[name] = expand_path(whole[name])
+                    expanded[name] = expand_path(expanded[name])
                 except ValueError as error:
                     raise ValueError(f"{_shown(name, field)} {error}.") from None
-        return whole
+        return expanded
 
 
 def _is_path(annotation: Any) -> bool:
@@ -98,7 +98,7 @@ def expand_path(value: Any) -> Any:
         ValueError: it is empty, or no valid Unicode, which no store's manifest could hold.
     """
     if isinstance(value, list | tuple):
-        return [expand_path(one) for one in value]
+        return [expand_path(part) for part in value]
     if not isinstance(value, str | Path):
         return value
     text = str(value)
@@ -122,12 +122,12 @@ def run_command(app: type[BaseSettings], arguments: Sequence[str]) -> None:
     """
     try:
         source = CliSettingsSource[Any](app)
-        parsed: Namespace = source.root_parser.parse_args(list(arguments))
-        for name, value in vars(parsed).items():
+        namespace: Namespace = source.root_parser.parse_args(list(arguments))
+        for name, value in vars(namespace).items():
             if isinstance(value, list) and _is_taken_whole(name.split("."), app):
                 # The library would split what it is given at commas and read brackets and quotes as JSON.
-                setattr(parsed, name, [quote(one, safe="") for one in value])
-        CliApp.run(app, cli_args=parsed, cli_settings_source=source)
+                setattr(namespace, name, [quote(part, safe="") for part in value])
+        CliApp.run(app, cli_args=namespace, cli_settings_source=source)
     except ValidationError as error:
         if error.title != app.__name__:  # not the command line's
             raise
@@ -173,16 +173,16 @@ def usage_message(error: ValidationError, app: type[BaseModel]) -> str:
     """The first thing that is wrong with a command line, under the option's own name."""
     errors = error.errors()
     first = _field(errors[0]["loc"], app)
-    same = [one for one in errors if _field(one["loc"], app) == first]
-    own = [str(one["ctx"]["error"]) for one in same if one["type"] == "value_error"]
+    field_errors = [e for e in errors if _field(e["loc"], app) == first]
+    messages = [str(e["ctx"]["error"]) for e in field_errors if e["type"] == "value_error"]
     if first is None:
-        return own[0] if own else errors[0]["msg"]
-    if own:
-        return f"{first} {own[0]}."
-    if same[0]["type"] == "missing":
+        return messages[0] if messages else errors[0]["msg"]
+    if messages:
+        return f"{first} {messages[0]}."
+    if field_errors[0]["type"] == "missing":
         return f"{first} is missing: give a value."
-    expected = dict.fromkeys(_expected(one) for one in same)
-    return f"{first} takes {' or '.join(expected)}, not {_short(same[0]['input'])}."
+    expectations = dict.fromkeys(_expected(e) for e in field_errors)
+    return f"{first} takes {' or '.join(expectations)}, not {_short(field_errors[0]['input'])}."
 
 
 def _expected(error: ErrorDetails) -> str:
@@ -190,8 +190,8 @@ def _expected(error: ErrorDetails) -> str:
     if pattern is None:
         return error["msg"]
     context = error.get("ctx", {})
-    plain = {name: _number(value) for name, value in context.items()}
-    return _QUOTED.sub(r"\1", pattern.format(**plain))
+    readable = {name: _number(value) for name, value in context.items()}
+    return _QUOTED.sub(r"\1", pattern.format(**readable))
 
 
 def _number(value: Any) -> Any:
@@ -217,7 +217,7 @@ def _field(place: Sequence[str | int], app: type[BaseModel]) -> str | None:
 
 
 def _shown(name: str, field: FieldInfo) -> str:
-    positional = any("Positional" in str(one) for one in field.metadata)
+    positional = any("Positional" in str(item) for item in field.metadata)
     dashes = "--" if len(name) > 1 else "-"
     return name.upper() if positional else f"{dashes}{name.replace('_', '-')}"
 
@@ -236,8 +236,8 @@ def _walk(place: Sequence[str | int], app: type[BaseModel]) -> Iterator[tuple[st
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    for one in get_args(annotation):
-        yield from _models(one)
+    for argument in get_args(annotation):
+        yield from _models(argument)
 
 
 def options_of(app: type[BaseModel], arguments: Sequence[str]) -> set[str]:
@@ -249,17 +249,17 @@ def options_of(app: type[BaseModel], arguments: Sequence[str]) -> set[str]:
 def parser_message(error: SettingsError, arguments: Sequence[str]) -> str:
     """The library's words for a command line that it cannot read, as a sentence that says what to do."""
     text = str(error).removeprefix("error parsing CLI: ")
-    command = next((one for one in arguments if not one.startswith("-")), "")
+    command = next((word for word in arguments if not word.startswith("-")), "")
     see = f"see `saevx {command + ' ' if command else ''}--help`"
     if isinstance(error.__cause__, json.JSONDecodeError):  # a list of numbers
         items = error.__cause__.doc.strip("[]")
-        near = [one for one, value in zip(arguments, [*arguments[1:], ""], strict=True) if value.strip("[]") == items]
-        return f"{near[0] if near else 'A list'} takes finite numbers, not {items}: {see}."
+        options = [o for o, value in zip(arguments, [*arguments[1:], ""], strict=True) if value.strip("[]") == items]
+        return f"{options[0] if options else 'A list'} takes finite numbers, not {items}: {see}."
     if match := re.match(r"unrecognized arguments: (.*)", text, re.DOTALL):
         return f"There is no option or argument {match[1]} here: {see}."
     if match := re.match(r"the following arguments are required: (.*)", text):
-        missing = match[1].split(", ")
-        return f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing: {see}."
+        names = match[1].split(", ")
+        return f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} missing: {see}."
     if match := re.match(r"argument \{.*?\}: invalid choice: (.*) \(choose from (.*)\)", text, re.DOTALL):
         return f"There is no command {match[1]}: choose one of {_QUOTED.sub(chr(92) + '1', match[2])}."
     if match := re.match(r"Error: CLI subcommand is required \{(.*?)\}", text):

@@ -68,8 +68,8 @@ def sentence(error: BaseException, place: Path | None = None, options: Container
         return text
     if (text := disk_sentence(error, place)) is not None:
         return text
-    for one in causes(error, explicit=True):
-        if isinstance(one, OSError) and (text := _file_sentence(one, place)) is not None:
+    for cause in causes(error, explicit=True):
+        if isinstance(cause, OSError) and (text := _file_sentence(cause, place)) is not None:
             return text
     return None
 
@@ -89,12 +89,12 @@ def causes(error: BaseException, *, explicit: bool = False) -> Iterator[BaseExce
     Args:
         explicit: leave out what was only being handled when the error came.
     """
-    one: BaseException | None = error
-    seen: set[int] = set()
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or (None if explicit or one.__suppress_context__ else one.__context__)
+    cause: BaseException | None = error
+    ids: set[int] = set()
+    while cause is not None and id(cause) not in ids:
+        ids.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if explicit or cause.__suppress_context__ else cause.__context__)
 
 
 def disk_sentence(error: BaseException, place: Path | None = None, need: int | None = None) -> str | None:
@@ -104,27 +104,27 @@ def disk_sentence(error: BaseException, place: Path | None = None, need: int | N
     Args:
         need: bytes that were asked for, where that is known.
     """
-    for one in causes(error):
-        number = one.errno if isinstance(one, OSError) else None
-        at = _path_of(one) or place
+    for cause in causes(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        at = _path_of(cause) or place
         folder = _folder(at)
         if number == errno.EDQUOT:
             return f"Your quota of disk space in {folder} is used up: {RUN_AGAIN}."
         if number == errno.EFBIG:
-            what = at or "what is to be written"
+            subject = at or "what is to be written"
             return (
-                f"A file as large as {what} is not allowed here: raise the limit (`ulimit -f`) or choose a place on "
+                f"A file as large as {subject} is not allowed here: raise the limit (`ulimit -f`) or choose a place on "
                 "another file system, and run the same command again."
             )
         if number == errno.EROFS:
             return f"{at or folder} lies on a file system that can only be read: choose another place."
-        if number == errno.ENOSPC and (need is not None or _path_of(one) is not None):
+        if number == errno.ENOSPC and (need is not None or _path_of(cause) is not None):
             return _no_room(folder, need)
-        if number == errno.ENOSPC or (number is None and DISK_FULL.search(str(one))):
+        if number == errno.ENOSPC or (number is None and DISK_FULL.search(str(cause))):
             return _no_room(_tightest(place) or (folder if place else None), need)
-        if number is None and SHORT_WRITE.search(str(one)):
-            if (full := _tightest(place)) is not None:
-                return _no_room(full, need)
+        if number is None and SHORT_WRITE.search(str(cause)):
+            if (full_disk := _tightest(place)) is not None:
+                return _no_room(full_disk, need)
             return (
                 f"Not all could be written in {folder}: your quota of disk space, or the limit on the size of files "
                 f"(`ulimit -f`), may be used up; {RUN_AGAIN}."
@@ -139,33 +139,33 @@ def _no_room(folder: Path | None, need: int | None) -> str:
         return f"No space is left in {folder}: {RUN_AGAIN}."
     from precompute.utils.progress import human
 
-    free = shutil.disk_usage(folder).free
-    return f"No space is left in {folder}: {human(need)} are needed and {human(free)} are free; {RUN_AGAIN}."
+    n_free = shutil.disk_usage(folder).free
+    return f"No space is left in {folder}: {human(need)} are needed and {human(n_free)} are free; {RUN_AGAIN}."
 
 
 def _tightest(place: Path | None) -> Path | None:
     """Of the folders that a command writes to, its own and those for temporary files, the first whose disk is all but
     full."""
     folders = [*([_folder(place)] if place else []), Path(_temporary()), Path("/var/tmp")]
-    return next((one for one in folders if one.is_dir() and shutil.disk_usage(one).free < NEARLY_FULL), None)
+    return next((f for f in folders if f.is_dir() and shutil.disk_usage(f).free < NEARLY_FULL), None)
 
 
 def memory_sentence(error: BaseException, options: Container[str] = ()) -> str | None:
     """The sentence for a memory that is too small; None for anything else."""
-    for one in causes(error):
-        message = str(one)
-        if isinstance(one, OSError):
-            small = one.errno == errno.ENOMEM
-        elif isinstance(one, RuntimeError | SystemError):
-            small = type(one).__name__ == "OutOfMemoryError" or OUT_OF_MEMORY.search(message) is not None
+    for cause in causes(error):
+        message = str(cause)
+        if isinstance(cause, OSError):
+            too_small = cause.errno == errno.ENOMEM
+        elif isinstance(cause, RuntimeError | SystemError):
+            too_small = type(cause).__name__ == "OutOfMemoryError" or OUT_OF_MEMORY.search(message) is not None
         else:
-            small = isinstance(one, MemoryError)
-        if not small:
+            too_small = isinstance(cause, MemoryError)
+        if not too_small:
             continue
-        what = "The GPU's" if re.search(r"\b(CUDA|HIP|MPS)\b|CUBLAS", message) else "This machine's"
+        owner = "The GPU's" if re.search(r"\b(CUDA|HIP|MPS)\b|CUBLAS", message) else "This machine's"
         ways = [text for option, text in LESS_MEMORY.items() if option in options]
         way = " or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else "".join(ways)
-        return f"{what} memory is too small for this: {way or 'end other programs or take a machine with more'}."
+        return f"{owner} memory is too small for this: {way or 'end other programs or take a machine with more'}."
     return None
 
 
@@ -173,13 +173,13 @@ def _cache_sentence(error: BaseException) -> str | None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "huggingface"  # noqa: PTH111
     folders = {name: os.environ.get(name) for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_HOME")}
     caches = [Path(folder) for folder in folders.values() if folder] or [home]
-    for one in causes(error, explicit=True):
-        path = _path_of(one)
-        if path is None or not isinstance(one, OSError) or one.errno not in _UNWRITABLE:
+    for cause in causes(error, explicit=True):
+        path = _path_of(cause)
+        if path is None or not isinstance(cause, OSError) or cause.errno not in _UNWRITABLE:
             continue
         for cache in caches:
             if path == cache or path in cache.parents or cache in path.parents:
-                return f"The cache folder {cache} cannot be written ({one.strerror}): name another in HF_HOME."
+                return f"The cache folder {cache} cannot be written ({cause.strerror}): name another in HF_HOME."
     return None
 
 
@@ -222,7 +222,7 @@ def _path_of(error: BaseException) -> Path | None:
 def _folder(path: Path | None) -> Path:
     """The folder of a path that there is."""
     path = Path.cwd() if path is None else path
-    return next((one for one in path.absolute().parents if one.is_dir()), Path("/"))
+    return next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
 
 
 def _short(path: Path | None) -> str:
@@ -254,8 +254,8 @@ def write_log(error: BaseException, arguments: Sequence[str]) -> Path | None:
         except OSError:
             continue
         with contextlib.suppress(OSError):
-            for old in sorted(folder.glob("saevx-*.log"))[:-MAX_LOGS]:
-                old.unlink()
+            for log in sorted(folder.glob("saevx-*.log"))[:-MAX_LOGS]:
+                log.unlink()
         return path
     return None
 

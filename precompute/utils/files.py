@@ -70,16 +70,16 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "wb") -> Iterator[IO[Any
             yield file
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    fresh = path.with_name(path.name + TEMPORARY)
+    temporary_path = path.with_name(path.name + TEMPORARY)
     try:
-        with _named(path), fresh.open(mode, **text) as file:
+        with _named(path), temporary_path.open(mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        temporary_path.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
+            temporary_path.unlink(missing_ok=True)
         raise
 
 

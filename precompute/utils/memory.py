@@ -41,8 +41,8 @@ def peak() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(most * (1 if sys.platform == "darwin" else 1024))
+    max_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(max_rss * (1 if sys.platform == "darwin" else 1024))
 
 
 def reset_peak() -> None:

@@ -91,7 +91,7 @@ def refuse_existing(out: Path, why: str = "") -> None:
 
 def _locked(lock: Path, out: Path, wait: bool) -> int:
     """The descriptor of the lock file, locked. Raises SaevxError where another process holds it."""
-    waited = False
+    has_waited = False
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -106,11 +106,11 @@ def _locked(lock: Path, out: Path, wait: bool) -> int:
                 raise SaevxError(
                     f"Another run{owner} writes {out}: wait until it has ended, or choose another place."
                 ) from None
-            if not waited:
+            if not has_waited:
                 from precompute.utils.progress import say
 
                 say(f"waiting for another run{owner}, which writes {out}")
-            waited = True
+            has_waited = True
             time.sleep(0.2)
         except FileNotFoundError:
             pass
@@ -196,12 +196,12 @@ def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, of: 
     if not os.path.lexists(part):
         return False
     try:
-        own = json.loads((part / plan).read_text())["fingerprint"]
+        fingerprint_of_part = json.loads((part / plan).read_text())["fingerprint"]
     except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
         if part.is_dir() and all(path.name.endswith(TEMPORARY) for path in part.iterdir()):
             return False
         raise SaevxError(f"{part} is in the way and is no unfinished {what}: move or delete it.") from None
-    if own != fingerprint:
+    if fingerprint_of_part != fingerprint:
         raise SaevxError(
             f"{part} holds an unfinished {what} with other {of}: "
             "repeat that command to go on with it, or delete the folder to start over."

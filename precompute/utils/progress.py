@@ -51,13 +51,13 @@ class _Lines(tqdm):
     """tqdm's thread, which would shorten the interval, is not started."""
 
 
-def progress_bar(title: str, total: int | None, unit: str, done: int = 0, *, quiet: bool = False) -> tqdm:
-    """A tqdm that counts `unit`s from `done` up to `total`, which may be unknown; silent where `quiet`."""
-    common: dict[str, Any] = {"total": total, "initial": done, "desc": title, "unit": f" {unit}", "disable": quiet}
+def progress_bar(title: str, total: int | None, unit: str, n_done: int = 0, *, quiet: bool = False) -> tqdm:
+    """A tqdm that counts `unit`s from `n_done` up to `total`, which may be unknown; silent where `quiet`."""
+    options: dict[str, Any] = {"total": total, "initial": n_done, "desc": title, "unit": f" {unit}", "disable": quiet}
     if sys.stderr.isatty():
-        return tqdm(**common, dynamic_ncols=True)
+        return tqdm(**options, dynamic_ncols=True)
     line = f"{{desc}}: {{n_fmt}}{'' if total is None else ' of {total_fmt}'}{{unit}} in {{elapsed}}, {{rate_noinv_fmt}}"
     # The delay suppresses the line that tqdm prints at the start; set to 0 afterwards, it leaves the last line alone.
-    bar = _Lines(**common, file=_Report(), bar_format=line, mininterval=EVERY_S, miniters=1, delay=1e-9)
+    bar = _Lines(**options, file=_Report(), bar_format=line, mininterval=EVERY_S, miniters=1, delay=1e-9)
     bar.delay = 0
     return bar

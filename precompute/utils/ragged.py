@@ -40,8 +40,8 @@ def run_starts(*keys: Array) -> Array:
     """int64 [r]: index at which each run of equal keys begins. Of several arrays [n]: of entries equal in all."""
     if not len(keys[0]):
         return np.zeros(0, np.int64)
-    changed = reduce(np.logical_or, (key[1:] != key[:-1] for key in keys))
-    return np.flatnonzero(np.r_[True, changed])
+    is_start = reduce(np.logical_or, (key[1:] != key[:-1] for key in keys))
+    return np.flatnonzero(np.r_[True, is_start])
 
 
 def torch_run_starts(*keys: Tensor) -> Tensor:
@@ -50,12 +50,12 @@ def torch_run_starts(*keys: Tensor) -> Tensor:
 
     from precompute.utils.tensors import nonzero_indices
 
-    changed = torch.ones(len(keys[0]), dtype=torch.bool, device=keys[0].device)
-    if len(changed) > 1:
-        torch.ne(keys[0][1:], keys[0][:-1], out=changed[1:])
+    is_start = torch.ones(len(keys[0]), dtype=torch.bool, device=keys[0].device)
+    if len(is_start) > 1:
+        torch.ne(keys[0][1:], keys[0][:-1], out=is_start[1:])
         for key in keys[1:]:
-            changed[1:] |= key[1:] != key[:-1]
-    return nonzero_indices(changed)
+            is_start[1:] |= key[1:] != key[:-1]
+    return nonzero_indices(is_start)
 
 
 def torch_run_ends(begin_r: Tensor, n: int) -> Tensor:
@@ -121,14 +121,14 @@ def kth_largest(value_n: Array, offset_r: Array, k: int) -> Array:
     """
     length_r = np.diff(offset_r)
     kth_r = np.full(len(length_r), -np.inf)
-    long = np.flatnonzero(length_r >= k)
+    long_runs = np.flatnonzero(length_r >= k)
     width = int(length_r.max(initial=1))
-    for low in range(0, len(long), max(1, _BLOCK_ELEMENTS // width)):
-        block = long[low : low + max(1, _BLOCK_ELEMENTS // width)]
+    for low in range(0, len(long_runs), max(1, _BLOCK_ELEMENTS // width)):
+        block = long_runs[low : low + max(1, _BLOCK_ELEMENTS // width)]
         # As rows of one width they are split at the k-th largest together, without being sorted.
-        padded = np.full((len(block), width), -np.inf)
-        padded[np.arange(width) < length_r[block][:, None]] = value_n[expand(offset_r[block], length_r[block])]
-        kth_r[block] = np.partition(padded, width - k, axis=1)[:, width - k]
+        padded_values = np.full((len(block), width), -np.inf)
+        padded_values[np.arange(width) < length_r[block][:, None]] = value_n[expand(offset_r[block], length_r[block])]
+        kth_r[block] = np.partition(padded_values, width - k, axis=1)[:, width - k]
     return kth_r
 
 

@@ -38,29 +38,29 @@ class Actor:
 
     def __init__(self, make: Callable[[Any], Any], threads: int) -> None:
         self.make, self.threads = make, threads
-        self.inside: Any = None
+        self.worker: Any = None
 
-    def ready(self, shared: list[Any]) -> int:
+    def ready(self, references: list[Any]) -> int:
         """Its process, once all is loaded."""
-        if self.inside is None:
+        if self.worker is None:
             import ray
             import torch
 
             torch.set_num_threads(self.threads)
-            self.inside = self.make(ray.get(shared[0]))
+            self.worker = self.make(ray.get(references[0]))
         return os.getpid()
 
-    def do(self, shared: list[Any], method: str, item: Any) -> tuple[int, Any]:
+    def do(self, references: list[Any], method: str, item: Any) -> tuple[int, Any]:
         """Its process, and what the method returns of an item."""
-        return self.ready(shared), getattr(self.inside, method)(item)
+        return self.ready(references), getattr(self.worker, method)(item)
 
 
 class Pool:
     """Actors that are ready."""
 
-    def __init__(self, ray: Any, actors: list[Any], shared: list[Any], threads: int) -> None:
-        self.actors, self.shared, self.threads = actors, shared, threads
-        self.pids: list[int] = ray.get([one.ready.remote(shared) for one in actors])
+    def __init__(self, ray: Any, actors: list[Any], references: list[Any], threads: int) -> None:
+        self.actors, self.shared, self.threads = actors, references, threads
+        self.pids: list[int] = ray.get([actor.ready.remote(references) for actor in actors])
         self.inner = ray.util.ActorPool(actors)
         self.begin = time.monotonic()
         self.items: Counter[int] = Counter()
@@ -78,7 +78,7 @@ class Pool:
         for item in items:
             if not self.inner.has_free():
                 yield next_done()
-            self.inner.submit(lambda actor, one: actor.do.remote(self.shared, method, one), item)
+            self.inner.submit(lambda actor, a: actor.do.remote(self.shared, method, a), item)
         while self.inner.has_next():
             yield next_done()
 
@@ -97,40 +97,40 @@ class Pool:
 
 
 @contextmanager
-def pool(make: Callable[[Any], Any], shared: Any, address: str, workers: int, *, gpu: bool) -> Iterator[Pool]:
+def pool(make: Callable[[Any], Any], common_value: Any, address: str, workers: int, *, gpu: bool) -> Iterator[Pool]:
     """`workers` actors, each with its own `make(shared)`.
 
     Args:
         make: a function or class of a module, so that workers can import it.
-        shared: sent to each worker once, with absolute paths.
+        common_value: sent to each worker once, with absolute paths.
         address: "local" for this machine, else a running cluster's.
         gpu: whether each takes a GPU.
 
     Raises:
         SaevxError: Ray is not reached, has no room for so many, or a worker failed again and again.
     """
-    own = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    here = own or max(1, (os.cpu_count() or 1) // workers)
+    n_given = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    n_threads = n_given or max(1, (os.cpu_count() or 1) // workers)
     begin = time.monotonic()
-    with ray_connection(address, workers * here) as ray, ray_errors(ray):
+    with ray_connection(address, workers * n_threads) as ray, ray_errors(ray):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        threads = here if address == "local" else threads_each(nodes, workers, own, gpu=gpu)
+        threads = n_threads if address == "local" else threads_each(nodes, workers, n_given, gpu=gpu)
         actor = ray.remote(Actor).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
         actors = [actor.remote(make, threads) for _ in range(workers)]
-        ready_pool = Pool(ray, actors, [ray.put(shared)], threads)
+        ready_pool = Pool(ray, actors, [ray.put(common_value)], threads)
         seconds = time.monotonic() - begin
         say(f"{workers} workers have loaded the model in {seconds:.1f} s: processes {ready_pool.pids}")
         yield ready_pool
 
 
-def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, gpu: bool) -> int:
+def threads_each(nodes: list[dict[str, float]], workers: int, n_given: int = 0, *, gpu: bool) -> int:
     """Threads of each worker on a cluster: as many as there is room for.
 
     Args:
         nodes: what each machine has, as `CPU` and `GPU`.
-        own: threads that each must have, where that is given.
+        n_given: threads that each must have, where that is given.
 
     Raises:
         SaevxError: so many workers do not fit; Ray itself would wait for more machines without a word.
@@ -140,14 +140,14 @@ def threads_each(nodes: list[dict[str, float]], workers: int, own: int = 0, *, g
         places = (min(node.get("CPU", 0.0) // threads, node.get("GPU", 0.0) if gpu else math.inf) for node in nodes)
         return int(sum(places))
 
-    most = int(max(node.get("CPU", 0.0) for node in nodes))
-    fitting = [threads for threads in ([own] if own else range(1, most + 1)) if room(threads) >= workers]
-    if not fitting:
-        whose = f" of {own} threads (OMP_NUM_THREADS)" if own else ""
+    max_threads = int(max(node.get("CPU", 0.0) for node in nodes))
+    choices = [threads for threads in ([n_given] if n_given else range(1, max_threads + 1)) if room(threads) >= workers]
+    if not choices:
+        size = f" of {n_given} threads (OMP_NUM_THREADS)" if n_given else ""
         raise SaevxError(
-            f"The cluster has room for {room(own or 1)} workers{whose}, not for {workers}: give a smaller --workers."
+            f"The cluster has room for {room(n_given or 1)} workers{size}, not for {workers}: give a smaller --workers."
         )
-    return fitting[-1]
+    return choices[-1]
 
 
 @contextmanager
@@ -158,10 +158,10 @@ def ray_connection(address: str, n_cpus: int) -> Iterator[Any]:
     import ray
     import ray.util
 
-    own = {"num_cpus": n_cpus, "include_dashboard": False} if address == "local" else {}
+    local_options = {"num_cpus": n_cpus, "include_dashboard": False} if address == "local" else {}
     try:
         with keep_signal_handler():
-            ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
+            ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **local_options)
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
         raise unreachable(address) from error
     try:
@@ -174,12 +174,12 @@ def ray_connection(address: str, n_cpus: int) -> Iterator[Any]:
 @contextmanager
 def keep_signal_handler() -> Iterator[None]:
     """Keeps this program's answer to the signal to terminate, which Ray would replace."""
-    before = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            signal.signal(signal.SIGTERM, before)
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -65,11 +65,11 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def reading(what: str, folder: str | Path, advice: str = "") -> Iterator[None]:
+def reading(subject: str, folder: str | Path, advice: str = "") -> Iterator[None]:
     """Turns every exception of the block, whichever library raises it, into one SaevxError.
 
     Args:
-        what: that is read, as the sentence begins, such as `The model llava`.
+        subject: that is read, as the sentence begins, such as `The model llava`.
         folder: where its files lie, looked through for the cause; a name of the hub is no folder.
         advice: what to do where no cause is known here that says so itself.
 
@@ -83,7 +83,7 @@ def reading(what: str, folder: str | Path, advice: str = "") -> Iterator[None]:
     except Exception as error:
         reason = _known_cause(error, Path(folder))
         reason = reason or "; ".join(part for part in (cause(error).rstrip("."), advice) if part)
-        raise SaevxError(f"{what} cannot be loaded: {reason.rstrip('.')}.") from error
+        raise SaevxError(f"{subject} cannot be loaded: {reason.rstrip('.')}.") from error
 
 
 def cause(error: BaseException) -> str:
@@ -110,8 +110,8 @@ def _known_cause(error: BaseException, folder: Path) -> str | None:
         if path.suffix in _MODEL_FILES and path.is_file() and is_pointer(path):
             return f"{path.name} {POINTER_ADVICE}"
     for path in sorted(folder.glob("*.safetensors")):
-        if (broken := _broken_weights(path)) is not None:
-            return f"{path.name} {broken}"
+        if (damage := _broken_weights(path)) is not None:
+            return f"{path.name} {damage}"
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -30,9 +30,9 @@ def ratio(over: Array | float, under: Array | float, empty: float = 0.0) -> Arra
 def derangement(n: int, rng: np.random.Generator) -> Array:
     """A permutation without a fixed point: one random cycle."""
     order = rng.permutation(n)
-    permuted = np.empty(n, dtype=np.int64)
-    permuted[order] = np.roll(order, 1)
-    return permuted
+    result = np.empty(n, dtype=np.int64)
+    result[order] = np.roll(order, 1)
+    return result
 
 
 def bootstrap_rows(n: int, resamples: int, seed: int, chunk: int = CHUNK_RESAMPLES) -> Iterator[Array]:
@@ -62,8 +62,8 @@ def wilson(n_hits: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share."""
     z = 1.959964
     share, slack = n_hits / n, z * z / n
-    middle, half = share + slack / 2, z * (share * (1 - share) / n + slack / (4 * n)) ** 0.5
-    return (middle - half) / (1 + slack), (middle + half) / (1 + slack)
+    centre, half_width = share + slack / 2, z * (share * (1 - share) / n + slack / (4 * n)) ** 0.5
+    return (centre - half_width) / (1 + slack), (centre + half_width) / (1 + slack)
 
 
 def share_interval(n_hits: int, n: int) -> dict[str, float] | None:
@@ -80,10 +80,10 @@ def poisson_interval(count: Array) -> tuple[Array, Array]:
     Args:
         count: int, events that were counted.
     """
-    different, of_each = np.unique(count, return_inverse=True)
+    distinct, of_each = np.unique(count, return_inverse=True)
     # Half the quantiles of χ² with 2n and 2n + 2 degrees of freedom.
-    low = np.where(different > 0, gammaincinv(different, 0.025), 0.0)
-    high = gammaincinv(different + 1.0, 0.975)
+    low = np.where(distinct > 0, gammaincinv(distinct, 0.025), 0.0)
+    high = gammaincinv(distinct + 1.0, 0.975)
     of_each = of_each.reshape(np.shape(count))
     return low[of_each], high[of_each]
 
@@ -94,8 +94,8 @@ def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500)
     if not len(positive) or not len(negative):
         return None
     # win[i] = share of the negatives below positive i, so that a resample is only a weighted mean.
-    ordered = np.sort(negative)
-    left, right = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
+    rising = np.sort(negative)
+    left, right = np.searchsorted(rising, positive, "left"), np.searchsorted(rising, positive, "right")
     value = float(((left + right) / 2 / len(negative)).mean())
     rng = np.random.Generator(np.random.PCG64(seed))
     draws = []
@@ -112,9 +112,9 @@ def histogram(values: Array, bins: int = N_BINS) -> dict[str, list[Any]]:
     if not len(values):
         return {"edges": [], "counts": []}
     low, high = float(values.min()), float(values.max())
-    largest = max(abs(low), abs(high))
-    if high - low < 4 * bins * np.spacing(largest):  # all but one value: there is nothing to cut between
-        around = max(0.5, 1e-6 * largest)
+    max_abs = max(abs(low), abs(high))
+    if high - low < 4 * bins * np.spacing(max_abs):  # all but one value: there is nothing to cut between
+        around = max(0.5, 1e-6 * max_abs)
         low, high = low - around, high + around
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
     return {"edges": edges.tolist(), "counts": counts.tolist()}
@@ -125,8 +125,8 @@ def robust_limit(values: Array) -> float:
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0
-    middle = float(np.median(values))
-    return middle + 6 * 1.4826 * float(np.median(np.abs(values - middle)))
+    median = float(np.median(values))
+    return median + 6 * 1.4826 * float(np.median(np.abs(values - median)))
 
 
 def quantiles(values: Array) -> list[float]:
@@ -142,19 +142,19 @@ def discoveries(p_n: Array, rate: float) -> Array:
     none."""
     from scipy.stats import false_discovery_control  # as in `spearman`
 
-    passed, tested = np.zeros(len(p_n), bool), ~np.isnan(p_n)
-    if tested.any():
-        passed[tested] = false_discovery_control(p_n[tested]) <= rate
-    return passed
+    is_discovery, is_tested = np.zeros(len(p_n), bool), ~np.isnan(p_n)
+    if is_tested.any():
+        is_discovery[is_tested] = false_discovery_control(p_n[is_tested]) <= rate
+    return is_discovery
 
 
-def spearman(values: Array, other: Array) -> float | None:
+def spearman(values: Array, other_values: Array) -> float | None:
     """Spearman correlation of two figures of the same items, float [n] each, over those of which `values` is finite;
     None where either does not vary."""
     finite = np.isfinite(values)
-    varied = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(other[finite]) > 0
-    if not varied:
+    varies = finite.sum() > 2 and np.ptp(values[finite]) > 0 and np.ptp(other_values[finite]) > 0
+    if not varies:
         return None
     from scipy.stats import spearmanr  # it takes as long to import as the rest of a server
 
-    return float(spearmanr(values[finite], other[finite]).statistic)
+    return float(spearmanr(values[finite], other_values[finite]).statistic)

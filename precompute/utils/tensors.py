@@ -38,12 +38,12 @@ def nonzero_indices(mask_n: Tensor) -> Tensor:
 
 def mix(x: Tensor, number: Tensor) -> Tensor:
     """int64: a hash with one more number mixed in (splitmix64's finaliser, Steele et al. 2014). int64 wraps around."""
-    mixed = x ^ number
-    mixed += signed(0x9E3779B97F4A7C15)
+    result = x ^ number
+    result += signed(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        mixed ^= mixed >> shift & (1 << 64 - shift) - 1  # zeros come in from the left
-        mixed *= signed(factor)
-    return mixed
+        result ^= result >> shift & (1 << 64 - shift) - 1  # zeros come in from the left
+        result *= signed(factor)
+    return result
 
 
 def signed(number: int) -> int:

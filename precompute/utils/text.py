@@ -127,13 +127,13 @@ def repeated_words(text: str, n: int) -> list[str]:
     characters."""
     counts: Counter[str] = Counter()
     width: dict[str, int] = {}
-    for spaced, group in groupby(units(text), key=lambda unit: unit.spaced):
+    for is_spaced, group in groupby(units(text), key=lambda unit: unit.spaced):
         run = [unit.text for unit in group]
-        for size in (1,) if spaced else (4, 3, 2):
+        for size in (1,) if is_spaced else (4, 3, 2):
             for part in zip(*(islice(run, i, None) for i in range(size)), strict=False):
                 word = "".join(part)
                 counts[word] += 1
-                width[word] = 2 if spaced else size
+                width[word] = 2 if is_spaced else size
     result: list[str] = []
     characters: set[str] = set()
     for word in sorted(counts, key=lambda word: -counts[word] * width[word]):
@@ -174,17 +174,17 @@ def query_words(text: str) -> list[list[list[str]]]:
     c + +, `"dog"` is dog, a lone `?` is itself. Punctuation inside a word may be missing in the text: `t-shirt` is
     t - shirt or t shirt."""
     words = _folded(text).split()
-    bare = [_AFTER.sub("", _BEFORE.sub("", word)) for word in words]
-    words = [word for word in bare if not _PUNCTUATION.fullmatch(word)] or words
+    bare_words = [_AFTER.sub("", _BEFORE.sub("", word)) for word in words]
+    words = [word for word in bare_words if not _PUNCTUATION.fullmatch(word)] or words
     strings = [string for word in words if (string := search_units(word))]
-    return [[string, *([bridged] if (bridged := _without_inner(string)) != string else [])] for string in strings]
+    return [[string, *([joint] if (joint := _without_inner(string)) != string else [])] for string in strings]
 
 
 def _without_inner(word: list[str]) -> list[str]:
     """Without the punctuation between letters."""
-    spelled = [i for i, unit in enumerate(word) if has_letters(unit)]
-    inside = range(spelled[0], spelled[-1]) if spelled else range(0)
-    return [unit for i, unit in enumerate(word) if not (i in inside and unicodedata.category(unit[0])[0] == "P")]
+    at_letters = [i for i, unit in enumerate(word) if has_letters(unit)]
+    inner_range = range(at_letters[0], at_letters[-1]) if at_letters else range(0)
+    return [unit for i, unit in enumerate(word) if not (i in inner_range and unicodedata.category(unit[0])[0] == "P")]
 
 
 def bare_name(name: str) -> str:
@@ -199,9 +199,9 @@ def ascii_name(name: str) -> str:
 
 def tested_name(label: str | None) -> str:
     """The part of a name by which it is tested: of `token “dog”` the quoted one."""
-    bare = bare_name(label or "")
-    quoted = regex.search("“(.*)”", bare)
-    return str(quoted[1]) if quoted else bare
+    name = bare_name(label or "")
+    quotation = regex.search("“(.*)”", name)
+    return str(quotation[1]) if quotation else name
 
 
 def name_words(label: str | None) -> list[str]:

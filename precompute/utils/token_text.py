@@ -22,17 +22,17 @@ _BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's token for a 
 _MARKED = "saevx.marked"
 
 
-def mark(raw: bytes) -> str:
+def mark(data: bytes) -> str:
     """Bytes written out: b"\\xe7\\x8c" is ⟨E7⟩⟨8C⟩."""
-    return "".join(f"⟨{byte:02X}⟩" for byte in raw)
+    return "".join(f"⟨{byte:02X}⟩" for byte in data)
 
 
 codecs.register_error(_MARKED, lambda error: (mark(error.object[error.start : error.end]), error.end))  # type: ignore[attr-defined]
 
 
-def text_of_bytes(raw: bytes) -> str:
+def text_of_bytes(data: bytes) -> str:
     """UTF-8 as text, with a mark for each byte that belongs to no whole character."""
-    return raw.decode("utf-8", _MARKED)
+    return data.decode("utf-8", _MARKED)
 
 
 def bytes_of_text(text: str) -> bytes:
@@ -53,9 +53,9 @@ def has_marks(text: str) -> bool:
 def _byte_of_letter() -> dict[str, int]:
     """The alphabet in which byte-level vocabularies are written: printable bytes are their own letter, the rest take
     letters from 256 on."""
-    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {chr(byte): byte for byte in own} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    other_bytes = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(other_bytes)}
 
 
 def bytes_of_token(token: str) -> bytes | None:
@@ -75,8 +75,8 @@ def text_of_token(token: str, to_string: Callable[[list[str]], str]) -> str:
     if "\u2581" in token:  # SentencePiece's space
         return token.replace("\u2581", " ")
     text = to_string([token])
-    if "\ufffd" in text and (raw := bytes_of_token(token)) is not None:
-        return text_of_bytes(raw)
+    if "\ufffd" in text and (data := bytes_of_token(token)) is not None:
+        return text_of_bytes(data)
     return text
 
 
@@ -103,53 +103,53 @@ def join(pieces: Sequence[str]) -> JoinedText:
         stop = list(accumulate(map(len, pieces)))
         return JoinedText("".join(pieces), [0, *stop[:-1]][: len(pieces)], stop, list(pieces))
     texts: list[str] = []
-    start, stop, visible = [], [], []
+    start, stop, visible_texts = [], [], []
     at, i = 0, 0
     while i < len(pieces):
         end = i
         while end < len(pieces) and has_marks(pieces[end]):
             end += 1
         if end == i:
-            text, spans, own = pieces[i], [(0, len(pieces[i]))], [pieces[i]]
+            text, spans, own_texts = pieces[i], [(0, len(pieces[i]))], [pieces[i]]
             end = i + 1
         else:  # only tokens with marks can share a character
-            text, spans, own = _characters([bytes_of_text(piece) for piece in pieces[i:end]])
+            text, spans, own_texts = _characters([bytes_of_text(piece) for piece in pieces[i:end]])
         texts.append(text)
         start += [at + first for first, _ in spans]
         stop += [at + last for _, last in spans]
-        visible += own
+        visible_texts += own_texts
         at, i = at + len(text), end
-    return JoinedText("".join(texts), start, stop, visible)
+    return JoinedText("".join(texts), start, stop, visible_texts)
 
 
 def _characters(parts: list[bytes]) -> tuple[str, list[tuple[int, int]], list[str]]:
     """(text, place of each part's characters in it, what each part shows)."""
     owner = [number for number, part in enumerate(parts) for _ in part]
-    raw, text, at = b"".join(parts), "", 0
+    data, text, at = b"".join(parts), "", 0
     first, last = [-1] * len(parts), [0] * len(parts)
-    visible = [""] * len(parts)
-    for character, n_bytes in _walk(raw):
+    visible_texts = [""] * len(parts)
+    for character, n_bytes in _walk(data):
         for number in range(owner[at], owner[at + n_bytes - 1] + 1):
             first[number] = len(text) if first[number] < 0 else first[number]
             last[number] = len(text) + len(character)
-            own = [byte for byte in range(at, at + n_bytes) if owner[byte] == number]
-            visible[number] += character if own[0] == at else mark(raw[own[0] : own[-1] + 1])
+            own_bytes = [byte for byte in range(at, at + n_bytes) if owner[byte] == number]
+            visible_texts[number] += character if own_bytes[0] == at else mark(data[own_bytes[0] : own_bytes[-1] + 1])
         text, at = text + character, at + n_bytes
-    return text, list(zip(first, last, strict=True)), visible
+    return text, list(zip(first, last, strict=True)), visible_texts
 
 
-def _walk(raw: bytes) -> Iterator[tuple[str, int]]:
+def _walk(data: bytes) -> Iterator[tuple[str, int]]:
     """Characters of UTF-8 with their length in bytes; a mark for a byte that is part of none."""
     at = 0
-    while at < len(raw):
-        lead = raw[at]
+    while at < len(data):
+        lead = data[at]
         n = 1 if lead < 0x80 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
         try:
-            character = raw[at : at + n].decode("utf-8")
+            character = data[at : at + n].decode("utf-8")
             if len(character) != 1:
                 raise ValueError
         except ValueError:
-            character, n = mark(raw[at : at + 1]), 1
+            character, n = mark(data[at : at + 1]), 1
         yield character, n
         at += n
 

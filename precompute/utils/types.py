@@ -33,7 +33,7 @@ class LazySequence(Sequence[T]):
         return self.item(range(len(self))[at])
 
 
-def check_keywords(options: Mapping[str, Any], known: type) -> None:
-    """Raises TypeError for an option that the TypedDict `known` does not have, as Python does for a parameter."""
-    if unknown := sorted(set(options) - set(known.__annotations__)):
-        raise TypeError(f"there is no option {unknown[0]!r}: use {', '.join(known.__annotations__)}")
+def check_keywords(options: Mapping[str, Any], keywords: type) -> None:
+    """Raises TypeError for an option that the TypedDict `keywords` does not have, as Python does for a parameter."""
+    if unknown_names := sorted(set(options) - set(keywords.__annotations__)):
+        raise TypeError(f"there is no option {unknown_names[0]!r}: use {', '.join(keywords.__annotations__)}")

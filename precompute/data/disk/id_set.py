@@ -26,26 +26,26 @@ class IdSet:
     def add(self, name: str) -> bool:
         """Add an id; whether it is new."""
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        new = self._put(int.from_bytes(digest[:8]) | 1, int.from_bytes(digest[8:]))
-        if new:
+        is_new = self._put(int.from_bytes(digest[:8]) | 1, int.from_bytes(digest[8:]))
+        if is_new:
             self.n += 1
             if 4 * self.n > 3 * len(self.first):
                 self._grow()
-        return new
+        return is_new
 
-    def _put(self, first: int, second: int) -> bool:
+    def _put(self, word_a: int, word_b: int) -> bool:
         """Puts two numbers, the first not 0, into the first free place behind their own."""
-        at = second & self.mask
-        while own := self.first[at]:
-            if own == first and self.second[at] == second:
+        at = word_b & self.mask
+        while stored_word := self.first[at]:
+            if stored_word == word_a and self.second[at] == word_b:
                 return False
             at = (at + 1) & self.mask
-        self.first[at], self.second[at] = first, second
+        self.first[at], self.second[at] = word_a, word_b
         return True
 
     def _grow(self) -> None:
-        before = self.first, self.second
+        old_words = self.first, self.second
         self._clear(2 * len(self.first))
-        for first, second in zip(*before, strict=True):
-            if first:
-                self._put(first, second)
+        for word_a, word_b in zip(*old_words, strict=True):
+            if word_a:
+                self._put(word_a, word_b)

@@ -29,18 +29,18 @@ class JsonTable:
         offset_n: int64 [n+1]: where each begins and, last, where all end.
     """
 
-    def __init__(self, raw: Array, offset_n: Array) -> None:
-        self.raw, self.offset_n, self.n_reads = raw, offset_n, 0
+    def __init__(self, data: Array, offset_n: Array) -> None:
+        self.data, self.offset_n, self.n_reads = data, offset_n, 0
 
     def __len__(self) -> int:
         return len(self.offset_n) - 1
 
     def __getitem__(self, number: int) -> Any:
         low, high = self.offset_n[number : number + 2].tolist()
-        value = json.loads(self.raw[low:high].tobytes())
+        value = json.loads(self.data[low:high].tobytes())
         self.n_reads += 1
         if self.n_reads % READS == 0:
-            memory.release(self.raw)
+            memory.release(self.data)
         return value
 
 
@@ -53,30 +53,30 @@ class JsonTableWriter:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder, self.end_n, self.n_written = folder, array("q", [0]), 0
-        self.waiting = bytearray()
+        self.buffer = bytearray()
         self.file: IO[bytes] | None = None
 
     def append(self, value: Any) -> None:
         """Add a value that JSON can hold. Raises OSError where the disk is full."""
-        self.waiting += json.dumps(value).encode()  # ASCII, so that any string comes back as it was
-        self.end_n.append(self.n_written + len(self.waiting))
-        if len(self.waiting) >= IN_MEMORY:
+        self.buffer += json.dumps(value).encode()  # ASCII, so that any string comes back as it was
+        self.end_n.append(self.n_written + len(self.buffer))
+        if len(self.buffer) >= IN_MEMORY:
             self._write()
 
     def _write(self) -> None:
         if self.file is None:
             self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (the table's, while it is mapped)
-        self.file.write(self.waiting)
-        self.n_written += len(self.waiting)
-        self.waiting.clear()
+        self.file.write(self.buffer)
+        self.n_written += len(self.buffer)
+        self.buffer.clear()
 
     def table(self) -> JsonTable:
         """All values; nothing can be added after this."""
         offset_n = np.frombuffer(self.end_n, np.int64)
         if self.file is None:
-            return JsonTable(np.frombuffer(self.waiting, np.uint8), offset_n)
+            return JsonTable(np.frombuffer(self.buffer, np.uint8), offset_n)
         self._write()
         with self.file as file:
             file.flush()
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return JsonTable(np.ndarray((len(mapped),), np.uint8, mapped), offset_n)
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return JsonTable(np.ndarray((len(memory),), np.uint8, memory), offset_n)

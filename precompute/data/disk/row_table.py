@@ -27,7 +27,7 @@ class RowRecords:
         self.table, self.holders, self.index_n = table, holders, index_n
 
     def images(self, places: list[Any]) -> tuple[Source, ...]:
-        return tuple(Path(one) if isinstance(one, str) else self._embedded(*one) for one in places)
+        return tuple(Path(place) if isinstance(place, str) else self._embedded(*place) for place in places)
 
     def _embedded(self, holder: int, first: int, second: int) -> Source:
         at = self.holders[holder]
@@ -96,12 +96,12 @@ class RowTable(LazySequence[Row]):
 
     def item(self, number: int) -> Row:
         records, at = self.records, int(self.at_n[number])
-        sample_id, text, images, extra, source = records.table[at]
-        if self.image_n is not None and (other := int(self.image_n[number])) != at:
-            images = [] if other < 0 else records.table[other][2]
+        sample_id, text, images, fields, source = records.table[at]
+        if self.image_n is not None and (image_row := int(self.image_n[number])) != at:
+            images = [] if image_row < 0 else records.table[image_row][2]
         if self.length_n is not None and (length := int(self.length_n[number])) >= 0:
             text = text[:length]
-        return Row(int(records.index_n[at]), sample_id, text, records.images(images), extra, source)
+        return Row(int(records.index_n[at]), sample_id, text, records.images(images), fields, source)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[at] for at in range(len(self)))
@@ -109,7 +109,7 @@ class RowTable(LazySequence[Row]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
             return False
-        return all(own == row for own, row in zip(self, other, strict=True))
+        return all(own_row == row for own_row, row in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -121,13 +121,13 @@ class RowTable(LazySequence[Row]):
 
     def take(self, at: Array) -> RowTable:
         """The rows at these positions, int64 [m]."""
-        own = (None if one is None else one[at] for one in (self.image_n, self.length_n))
-        return RowTable(self.records, self.at_n[at], *own)
+        columns = (None if column is None else column[at] for column in (self.image_n, self.length_n))
+        return RowTable(self.records, self.at_n[at], *columns)
 
     def with_images(self, at: Array) -> RowTable:
         """The same rows, each with the images of the row at another position, int64 [n]; −1 for none."""
-        own = self.at_n if self.image_n is None else self.image_n
-        return RowTable(self.records, self.at_n, np.where(at < 0, -1, own[at]), self.length_n)
+        image_n = self.at_n if self.image_n is None else self.image_n
+        return RowTable(self.records, self.at_n, np.where(at < 0, -1, image_n[at]), self.length_n)
 
     def cut(self, length_of: Mapping[int, int]) -> RowTable:
         """The same rows, the texts at some positions cut to so many characters."""

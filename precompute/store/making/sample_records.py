@@ -24,24 +24,24 @@ class Records(LazySequence[dict[str, Any]]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.raw: Array = np.zeros(0, np.uint8)
+        self.data: Array = np.zeros(0, np.uint8)
         """uint8: the bytes of the file, memory-mapped."""
         if path.exists() and path.stat().st_size:
-            self.raw = np.memmap(path, np.uint8, "r")
+            self.data = np.memmap(path, np.uint8, "r")
 
     @cached_property
     def offset(self) -> Array:
         """int64 [n+1]: where each line begins and, last, where all end."""
         ends = [np.zeros(1, np.int64)]
-        for low in range(0, len(self.raw), _READ):
-            ends.append(np.flatnonzero(self.raw[low : low + _READ] == ord("\n")) + low + 1)
+        for low in range(0, len(self.data), _READ):
+            ends.append(np.flatnonzero(self.data[low : low + _READ] == ord("\n")) + low + 1)
         return np.concatenate(ends)
 
     def __len__(self) -> int:
         return len(self.offset) - 1
 
     def item(self, number: int) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self.raw[self.offset[number] : self.offset[number + 1]].tobytes())
+        record: dict[str, Any] = json.loads(self.data[self.offset[number] : self.offset[number + 1]].tobytes())
         return record
 
 
