@@ -47,14 +47,14 @@ CHAT_TEMPLATE = (
 LORA_SCALE = 2.0  # lora_alpha / r
 
 
-def package_file(which: tuple[str, str]) -> Path:
+def package_file(package_and_path: tuple[str, str]) -> Path:
     """Path of a weight file in an installed package, checked by SHA-256. The package itself is not imported."""
-    package, name = which
+    package, name = package_and_path
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise SaevxError(f"The demo needs the package {package.replace('_', '-')}: run `make setup`.")
     path = Path(spec.origin).parent / name
-    if file_sha256(path) != SHA256[which]:
+    if file_sha256(path) != SHA256[package_and_path]:
         raise SaevxError(
             f"{path.name} is not the file the demo was made with: install the pinned package again."
         )
@@ -63,8 +63,8 @@ def package_file(which: tuple[str, str]) -> Path:
 
 def cache_dir() -> Path:
     """Folder for the converted language model: SAEVX_CACHE, else the user's cache folder."""
-    if own := os.environ.get("SAEVX_CACHE"):
-        return Path(own)
+    if folder_name := os.environ.get("SAEVX_CACHE"):
+        return Path(folder_name)
     if cache := os.environ.get("XDG_CACHE_HOME"):
         return Path(cache) / "saevx"
     try:
@@ -212,7 +212,7 @@ def merge_lora(lm: Any, weights: dict[str, Any]) -> None:
     modules = dict(lm.named_modules())
     for name in [n for n in weights if n.endswith(".lora_A")]:
         target = name.removesuffix(".lora_A")
-        up, down = weights[f"{target}.lora_B"], weights[name]
-        change = up @ down
+        lora_b, lora_a = weights[f"{target}.lora_B"], weights[name]
+        change = lora_b @ lora_a
         change *= LORA_SCALE  # in place: a new tensor's memory costs more than the sum
         modules[target].weight.data += change

@@ -32,9 +32,9 @@ def truth(metadata: str) -> Array:
     rows = [json.loads(line) for line in metadata.splitlines()]
     embedding = np.zeros((len(rows), len(words)), np.float32)
     for i, row in enumerate(rows):
-        held = {word for e in row["entities"] for word in (e["noun"], e["colour"]) if word}
-        held.add(f"{row['background']} background")
-        embedding[i, [words.index(word) for word in held]] = 1
+        own_words = {word for e in row["entities"] for word in (e["noun"], e["colour"]) if word}
+        own_words.add(f"{row['background']} background")
+        embedding[i, [words.index(word) for word in own_words]] = 1
     return embedding
 
 

@@ -54,16 +54,16 @@ SWAP_KINDS = ("noun", "colour", "noun", "number", "place", "place", "place")
 def planted_kinds(n_samples: int) -> tuple[str, ...]:
     """What is wrong with each pair: "" or a key of PLANTED, at PLANTED's rate but at least 4 of each, fewer only
     where they would be half of the data."""
-    least = min(4, n_samples // (2 * len(PLANTED)))
-    counts = {kind: max(least, round(n * n_samples / N_DEMO)) for kind, n in PLANTED.items()}
+    n_each = min(4, n_samples // (2 * len(PLANTED)))
+    counts = {kind: max(n_each, round(n * n_samples / N_DEMO)) for kind, n in PLANTED.items()}
     kinds = [kind for kind, n in counts.items() for _ in range(n)][:n_samples]
     kinds += [""] * (n_samples - len(kinds))
     order = np.random.default_rng([7, n_samples]).permutation(n_samples)
     # The first pair stays whole: a near-duplicate needs one before it.
-    out = [kinds[i] for i in order]
-    whole = out.index("")
-    out[0], out[whole] = out[whole], out[0]
-    return tuple(out)
+    result = [kinds[i] for i in order]
+    at_unchanged = result.index("")
+    result[0], result[at_unchanged] = result[at_unchanged], result[0]
+    return tuple(result)
 
 
 def swap_one_word(caption: str, rng: np.random.Generator, kind: str | None = None) -> tuple[str, str]:
@@ -76,8 +76,8 @@ def swap_one_word(caption: str, rng: np.random.Generator, kind: str | None = Non
     groups = [(g, group) for g, group in enumerate(SWAP_GROUPS) if kind in (None, SWAP_KINDS[g])]
     choices = [(i, g) for i, word in enumerate(words) for g, group in groups if word in group]
     i, g = choices[rng.integers(len(choices))]
-    others = [w for w in SWAP_GROUPS[g] if w != words[i] and w not in words]
-    words[i] = others[rng.integers(len(others))]
+    alternatives = [w for w in SWAP_GROUPS[g] if w != words[i] and w not in words]
+    words[i] = alternatives[rng.integers(len(alternatives))]
     if i and words[i - 1] in ("a", "an"):
         words[i - 1] = "an" if words[i][0] in "aeiou" else "a"
     return " ".join(words).replace(" ,", ","), SWAP_KINDS[g]
@@ -91,8 +91,8 @@ def has_swappable_word(caption: str, kind: str | None = None) -> bool:
 
 def share_nothing(a: Scene, b: Scene) -> bool:
     """True where the two scenes share no noun and no shape's colour: a swap is then plainly wrong."""
-    ours, theirs = ({w for e in s.entities for w in (e.noun, e.colour) if w} for s in (a, b))
-    return not ours & theirs
+    words_a, words_b = ({w for e in s.entities for w in (e.noun, e.colour) if w} for s in (a, b))
+    return not words_a & words_b
 
 
 def spoil(kind: str, scene: Scene, image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, str]:
@@ -126,8 +126,8 @@ def build_dataset(
     rows = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         with _without_interrupts():
-            drawn = pool.map(partial(make_pair, folder, n_samples), range(n_samples), chunksize=20)
-        for row in drawn:
+            pairs_made = pool.map(partial(make_pair, folder, n_samples), range(n_samples), chunksize=20)
+        for row in pairs_made:
             if stop is not None and stop.is_set():
                 pool.shutdown(cancel_futures=True)
                 raise CancelledError
@@ -143,11 +143,11 @@ def _without_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 def _end_with_parent() -> None:
@@ -172,8 +172,8 @@ def make_pair(folder: Path, n_samples: int, i: int) -> dict[str, Any]:
         partner = next(j for j in rng.permutation(n_samples) if share_nothing(scene, scene_of(int(j))))
         text = scene_of(int(partner)).caption
     elif kind == "one-word" and has_swappable_word(text):
-        text, which = swap_one_word(text, rng)
-        detail = f"one-word: {which}"
+        text, swap = swap_one_word(text, rng)
+        detail = f"one-word: {swap}"
     elif kind == "near-duplicate":
         earlier = [j for j in range(i) if kinds[j] == ""]
         scene = scene_of(earlier[rng.integers(len(earlier))])

@@ -77,11 +77,11 @@ def draw_shape(image: Image.Image, e: Entity, rng: np.random.Generator) -> None:
         h = int(side * rng.uniform(0.55, 0.8))
         pen.rectangle((0, (side - h) // 2, side - 1, (side + h) // 2), fill=255)
     else:
-        n, inner = (3, 1.0) if e.noun == "triangle" else (5, 0.45)
+        n, inner_radius = (3, 1.0) if e.noun == "triangle" else (5, 0.45)
         turn = -np.pi / 2 + rng.uniform(-0.2, 0.2)
         points = []
         for i in range(n * (1 if n == 3 else 2)):
-            r = side / 2 * (1 if n == 3 or i % 2 == 0 else inner)
+            r = side / 2 * (1 if n == 3 or i % 2 == 0 else inner_radius)
             t = turn + 2 * np.pi * i / (n if n == 3 else 2 * n)
             points.append((side / 2 + r * np.cos(t), side / 2 + r * np.sin(t)))
         pen.polygon(points, fill=255)

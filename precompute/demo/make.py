@@ -46,14 +46,14 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
     folder.mkdir(parents=True, exist_ok=True)
     stop = Event()
     with ThreadPoolExecutor(1) as background:  # other processes draw while this one assembles the model
-        drawn = background.submit(draw_data, paths.data, n_samples, say, stop)
+        data_future = background.submit(draw_data, paths.data, n_samples, say, stop)
         try:
             from precompute.model.loading import quiet  # torch takes seconds to import
 
             with quiet():
                 assemble(paths.model, say=say)
             copy_sae(paths.sae)
-            drawn.result()
+            data_future.result()
         except BaseException:
             stop.set()
             raise
@@ -75,8 +75,8 @@ def draw_data(folder: Path, n_samples: int, say: Callable[[str], None], stop: Ev
 
 def copy_sae(folder: Path) -> None:
     """Copy the shipped SAELens folder, unless it is there already."""
-    shipped = sorted(path for path in SAE.iterdir() if path.is_file())
-    if all((folder / p.name).is_file() and (folder / p.name).read_bytes() == p.read_bytes() for p in shipped):
+    files = sorted(path for path in SAE.iterdir() if path.is_file())
+    if all((folder / p.name).is_file() and (folder / p.name).read_bytes() == p.read_bytes() for p in files):
         return
     with atomic_folder(folder) as part:
         shutil.copytree(SAE, part, dirs_exist_ok=True)
@@ -96,12 +96,12 @@ def attach_hallucination(store: Path) -> None:
 def attach_random_directions(store: Path) -> None:
     """Give the controls of the demo's store the one that was left out, where it was measured on the same pairs with the
     same SAE-V."""
-    manifest, shipped = read_manifest(store), json.loads(RANDOM_DIRECTIONS.read_text(encoding="utf-8"))
-    if (shipped["sae"], shipped["n_rows"]) != (manifest["sae"]["sha256"], manifest["data"].get("n_rows")):
+    manifest, report_file = read_manifest(store), json.loads(RANDOM_DIRECTIONS.read_text(encoding="utf-8"))
+    if (report_file["sae"], report_file["n_rows"]) != (manifest["sae"]["sha256"], manifest["data"].get("n_rows")):
         return
-    path, control = companion_path(store, CONTROLS), shipped["control"]
+    path, control = companion_path(store, CONTROLS), report_file["control"]
     report = json.loads(path.read_text(encoding="utf-8"))
-    rows = [control if one["name"] == control["name"] else one for one in report["controls"]]
+    rows = [control if row["name"] == control["name"] else row for row in report["controls"]]
     write_text(path, json.dumps({**report, "controls": rows}, indent=1, ensure_ascii=False) + "\n")
 
 

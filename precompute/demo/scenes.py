@@ -124,8 +124,8 @@ def make_scene(split: Split, index: int, *, second: bool = False) -> Scene:
     while True:
         n = int(rng.choice([1, 2, 3, 3] if is_demo else [1, 2, 2, 3]))
         kinds: list[tuple[str, str | None]] = []
-        same = n > 1 and rng.random() < (0.08 if is_demo else 0.22)
-        for slot in range(1 if same else n):
+        is_same = n > 1 and rng.random() < (0.08 if is_demo else 0.22)
+        for slot in range(1 if is_same else n):
             if rng.random() < (0.15 if is_demo else 0.4):
                 kinds.append((SHAPES[rng.integers(4)], str(rng.choice(list(COLOURS)))))
             elif is_demo:
@@ -136,14 +136,14 @@ def make_scene(split: Split, index: int, *, second: bool = False) -> Scene:
         if len({k[0] for k in kinds}) < len(kinds):
             continue
         objects = [k[0] for k in kinds if k[1] is None]
-        held = any(pair_is_held_out(a, b) for a, b in combinations(objects, 2))
-        if split == "train" and held:
+        is_held_out = any(pair_is_held_out(a, b) for a, b in combinations(objects, 2))
+        if split == "train" and is_held_out:
             continue
-        if same:
+        if is_same:
             kinds = kinds * n
         break
-    used = {c for _, c in kinds if c}
-    background = str(rng.choice([c for c in COLOURS if c not in used]))
+    colours = {c for _, c in kinds if c}
+    background = str(rng.choice([c for c in COLOURS if c not in colours]))
     boxes = place_boxes(rng, len(kinds))
     entities = [Entity(noun, colour, box) for (noun, colour), box in zip(kinds, boxes, strict=True)]
     caption = write_caption(rng, entities, background)
@@ -187,9 +187,9 @@ def write_caption(rng: np.random.Generator, entities: list[Entity], background: 
     tail = one(["", "", f" on {article(background)} background", f", {background} background"])
     first = entities[0]
     if len(entities) > 1 and all(e.noun == first.noun and e.colour == first.colour for e in entities):
-        many = f"{first.colour} {plural(first.noun)}" if first.colour else plural(first.noun)
+        nouns = f"{first.colour} {plural(first.noun)}" if first.colour else plural(first.noun)
         number = NUMBERS[len(entities)]
-        return one([f"{number} {many}", f"there are {number} {many}", f"a picture of {number} {many}"]) + tail
+        return one([f"{number} {nouns}", f"there are {number} {nouns}", f"a picture of {number} {nouns}"]) + tail
     if len(entities) == 1:
         where = corner(first)
         words = article(first.words)
@@ -209,9 +209,9 @@ def write_caption(rng: np.random.Generator, entities: list[Entity], background: 
         else:
             relation = "above" if ay < by else "below"
         return one([f"{a} {relation} {b}", f"there is {a} {relation} {b}"]) + tail
-    listed = [article(e.words) for e in entities]
-    joined = ", ".join(listed[:-1]) + " and " + listed[-1]
-    return one([joined, f"a picture of {joined}", f"here we see {joined}", f"there is {joined}"]) + tail
+    phrases = [article(e.words) for e in entities]
+    things = ", ".join(phrases[:-1]) + " and " + phrases[-1]
+    return one([things, f"a picture of {things}", f"here we see {things}", f"there is {things}"]) + tail
 
 
 def ask(rng: np.random.Generator, scene: Scene) -> tuple[str, str]:

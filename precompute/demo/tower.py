@@ -37,10 +37,10 @@ class Block(nn.Module):
     def __init__(self, kernel: int, stride: int, expansion: int, n_in: int, n_out: int) -> None:
         super().__init__()
         self.has_skip = stride == 1 and n_in == n_out
-        middle = n_in * expansion
-        self.expand = conv(n_in, middle, 1) if expansion > 1 else None
-        self.depthwise = conv(middle, middle, kernel, stride, middle)
-        self.project = conv(middle, n_out, 1)
+        n_middle = n_in * expansion
+        self.expand = conv(n_in, n_middle, 1) if expansion > 1 else None
+        self.depthwise = conv(n_middle, n_middle, kernel, stride, n_middle)
+        self.project = conv(n_middle, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, n_in, H, W] → [B, n_out, H / stride, W / stride]."""
@@ -100,19 +100,19 @@ class LiteVisionModel(PreTrainedModel):
 
 def fold_batch_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The package's weights, each batch norm folded into its convolution (inference form, exact)."""
-    folded: dict[str, Tensor] = {}
+    folded_state: dict[str, Tensor] = {}
 
     def fold(conv_name: str, norm_name: str, name: str) -> None:
         gain = state[f"{norm_name}.weight"] / torch.sqrt(state[f"{norm_name}.running_var"] + BN_EPS)
-        folded[f"{name}.weight"] = state[f"{conv_name}.weight"] * gain[:, None, None, None]
-        folded[f"{name}.bias"] = state[f"{norm_name}.bias"] - state[f"{norm_name}.running_mean"] * gain
+        folded_state[f"{name}.weight"] = state[f"{conv_name}.weight"] * gain[:, None, None, None]
+        folded_state[f"{name}.bias"] = state[f"{norm_name}.bias"] - state[f"{norm_name}.running_mean"] * gain
 
     fold("_conv_stem", "_bn0", "stem")
     fold("_conv_head", "_bn1", "head")
     for i in range(sum(stage[0] for stage in STAGES)):
-        old, new = f"_blocks.{i}", f"blocks.{i}"
-        if f"{old}._expand_conv.weight" in state:
-            fold(f"{old}._expand_conv", f"{old}._bn0", f"{new}.expand")
-        fold(f"{old}._depthwise_conv", f"{old}._bn1", f"{new}.depthwise")
-        fold(f"{old}._project_conv", f"{old}._bn2", f"{new}.project")
-    return folded
+        old_name, new_name = f"_blocks.{i}", f"blocks.{i}"
+        if f"{old_name}._expand_conv.weight" in state:
+            fold(f"{old_name}._expand_conv", f"{old_name}._bn0", f"{new_name}.expand")
+        fold(f"{old_name}._depthwise_conv", f"{old_name}._bn1", f"{new_name}.depthwise")
+        fold(f"{old_name}._project_conv", f"{old_name}._bn2", f"{new_name}.project")
+    return folded_state

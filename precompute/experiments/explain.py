@@ -81,7 +81,7 @@ def part_of(out: Path) -> Path:
 def word_of(prompt: Prompt, max_tokens: int) -> Word | None:
     """None where the answer names no thing with one token."""
     ids, mllm = prompt.answer(max_tokens), prompt.mllm
-    names = [mllm.token_text(one).strip() in NOUNS for one in ids]
+    names = [mllm.token_text(id).strip() in NOUNS for id in ids]
     return Word(prompt, mllm.text_of(ids), ids[: names.index(True) + 1]) if any(names) else None
 
 
@@ -97,51 +97,51 @@ def replaced(word: Word, kept_sd: Tensor | None, counted_s: Array) -> float:
         return float(prompt.log_odds(word.ids)[-1])
 
 
-def without_features(word: Word, one: Attribution) -> Tensor:
+def without_features(word: Word, a: Attribution) -> Tensor:
     """h [s, d] less Σ z_k d_k: the error and decode(0)."""
     prompt = word.prompt
-    with capture(prompt.mllm.decoder_layer()) as hidden:
+    with capture(prompt.mllm.decoder_layer()) as captured:
         prompt.log_odds(word.ids)
-    removed_sd = torch.zeros_like(hidden[0][0])
+    removed_sd = torch.zeros_like(captured[0][0])
     directions_fd = prompt.sae.directions_fd.float()
     removed_sd.index_add_(
-        0, torch.from_numpy(one.position_e), torch.from_numpy(one.z_e)[:, None] * directions_fd[one.feature_e]
+        0, torch.from_numpy(a.position_e), torch.from_numpy(a.z_e)[:, None] * directions_fd[a.feature_e]
     )
-    return hidden[0][0] - removed_sd
+    return captured[0][0] - removed_sd
 
 
 def measure_scene(scene: Scene, word: Word, family: Array, o: Options) -> dict[str, Any]:
     """The attribution of one word, and what ablating its features does to it."""
-    prompt, one = word.prompt, word.prompt.attribution(word.ids)
+    prompt, a = word.prompt, word.prompt.attribution(word.ids)
     rng = np.random.default_rng([o.seed, scene.index])
-    feature_n, part_n3 = one.by_feature()
+    feature_n, part_n3 = a.by_feature()
     part_n = part_n3.sum(1)
-    before = float(prompt.log_odds(word.ids)[-1])
-    strongest = np.argsort(-np.abs(part_n), kind="stable")[:N_STRONGEST]
-    chosen = (rng.permutation(of)[: o.n_features] for of in (len(part_n), strongest))
-    drawn = dict(zip(DRAWS, chosen, strict=True))
+    odds = float(prompt.log_odds(word.ids)[-1])
+    top_n = np.argsort(-np.abs(part_n), kind="stable")[:N_STRONGEST]
+    choices = (rng.permutation(of)[: o.n_features] for of in (len(part_n), top_n))
+    drawn_of = dict(zip(DRAWS, choices, strict=True))
     pairs = [
         {
             "draw": name, "feature": int(feature_n[i]), "part": float(part_n[i]),
-            "ablated": before - float(prompt.log_odds(word.ids, [int(feature_n[i])])[-1]),
+            "ablated": odds - float(prompt.log_odds(word.ids, [int(feature_n[i])])[-1]),
         }
-        for name, of in drawn.items() for i in of.tolist()
+        for name, of in drawn_of.items() for i in of.tolist()
     ]  # fmt: skip
     first = int(feature_n[0])
     controls = random_removals(Removal((first,)), feature_n.tolist(), family, 0, n_draws=o.n_random, seed=scene.index)
     of_removals = [logprob(word, removal.features) for removal in (Removal((first,)), *controls)]
-    counted_s = one.side_s != REST
-    parts = {"features": one.part_e.sum(), "error": one.error_g.sum(), "bias": one.bias_g.sum(), "rest": one.rest}
+    counted_s = a.side_s != REST
+    parts = {"features": a.part_e.sum(), "error": a.error_g.sum(), "bias": a.bias_g.sum(), "rest": a.rest}
     return {
         "scene": scene.index, "caption": scene.caption, "answer": word.answer,
-        "word": prompt.mllm.token_text(word.ids[-1]).strip(), "log_odds": before, "total": one.total, "gap": one.gap,
+        "word": prompt.mllm.token_text(word.ids[-1]).strip(), "log_odds": odds, "total": a.total, "gap": a.gap,
         "parts": {name: float(part) for name, part in parts.items()},
-        "without_features": before - replaced(word, without_features(word, one), counted_s),
-        "without_h": before - replaced(word, None, counted_s),
+        "without_features": odds - replaced(word, without_features(word, a), counted_s),
+        "without_h": odds - replaced(word, None, counted_s),
         "pairs": pairs,
         "first": {
             "feature": first, "part": float(part_n[0]), "sides": part_n3[0].tolist(),
-            "change": of_removals[0] - logprob(word), "random": [after - logprob(word) for after in of_removals[1:]],
+            "change": of_removals[0] - logprob(word), "random": [value - logprob(word) for value in of_removals[1:]],
         },
     }  # fmt: skip
 
@@ -153,10 +153,10 @@ def logprob(word: Word, features: Sequence[int] = ()) -> float:
 
 def rank_correlation(scenes: Sequence[Mapping[str, Any]], draw_name: str, seed: int) -> dict[str, Any]:
     """Spearman's ρ of parts with the effects of ablation, with the interval of a bootstrap over scenes."""
-    points = [[(p["part"], p["ablated"]) for p in one["pairs"] if p["draw"] == draw_name] for one in scenes]
+    points = [[(p["part"], p["ablated"]) for p in scene["pairs"] if p["draw"] == draw_name] for scene in scenes]
 
-    def rho(chosen: Sequence[int]) -> float:
-        part_n, ablated_n = np.array([point for i in chosen for point in points[i]]).T
+    def rho(rows: Sequence[int]) -> float:
+        part_n, ablated_n = np.array([point for i in rows for point in points[i]]).T
         return float(spearmanr(part_n, ablated_n).statistic)
 
     chosen_wn = np.concatenate(list(bootstrap_rows(len(points), RESAMPLES, seed)))
@@ -171,14 +171,14 @@ def share(hits: Sequence[bool]) -> dict[str, float] | None:
 
 def summary(scenes: Sequence[Mapping[str, Any]], o: Options) -> dict[str, Any]:
     """The figures of all scenes."""
-    first = [one["first"] for one in scenes[: o.n_first]]
-    size = {name: [abs(one["parts"][name]) for one in scenes] for name in scenes[0]["parts"]}
-    measured = {
-        name: [(sum(one["parts"][part] for part in parts), one[name]) for one in scenes]
+    first = [s["first"] for s in scenes[: o.n_first]]
+    size = {name: [abs(s["parts"][name]) for s in scenes] for name in scenes[0]["parts"]}
+    points_of = {
+        name: [(sum(s["parts"][part] for part in parts), s[name]) for s in scenes]
         for name, parts in (("without_features", ["features"]), ("without_h", ["features", "error", "bias"]))
     }
     return {
-        "largest_gap": max(one["gap"] for one in scenes),
+        "largest_gap": max(s["gap"] for s in scenes),
         "median_size": {name: float(np.median(sizes)) for name, sizes in size.items()},
         "linear": {
             name: {
@@ -186,15 +186,15 @@ def summary(scenes: Sequence[Mapping[str, Any]], o: Options) -> dict[str, Any]:
                 "median_part": float(np.median([a for a, _ in points])),
                 "median_measured": float(np.median([b for _, b in points])),
             }
-            for name, points in measured.items()
+            for name, points in points_of.items()
         },
         "ablation": {name: rank_correlation(scenes, name, o.seed) for name in DRAWS},
         "first": {
-            "more_than_mean": share([one["change"] < np.mean(one["random"]) for one in first]),
-            "more_than_each": share([one["change"] < min(one["random"]) for one in first]),
-            "median_change": float(np.median([one["change"] for one in first])),
-            "median_random": float(np.median([change for one in first for change in one["random"]])),
-            "on_image": share([one["sides"][1] == max(one["sides"]) for one in first]),
+            "more_than_mean": share([s["change"] < np.mean(s["random"]) for s in first]),
+            "more_than_each": share([s["change"] < min(s["random"]) for s in first]),
+            "median_change": float(np.median([s["change"] for s in first])),
+            "median_random": float(np.median([change for s in first for change in s["random"]])),
+            "on_image": share([s["sides"][1] == max(s["sides"]) for s in first]),
         },
     }
 
@@ -207,9 +207,9 @@ def run(o: Options) -> dict[str, Any]:
     part = part_of(o.out)
     lines = part.read_text(encoding="utf-8").splitlines() if part.exists() else []
     about = {**o.model_dump(exclude={"demo", "out", "n_scenes", "n_first"}), "content_id": store.manifest["content_id"]}
-    scenes = [one for one in map(json.loads, lines) if one.pop("about") == about]
+    scenes = [row for row in map(json.loads, lines) if row.pop("about") == about]
     index = scenes[-1]["scene"] + 1 if scenes else o.first_index
-    skipped = index - o.first_index - len(scenes)
+    n_skipped = index - o.first_index - len(scenes)
     bar = progress_bar("explain", o.n_scenes, "scenes", len(scenes))
     with bar as progress, part.open("a", encoding="utf-8") as file:
         while len(scenes) < o.n_scenes:
@@ -217,7 +217,7 @@ def run(o: Options) -> dict[str, Any]:
             index += 1
             word = word_of(Prompt(mllm, sae, scale, Pair("", [draw(scene)])), o.max_tokens)
             if word is None:
-                skipped += 1
+                n_skipped += 1
                 continue
             scenes.append(measure_scene(scene, word, family, o))
             file.write(json.dumps({**scenes[-1], "about": about}) + "\n")
@@ -229,7 +229,7 @@ def run(o: Options) -> dict[str, Any]:
             "command": "python -m precompute.experiments.explain", "options": o.model_dump(exclude={"demo", "out"}),
             "content_id": about["content_id"], "torch": torch.__version__,
             "machine": machine(),
-            "n_skipped": skipped, "skipped": "captions whose first thing is not one token",
+            "n_skipped": n_skipped, "skipped": "captions whose first thing is not one token",
         },
         **summary(scenes, o),
         "scenes": scenes,

@@ -50,7 +50,7 @@ def is_sure(scene: Scene, kind: str) -> bool:
 def questions(n: int) -> list[Question]:
     """The first n that have one sure answer, as many of each kind (of the first kinds one more where n is no multiple
     of four): asked as they come, most would be about the background, which most patches answer."""
-    wanted = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
+    n_questions = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
     result: list[Question] = []
     n_of_kind: Counter[str] = Counter()
     index = FIRST
@@ -58,7 +58,7 @@ def questions(n: int) -> list[Question]:
         scene = make_scene("validation", index)
         text, answer = ask(np.random.default_rng([67, index]), scene)
         kind = kind_of(text)
-        if is_sure(scene, kind) and n_of_kind[kind] < wanted[kind]:
+        if is_sure(scene, kind) and n_of_kind[kind] < n_questions[kind]:
             result.append(Question(scene, text, answer, kind))
             n_of_kind[kind] += 1
         index += 1
@@ -74,11 +74,11 @@ def write(folder: Path, n: int) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise SaevxError(f"{folder} is not empty: choose another folder or delete it.")
     write_imagefolder(folder, (
-        (one.scene, {
-            "file_name": f"images/{one.scene.index}.png", "text": one.text, "answer": one.answer, "kind": one.kind,
-            "id": f"question-{one.scene.index}",
+        (q.scene, {
+            "file_name": f"images/{q.scene.index}.png", "text": q.text, "answer": q.answer, "kind": q.kind,
+            "id": f"question-{q.scene.index}",
         })
-        for one in questions(n)
+        for q in questions(n)
     ))  # fmt: skip
 
 

@@ -97,20 +97,20 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
     result = []
     for low in range(0, len(pairs), BATCH):
         batch = mllm.prepare(pairs[low : low + BATCH])
-        hidden, nll = mllm.hidden_and_nll(batch)
-        one = encode_batch(hidden, batch, sae, scale)
-        result += [Read(*ratios(one, b, scale, p999), float(nll[b])) for b in range(len(nll))]
+        hidden_bsd, nll = mllm.hidden_and_nll(batch)
+        encoded_batch = encode_batch(hidden_bsd, batch, sae, scale)
+        result += [Read(*ratios(encoded_batch, b, scale, p999), float(nll[b])) for b in range(len(nll))]
     return result
 
 
-def ratios(one: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
+def ratios(encoded_batch: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
     """(text tokens [t, F], largest of the patches [F]) of pair b."""
-    t, e = one.slices(b)
+    t, e = encoded_batch.slices(b)
     all_tf = np.zeros((t.stop - t.start, len(p999_f)), np.float32)
-    row_e = np.repeat(np.arange(len(all_tf)), np.diff(one.offset_t[t.start : t.stop + 1]))
-    all_tf[row_e, one.feature_e[e]] = one.value_e[e]
+    row_e = np.repeat(np.arange(len(all_tf)), np.diff(encoded_batch.offset_t[t.start : t.stop + 1]))
+    all_tf[row_e, encoded_batch.feature_e[e]] = encoded_batch.value_e[e]
     all_tf = np.minimum(all_tf * 2.0**-scale.log2 / p999_f, 1)
-    modality_t = one.modality_t[t]
+    modality_t = encoded_batch.modality_t[t]
     return all_tf[modality_t == TEXT], all_tf[modality_t == IMAGE].max(axis=0, initial=0)
 
 
@@ -118,14 +118,14 @@ def predict(text_sf: Array, image_sf: Array, image_nf: Array) -> Predicted:
     """Kernel ridge regression of the store's text features on its image features, both capped ratios [s, F], and
     what it expects beside other images [n, F]; R² is of predictions for pairs left out."""
     rarity_f = rarity(image_sf)
-    known, new = (unit(x * rarity_f) for x in (image_sf, strongest(image_nf)))
-    inverse_ss = np.linalg.inv(known @ known.T + RIDGE * np.eye(len(known)))
+    train_sf, new_nf = (unit(x * rarity_f) for x in (image_sf, strongest(image_nf)))
+    inverse_ss = np.linalg.inv(train_sf @ train_sf.T + RIDGE * np.eye(len(train_sf)))
     mean_f = text_sf.mean(0)
     centred_sf = text_sf - mean_f
     missed_sf = (inverse_ss @ centred_sf) / np.diag(inverse_ss)[:, None]
     total_f = (centred_sf**2).sum(0)
     explained_f = np.where(total_f > 1e-9, 1 - (missed_sf**2).sum(0) / np.maximum(total_f, 1e-9), 0)
-    expected_nf = np.clip(mean_f + (new @ known.T) @ (inverse_ss @ centred_sf), 0, 1)
+    expected_nf = np.clip(mean_f + (new_nf @ train_sf.T) @ (inverse_ss @ centred_sf), 0, 1)
     return Predicted(expected_nf, rarity(text_sf) * np.maximum(explained_f, 0))
 
 
@@ -150,39 +150,39 @@ def stored_ratios(events: Events, n: int, modality: int, p999_f: Array) -> Array
     return ratio_nf
 
 
-def compare(reads: Sequence[Read], weights: Weights, rarity_f: Array, predicted: Predicted) -> dict[str, Array]:
+def compare(reads: Sequence[Read], weights: Weights, rarity_f: Array, prediction: Predicted) -> dict[str, Array]:
     """Each of WAYS as a score, higher for better support, [n]."""
-    w, learned = weights.support_f, predicted.weight_f
+    w, learned_f = weights.support_f, prediction.weight_f
 
     def over(reduce: Callable[[Array, Array], float], w_f: Array, image_nf: Sequence[Array] | Array) -> Array:
         """Minus `reduce` of each caption's (Σ w·lack, Σ w·r) by token."""
         result = []
-        for read, image_f in zip(reads, image_nf, strict=True):
-            lack_t = np.maximum(read.token_tf - image_f, 0) @ w_f
-            result.append(-reduce(lack_t, read.token_tf @ w_f) if len(lack_t) else np.nan)
+        for reading, image_f in zip(reads, image_nf, strict=True):
+            lack_t = np.maximum(reading.token_tf - image_f, 0) @ w_f
+            result.append(-reduce(lack_t, reading.token_tf @ w_f) if len(lack_t) else np.nan)
         return np.array(result)
 
-    def share(little: float) -> Callable[[Array, Array], float]:
-        return lambda lack_t, whole_t: float((lack_t / (little + whole_t)).max())
+    def share(offset: float) -> Callable[[Array, Array], float]:
+        return lambda lack_t, whole_t: float((lack_t / (offset + whole_t)).max())
 
-    own = [read.image_f for read in reads]
-    either = [np.maximum(a, b) for a, b in zip(own, predicted.ratio_nf, strict=True)]
+    own_nf = [reading.image_f for reading in reads]
+    larger = [np.maximum(a, b) for a, b in zip(own_nf, prediction.ratio_nf, strict=True)]
     return {
-        "sum": over(lambda lack_t, _: float(lack_t.max()), w, own),
-        "mean-sum": over(lambda lack_t, _: float(lack_t.mean()), w, own),
-        "share": over(share(LITTLE_WEIGHT), w, own),
-        "share-0.1": over(share(0.1), w, own),
-        "share-1": over(share(1), w, own),
-        "share-2": over(share(2), w, own),
+        "sum": over(lambda lack_t, _: float(lack_t.max()), w, own_nf),
+        "mean-sum": over(lambda lack_t, _: float(lack_t.mean()), w, own_nf),
+        "share": over(share(LITTLE_WEIGHT), w, own_nf),
+        "share-0.1": over(share(0.1), w, own_nf),
+        "share-1": over(share(1), w, own_nf),
+        "share-2": over(share(2), w, own_nf),
         "strongest-share": over(
-            lambda lack_t, whole_t: float((lack_t / np.maximum(whole_t, 0.1 * whole_t.max() + 1e-9)).max()), w, own
+            lambda lack_t, whole_t: float((lack_t / np.maximum(whole_t, 0.1 * whole_t.max() + 1e-9)).max()), w, own_nf
         ),
-        "caption-share": over(lambda lack_t, whole_t: float(lack_t.sum() / max(whole_t.sum(), 1e-9)), w, own),
-        "rarity-share": over(share(LITTLE_WEIGHT), rarity_f, own),
-        "predicted": over(share(LITTLE_WEIGHT), learned, predicted.ratio_nf),
-        "predicted-5": over(share(5), learned, predicted.ratio_nf),
-        "predicted-or-same-5": over(share(5), learned, either),
-        "caption-nll": np.array([-read.nll for read in reads]),
+        "caption-share": over(lambda lack_t, whole_t: float(lack_t.sum() / max(whole_t.sum(), 1e-9)), w, own_nf),
+        "rarity-share": over(share(LITTLE_WEIGHT), rarity_f, own_nf),
+        "predicted": over(share(LITTLE_WEIGHT), learned_f, prediction.ratio_nf),
+        "predicted-5": over(share(5), learned_f, prediction.ratio_nf),
+        "predicted-or-same-5": over(share(5), learned_f, larger),
+        "caption-nll": np.array([-reading.nll for reading in reads]),
     }
 
 
@@ -199,8 +199,8 @@ def measure(o: Options, store: Store, cases: Sequence[Case], reads: Sequence[Rea
     """The ways compared; `reads` are all right captions, then all wrong ones."""
     p999 = store.features.table["p999"]
     text_sf, image_sf = (stored_ratios(store.events, store.n_samples, m, p999) for m in (TEXT, IMAGE))
-    predicted = predict(text_sf, image_sf, np.stack([read.image_f for read in reads]))
-    scores = compare(reads, Weights.from_store(store), rarity(text_sf), predicted)
+    prediction = predict(text_sf, image_sf, np.stack([reading.image_f for reading in reads]))
+    scores = compare(reads, Weights.from_store(store), rarity(text_sf), prediction)
     return {
         "about": {
             "command": "python -m precompute.experiments.token_support",

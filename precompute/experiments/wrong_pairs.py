@@ -86,10 +86,10 @@ def cases_of(kind: str, n: int, first_index: int, rng: np.random.Generator) -> l
             scenes.append(scene)
     if kind != "whole":
         return [Case(kind, s, s.caption, swap_one_word(s.caption, rng, kind)[0]) for s in scenes]
-    others = [next((o for i in rng.permutation(n) if share_nothing(s, o := scenes[i])), None) for s in scenes]
-    if None in others:
+    other_scenes = [next((o for i in rng.permutation(n) if share_nothing(s, o := scenes[i])), None) for s in scenes]
+    if None in other_scenes:
         raise SaevxError(f"Among {n} scenes some have no caption that is plainly wrong for them: ask for more scenes.")
-    return [Case(kind, s, s.caption, o.caption) for s, o in zip(scenes, others, strict=True) if o]
+    return [Case(kind, s, s.caption, o.caption) for s, o in zip(scenes, other_scenes, strict=True) if o]
 
 
 def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
@@ -104,10 +104,10 @@ def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
     result = []
     for side in ("right", "wrong"):
         ids = [f"{i}-{side}" for i in range(len(cases))]
-        one = {name: values_of(scores, ids, score_column(name)) for name in SCORES}
-        one["caption-nll-alone"] = one["caption-nll"] - one["image-gain"]
-        one["unsupported"] = -values_of(scores, ids, flag_column("unsupported"))
-        result.append(one)
+        score_of = {name: values_of(scores, ids, score_column(name)) for name in SCORES}
+        score_of["caption-nll-alone"] = score_of["caption-nll"] - score_of["image-gain"]
+        score_of["unsupported"] = -values_of(scores, ids, flag_column("unsupported"))
+        result.append(score_of)
     return result
 
 
@@ -147,9 +147,9 @@ def halves(scores: Mapping[str, Array]) -> list[dict[str, Array]]:
     return [{name: score[at] for name, score in scores.items()} for at in (slice(n), slice(n, None))]
 
 
-def joined(scores: list[dict[str, Array]], more: Mapping[str, Array]) -> list[dict[str, Array]]:
+def joined(scores: list[dict[str, Array]], extra_scores: Mapping[str, Array]) -> list[dict[str, Array]]:
     """`scored`, and further scores [2n]."""
-    return [{**one, **other} for one, other in zip(scores, halves(more), strict=True)]
+    return [{**half, **extra_half} for half, extra_half in zip(scores, halves(extra_scores), strict=True)]
 
 
 def separability(cases: Sequence[Case], scores: list[dict[str, Array]], seed: int) -> dict[str, dict[str, Any]]:
@@ -158,20 +158,20 @@ def separability(cases: Sequence[Case], scores: list[dict[str, Array]], seed: in
     right, wrong = scores
     result = {}
     for kind in (*KINDS, "one-word"):
-        chosen = np.isin(kind_n, ONE_WORD) if kind == "one-word" else kind_n == kind
-        first = cases[int(np.flatnonzero(chosen)[0])]
+        of_kind = np.isin(kind_n, ONE_WORD) if kind == "one-word" else kind_n == kind
+        first = cases[int(np.flatnonzero(of_kind)[0])]
         result[kind] = {
-            "n_scenes": int(chosen.sum()),
+            "n_scenes": int(of_kind.sum()),
             "example": {"right": first.right, "wrong": first.wrong},
-            "auroc": {name: auroc(right[name][chosen], wrong[name][chosen], seed) for name in right},
+            "auroc": {name: auroc(right[name][of_kind], wrong[name][of_kind], seed) for name in right},
         }
     return result
 
 
-def headline(measured: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
+def headline(auroc_of: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
     """The score from the SAE whose mean AUROC over the kinds is highest, and that mean of each."""
     mean = {
-        name: float(np.mean([(measured[kind]["auroc"][name] or {"value": 0.0})["value"] for kind in KINDS]))
+        name: float(np.mean([(auroc_of[kind]["auroc"][name] or {"value": 0.0})["value"] for kind in KINDS]))
         for name in FROM_SAE
     }
     return max(mean, key=lambda name: mean[name]), mean
@@ -190,7 +190,7 @@ def run(o: Options) -> dict[str, Any]:
     choice = all_cases(o.n_choice, o.first_choice, o.seed)
     cases = all_cases(o.n_scenes, o.first_index, o.seed)
     support = support_of(o, choice, cases)
-    chosen, mean = headline(separability(choice, joined(scored(choice, o.demo), support.choice), o.seed))
+    best_name, mean = headline(separability(choice, joined(scored(choice, o.demo), support.choice), o.seed))
     return {
         "about": {
             "command": "python -m precompute.experiments.wrong_pairs",
@@ -204,7 +204,7 @@ def run(o: Options) -> dict[str, Any]:
         "scores": {**SCORES, **UNSUPPORTED, **SUPPORT, **BASELINES},
         "support": support.about,
         "headline": {
-            "name": chosen,
+            "name": best_name,
             "chosen_by": "highest mean AUROC over the five kinds, on other scenes than those reported",
             "mean_auroc": mean,
         },

@@ -71,16 +71,16 @@ def verdicts_of(
     Args:
         make_sae: gives the folders of the model and of the SAE.
     """
-    out = o.work / f"{name}-store"
-    if not out.exists():
+    store_path = o.work / f"{name}-store"
+    if not store_path.exists():
         model, sae = make_sae()
         data = str(o.demo / "data")
-        precompute(PrecomputeOptions(data=data, model=str(model), sae=str(sae), out=out, shuffle_images=shuffle))
-    store = Store.open(out)
+        precompute(PrecomputeOptions(data=data, model=str(model), sae=str(sae), out=store_path, shuffle_images=shuffle))
+    store = Store.open(store_path)
     verdicts = store.detail["verdicts"]
     store.close()
-    tested = sum(verdicts[verdict] for verdict in TESTED_VERDICTS)
-    return {name: {"verdicts": verdicts, **share_of(verdicts["cross-modal"], tested)}}
+    n_tested = sum(verdicts[verdict] for verdict in TESTED_VERDICTS)
+    return {name: {"verdicts": verdicts, **share_of(verdicts["cross-modal"], n_tested)}}
 
 
 def untrained_model(o: DemoControls) -> Path:
@@ -103,16 +103,16 @@ def trained(o: DemoControls, name: str, model: Path, *, freeze_decoder: bool = F
     Raises:
         SaevxError: the demo's SAE does not say how it was trained.
     """
-    out, log = o.work / f"{name}-sae", o.demo / "sae" / TRAINING
-    if not out.exists():
+    folder, log = o.work / f"{name}-sae", o.demo / "sae" / TRAINING
+    if not folder.exists():
         if not log.is_file():
             raise SaevxError(f"{log} is missing, which says how the demo's SAE-V was trained: make the demo again.")
-        recorded = json.loads(log.read_text(encoding="utf-8"))
-        options = {**recorded["options"], **({"steps": o.steps} if o.steps else {}), "freeze_decoder": freeze_decoder}
+        record = json.loads(log.read_text(encoding="utf-8"))
+        options = {**record["options"], **({"steps": o.steps} if o.steps else {}), "freeze_decoder": freeze_decoder}
         data = training_data(SaeTraining(model=o.demo / "model", work=o.work / "training"))
-        layer = int(recorded["model"]["layer"])
-        train(TrainOptions(data=data.name, model=str(model), out=out, layer=layer, **options), data=data)
-    return model, out
+        layer = int(record["model"]["layer"])
+        train(TrainOptions(data=data.name, model=str(model), out=folder, layer=layer, **options), data=data)
+    return model, folder
 
 
 def main() -> None:

@@ -58,13 +58,13 @@ def noun_features(store: Store) -> list[tuple[int, str, str]]:
         select(c.id, c.label, c.verdict).where(c.label_score >= GOOD_NAME, c.verdict != "dead").order_by(c.id),
     )
     words = ((row.id, (name_words(row.label) or [""])[0], row.verdict) for row in rows)
-    return [one for one in words if one[1] in OBJECTS]
+    return [word_row for word_row in words if word_row[1] in OBJECTS]
 
 
 def first_tokens(mllm: Mllm, word: str) -> list[int]:
     """The tokens with which the word can begin: with and without a space before it, small and capital."""
-    spelled = [space + form for space in (" ", "") for form in (word, word.capitalize())]
-    return sorted({mllm.tokenizer(one, add_special_tokens=False)["input_ids"][0] for one in spelled})
+    spellings = [space + form for space in (" ", "") for form in (word, word.capitalize())]
+    return sorted({mllm.tokenizer(spelling, add_special_tokens=False)["input_ids"][0] for spelling in spellings})
 
 
 def rank_of(change: Change, tokens: Sequence[int], order: str) -> int:
@@ -81,24 +81,24 @@ def counted(hits: Sequence[bool]) -> dict[str, float] | None:
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Shares over measured features, for both orders and both rows, by how much the word falls, and the KLs."""
     ranks: dict[str, Any] = {
-        order: {who: counted([one["rank"][order][who] < N_LOWERED for one in rows]) for who in ROWS}
+        order: {side: counted([r["rank"][order][side] < N_LOWERED for r in rows]) for side in ROWS}
         for order in ORDERS
     }
     return {
         **ranks,
-        "first": {who: counted([one["rank"]["probability"][who] == 0 for one in rows]) for who in ROWS},
-        "falls_more": counted([one["word"]["ablated"] < one["word"]["control"] for one in rows]),
-        "median_logprob": {who: float(np.median([one["word"][who] for one in rows])) for who in ROWS},
-        "median_kl": {who: float(np.median([one["kl"][who] for one in rows])) for who in ROWS},
+        "first": {side: counted([r["rank"]["probability"][side] == 0 for r in rows]) for side in ROWS},
+        "falls_more": counted([r["word"]["ablated"] < r["word"]["control"] for r in rows]),
+        "median_logprob": {side: float(np.median([r["word"][side] for r in rows])) for side in ROWS},
+        "median_kl": {side: float(np.median([r["kl"][side] for r in rows])) for side in ROWS},
     }
 
 
 def measure(store: Store, mllm: Mllm, sae: SaeV, o: EffectEvaluation) -> dict[str, Any]:
     """The share of features for which the name's word stands among the ten most lowered tokens."""
     nouns = noun_features(store)
-    drawn = sorted(np.random.default_rng(o.seed).permutation(len(nouns))[: o.n_features].tolist())
+    feature_indices = sorted(np.random.default_rng(o.seed).permutation(len(nouns))[: o.n_features].tolist())
     originals, rows = Originals(store), []
-    for k, word, verdict in (nouns[i] for i in drawn):
+    for k, word, verdict in (nouns[i] for i in feature_indices):
         control = choose_control(store, sae, k, o.seed)
         pairs = [originals.pair(row) for row in strongest_samples(store, k).values()]
         effect = measure_effect(mllm, sae, store.manifest, pairs, (k, control)) if control is not None else None
@@ -108,16 +108,16 @@ def measure(store: Store, mllm: Mllm, sae: SaeV, o: EffectEvaluation) -> dict[st
         changes = {"ablated": effect.ablated, "control": effect.control}
         rows.append({
             "feature": k, "name": word, "verdict": verdict,
-            "rank": {by: {who: rank_of(one, tokens, by) for who, one in changes.items()} for by in ORDERS},
-            "word": {who: float(one.logprob_v[tokens].min()) for who, one in changes.items()},
-            "kl": {who: one.kl for who, one in changes.items()},
+            "rank": {by: {side: rank_of(change, tokens, by) for side, change in changes.items()} for by in ORDERS},
+            "word": {side: float(change.logprob_v[tokens].min()) for side, change in changes.items()},
+            "kl": {side: change.kl for side, change in changes.items()},
         })  # fmt: skip
         print(k, word, rows[-1]["rank"], flush=True)
     by_verdict: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for one in rows:
-        by_verdict[one["verdict"]].append(one)
+    for row in rows:
+        by_verdict[row["verdict"]].append(row)
     return {
-        "n_noun_features": len(nouns), "n_drawn": len(drawn), "n_pairs": N_PAIRS, "all": summarise(rows),
+        "n_noun_features": len(nouns), "n_drawn": len(feature_indices), "n_pairs": N_PAIRS, "all": summarise(rows),
         "by_verdict": {verdict: summarise(of) for verdict, of in sorted(by_verdict.items())}, "features": rows,
     }  # fmt: skip
 

@@ -51,10 +51,10 @@ def patch_names(scene: Scene, n: int) -> list[tuple[str, ...]]:
     """Of each of n patches, row by row."""
     share = np.array([cover(entity.box, int(n**0.5)) for entity in scene.entities])
     names = []
-    for p, best in enumerate(share.argmax(0)):
-        entity = scene.entities[best]
-        own = (f"a {entity.noun}", *([entity.colour] if entity.colour else []))
-        names.append(own if share[best, p] >= COVER else (f"{OUTSIDE} {scene.background}", f"{OUTSIDE} patch {p}"))
+    for p, e in enumerate(share.argmax(0)):
+        entity = scene.entities[e]
+        own_names = (f"a {entity.noun}", *([entity.colour] if entity.colour else []))
+        names.append(own_names if share[e, p] >= COVER else (f"{OUTSIDE} {scene.background}", f"{OUTSIDE} patch {p}"))
     return names
 
 
@@ -62,18 +62,18 @@ def read_scenes(mllm: Mllm, sae: SaeV, manifest: dict[str, Any], scenes: Sequenc
     """Scenes through the model and the SAE, with the scale and sinks of a store."""
     blocks, kinds, scene_t, names = [], [], [], []
     for number, scene in enumerate(scenes):
-        one = encode_pair(mllm, sae, manifest, Pair(scene.caption, [draw(scene)]))
-        events = one.events(manifest["scale_log2"])
-        position = patches(events, one.views).position
+        pair = encode_pair(mllm, sae, manifest, Pair(scene.caption, [draw(scene)]))
+        events = pair.events(manifest["scale_log2"])
+        position = patches(events, pair.views).position
         things = dict(zip(position.tolist(), patch_names(scene, len(position)), strict=True))
-        counted = np.flatnonzero((one.modality_t == TEXT) | (one.modality_t == IMAGE))
-        for t in counted.tolist():
-            names.append(things.get(t) or (mllm.token_text(int(one.token_id_t[t])).strip().lower(),))
+        at_tokens = np.flatnonzero((pair.modality_t == TEXT) | (pair.modality_t == IMAGE))
+        for t in at_tokens.tolist():
+            names.append(things.get(t) or (mllm.token_text(int(pair.token_id_t[t])).strip().lower(),))
         z_e = events.z_e.astype(np.float32)
-        z_tf = csr_matrix((z_e, events.feature_e, one.offset), shape=(len(one.modality_t), sae.n_features))
-        blocks.append(z_tf[counted])
-        kinds.append(one.modality_t[counted])
-        scene_t.append(np.full(len(counted), number))
+        z_tf = csr_matrix((z_e, events.feature_e, pair.offset), shape=(len(pair.modality_t), sae.n_features))
+        blocks.append(z_tf[at_tokens])
+        kinds.append(pair.modality_t[at_tokens])
+        scene_t.append(np.full(len(at_tokens), number))
     return HeldOut(vstack(blocks).tocsr(), np.concatenate(kinds), np.concatenate(scene_t), names)
 
 
@@ -83,25 +83,25 @@ Shares = dict[str, float]
 def stands_for(held_out: HeldOut, modality: int) -> list[Shares]:
     """Of each feature, the share of its strongest tokens of a modality that have each name; empty where it fires on
     fewer than FEWEST scenes."""
-    own = np.flatnonzero(held_out.modality_t == modality)
-    z_ft = held_out.z_tf[own].tocsc().T.tocsr()
+    at_modality = np.flatnonzero(held_out.modality_t == modality)
+    z_ft = held_out.z_tf[at_modality].tocsc().T.tocsr()
     shares: list[Shares] = []
     for low, high in pairwise(z_ft.indptr.tolist()):
-        token = own[z_ft.indices[low:high]][np.argsort(-z_ft.data[low:high], kind="stable")]
+        token = at_modality[z_ft.indices[low:high]][np.argsort(-z_ft.data[low:high], kind="stable")]
         _, first = np.unique(held_out.scene_t[token], return_index=True)
-        strongest = token[np.sort(first)][:STRONGEST].tolist()
-        count = Counter(name for t in strongest for name in held_out.names_t[t])
-        enough = len(strongest) >= FEWEST
-        shares.append({name: n / len(strongest) for name, n in sorted(count.items())} if enough else {})
+        top_tokens = token[np.sort(first)][:STRONGEST].tolist()
+        count = Counter(name for t in top_tokens for name in held_out.names_t[t])
+        has_enough = len(top_tokens) >= FEWEST
+        shares.append({name: n / len(top_tokens) for name, n in sorted(count.items())} if has_enough else {})
     return shares
 
 
-def judge(one: Shares, two: Shares) -> tuple[str, bool] | None:
+def judge(a: Shares, b: Shares) -> tuple[str, bool] | None:
     """The name for which the more settled of two features stands, and whether the other has it too, with at least half
     of that share; None where neither stands for one."""
-    one, two = sorted((one, two), key=lambda shares: -max(shares.values()))
-    name = max(one, key=one.__getitem__)
-    return (name, two.get(name, 0) >= one[name] / 2) if one[name] >= SETTLED else None
+    a, b = sorted((a, b), key=lambda shares: -max(shares.values()))
+    name = max(a, key=a.__getitem__)
+    return (name, b.get(name, 0) >= a[name] / 2) if a[name] >= SETTLED else None
 
 
 class Verdicts(NamedTuple):
@@ -121,11 +121,11 @@ class Truth:
     def __init__(self, held_out: HeldOut) -> None:
         self.sides = [stands_for(held_out, m) for m in (TEXT, IMAGE)]
         active_tf = held_out.z_tf.astype(bool).astype(np.int32)
-        both = (active_tf.T @ active_tf).tocoo()
+        n_both = (active_tf.T @ active_tf).tocoo()
         n_f = np.asarray(active_tf.sum(0)).ravel()
-        same = both.data / (n_f[both.row] + n_f[both.col] - both.data) >= SAME_TOKENS
-        same &= (both.row < both.col) & (n_f[both.row] >= STRONGEST) & (n_f[both.col] >= STRONGEST)
-        self.same_tokens = np.stack([both.row[same], both.col[same]], axis=1)
+        is_same = n_both.data / (n_f[n_both.row] + n_f[n_both.col] - n_both.data) >= SAME_TOKENS
+        is_same &= (n_both.row < n_both.col) & (n_f[n_both.row] >= STRONGEST) & (n_f[n_both.col] >= STRONGEST)
+        self.same_tokens = np.stack([n_both.row[is_same], n_both.col[is_same]], axis=1)
         """int64 [p, 2]: pairs that are active on the same tokens."""
 
     def verdicts(self, pairs_p2: Array) -> Verdicts:
@@ -133,10 +133,10 @@ class Truth:
         result = Verdicts(*np.zeros((3, len(pairs_p2)), bool))
         for p, (a, b) in enumerate(pairs_p2.tolist()):
             answers = [judge(side[a], side[b]) for side in self.sides if side[a] and side[b]]
-            known = [answer for answer in answers if answer is not None]
-            result.judged_p[p] = bool(known)
-            result.agree_p[p] = bool(known) and all(same for _, same in known)
-            result.outside_p[p] = any(name.startswith(OUTSIDE) for name, _ in known)
+            answers_given = [answer for answer in answers if answer is not None]
+            result.judged_p[p] = bool(answers_given)
+            result.agree_p[p] = bool(answers_given) and all(is_same for _, is_same in answers_given)
+            result.outside_p[p] = any(name.startswith(OUTSIDE) for name, _ in answers_given)
         return result
 
 
@@ -159,12 +159,12 @@ def family_figures(family_f: Array, alive_f: Array, truth: Truth, rng: np.random
     for name, pairs in (("joined", pairs_in(family_f)), ("random", control[control[:, 0] != control[:, 1]])):
         verdicts = truth.verdicts(pairs)
         for kind, of_kind in (("things", ~verdicts.outside_p), ("backgrounds", verdicts.outside_p)):
-            judged, agree = int((verdicts.judged_p & of_kind).sum()), int((verdicts.agree_p & of_kind).sum())
-            precision[f"{name}_{kind}"] = {"judged": judged, "agree": agree}
-    same = truth.same_tokens[truth.verdicts(truth.same_tokens).agree_p]
+            n_judged, n_agree = int((verdicts.judged_p & of_kind).sum()), int((verdicts.agree_p & of_kind).sum())
+            precision[f"{name}_{kind}"] = {"judged": n_judged, "agree": n_agree}
+    same_pairs = truth.same_tokens[truth.verdicts(truth.same_tokens).agree_p]
     size = np.bincount(family_f)
     return {
         "families": int((size > 1).sum()), "features": int(size[size > 1].sum()), "largest": int(size.max()),
-        "precision": precision, "same_pairs": len(same),
-        "same_joined": int((family_f[same[:, 0]] == family_f[same[:, 1]]).sum()),
+        "precision": precision, "same_pairs": len(same_pairs),
+        "same_joined": int((family_f[same_pairs[:, 0]] == family_f[same_pairs[:, 1]]).sum()),
     }  # fmt: skip

@@ -49,13 +49,13 @@ def ratio(hits: int, n: int) -> dict[str, Any]:
 @torch.inference_mode()
 def write_captions(mllm: Mllm, scenes: list[Scene]) -> list[str]:
     """Greedy captions, at most 24 tokens."""
-    out: list[str] = []
+    texts: list[str] = []
     for i in range(0, len(scenes), 16):
         batch = mllm.prepare([Pair("", [draw(s)]) for s in scenes[i : i + 16]], generate=True)
         ids = mllm.model.generate(**batch.inputs, max_new_tokens=24, do_sample=False)
-        new = ids[:, batch.inputs["input_ids"].shape[1] :]
-        out += mllm.tokenizer.batch_decode(new, skip_special_tokens=True)
-    return out
+        new_ids = ids[:, batch.inputs["input_ids"].shape[1] :]
+        texts += mllm.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+    return texts
 
 
 def object_hits(caption: str, scene: Scene) -> tuple[int, int]:
@@ -83,44 +83,44 @@ def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
 def captions(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """Object recall on combinations of objects that training never showed and on drawings that it never showed,
     and the colour of shapes; beside each, the same captions held against the scenes of other images."""
-    unseen: list[Scene] = []
-    shaped: list[Scene] = []
+    unseen_scenes: list[Scene] = []
+    shape_scenes: list[Scene] = []
     index = 0
-    while len(unseen) < o.n_captions or len(shaped) < o.n_captions:
+    while len(unseen_scenes) < o.n_captions or len(shape_scenes) < o.n_captions:
         scene = make_scene("validation", index)
         index += 1
         nouns = sorted({e.noun for e in scene.entities if e.colour is None})
         if any(pair_is_held_out(a, b) for i, a in enumerate(nouns) for b in nouns[i + 1 :]):
-            unseen.append(scene)
+            unseen_scenes.append(scene)
         if any(e.colour for e in scene.entities):
-            shaped.append(scene)
-    redrawn = [make_scene("validation", 400_000 + i, second=True) for i in range(2 * o.n_captions)]
-    redrawn = [s for s in redrawn if any(len(OBJECTS.get(e.noun, ())) > 1 for e in s.entities)]
-    out: dict[str, Any] = {}
+            shape_scenes.append(scene)
+    second_scenes = [make_scene("validation", 400_000 + i, second=True) for i in range(2 * o.n_captions)]
+    second_scenes = [s for s in second_scenes if any(len(OBJECTS.get(e.noun, ())) > 1 for e in s.entities)]
+    result: dict[str, Any] = {}
     for name, scenes, count in (
-        ("object_recall_unseen_pairs", unseen[: o.n_captions], object_hits),
-        ("object_recall_unseen_drawings", redrawn[: o.n_captions], redrawn_hits),
-        ("shape_colour", shaped[: o.n_captions], colour_hits),
+        ("object_recall_unseen_pairs", unseen_scenes[: o.n_captions], object_hits),
+        ("object_recall_unseen_drawings", second_scenes[: o.n_captions], redrawn_hits),
+        ("shape_colour", shape_scenes[: o.n_captions], colour_hits),
     ):
-        written = write_captions(mllm, scenes)
-        for kind, texts in (("", written), ("_shuffled", written[7:] + written[:7])):
+        replies = write_captions(mllm, scenes)
+        for kind, texts in (("", replies), ("_shuffled", replies[7:] + replies[:7])):
             pairs = [count(t, s) for t, s in zip(texts, scenes, strict=True)]
-            out[name + kind] = ratio(sum(h for h, _ in pairs), sum(n for _, n in pairs))
-        out[name + "_examples"] = [[s.caption, t] for s, t in zip(scenes[:5], written, strict=False)]
-    return out
+            result[name + kind] = ratio(sum(h for h, _ in pairs), sum(n for _, n in pairs))
+        result[name + "_examples"] = [[s.caption, t] for s, t in zip(scenes[:5], replies, strict=False)]
+    return result
 
 
 @torch.inference_mode()
 def answers(mllm: Mllm, pairs: list[Pair]) -> list[str]:
     """The likeliest next token after each pair, over the whole vocabulary."""
-    out: list[str] = []
+    texts: list[str] = []
     for i in range(0, len(pairs), 16):
         batch = mllm.prepare(pairs[i : i + 16], generate=True)
         inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
         logits = mllm.model(**inputs, use_cache=False).logits
         last = torch.from_numpy(batch.length_b) - 1
-        out += [mllm.token_text(int(t)).strip() for t in logits[torch.arange(len(last)), last].argmax(-1)]
-    return out
+        texts += [mllm.token_text(int(t)).strip() for t in logits[torch.arange(len(last)), last].argmax(-1)]
+    return texts
 
 
 def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
@@ -130,17 +130,17 @@ def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     items_of: dict[str, list[tuple[Pair, str]]] = {"shape": [], "colour": []}
     for image, qas in zip(images, questions, strict=True):
         for kind, truths in (("shape", ("circle", "rectangle", "triangle")), ("colour", tuple(COLOURS))):
-            fitting = [(q, a) for q, a in qas if a in truths]
-            if fitting:
-                question, answer = fitting[rng.integers(len(fitting))]
+            known_pairs = [(q, a) for q, a in qas if a in truths]
+            if known_pairs:
+                question, answer = known_pairs[rng.integers(len(known_pairs))]
                 items_of[kind].append((Pair(question, [image]), answer))
-    out = {}
+    result = {}
     for kind, items in items_of.items():
         items = items[:200]
-        others = [Pair(p.text, q.images) for (p, _), (q, _) in zip(items, items[5:] + items[:5], strict=True)]
-        for name, pairs in ((f"easy_vqa_{kind}", [p for p, _ in items]), (f"easy_vqa_{kind}_shuffled", others)):
+        crossed_pairs = [Pair(p.text, q.images) for (p, _), (q, _) in zip(items, items[5:] + items[:5], strict=True)]
+        for name, pairs in ((f"easy_vqa_{kind}", [p for p, _ in items]), (f"easy_vqa_{kind}_shuffled", crossed_pairs)):
             hits = sum(reply == truth for reply, (_, truth) in zip(answers(mllm, pairs), items, strict=True))
-            out[name] = ratio(hits, len(items))
-    return out
+            result[name] = ratio(hits, len(items))
+    return result
 
 

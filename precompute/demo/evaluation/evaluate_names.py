@@ -20,10 +20,10 @@ HOLDS = 0.7
 N_LINES, N_IMAGES = 24, 16
 
 
-def true_words(extra: dict[str, Any]) -> set[str]:
+def true_words(fields: dict[str, Any]) -> set[str]:
     """The nouns and colours of a scene, and its background's colour."""
-    entities = extra["entities"]
-    return {word for e in entities for word in (e["noun"], e["colour"]) if word} | {extra["background"]}
+    entities = fields["entities"]
+    return {word for e in entities for word in (e["noun"], e["colour"]) if word} | {fields["background"]}
 
 
 def names(store: Store) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def names(store: Store) -> dict[str, Any]:
     score = np.array([np.nan if f.label_score is None else f.label_score for f in of])
     verdict = np.array([f.verdict for f in of])
     shares = {
-        name: {"n": int(own.sum()), "captions": share(score[own]), "truth": share(true_score[own]),
-               "shown": float((score[own] >= GOOD_NAME).mean())}
-        for name, own in (("alive", verdict != "dead"), *((v, verdict == v) for v in sorted(set(verdict) - {"dead"})))
+        name: {"n": int(mask.sum()), "captions": share(score[mask]), "truth": share(true_score[mask]),
+               "shown": float((score[mask] >= GOOD_NAME).mean())}
+        for name, mask in (("alive", verdict != "dead"), *((v, verdict == v) for v in sorted(set(verdict) - {"dead"})))
     }  # fmt: skip
     return {"names": {"by_verdict": shares, "first_lines": first_lines(store, truth)}}
 
@@ -57,28 +57,28 @@ def share(score: Array) -> float:
 def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dict[str, int]) -> NameTest:
     """The test of names on these rows, int64 [n], with the true words of each in place of its caption."""
     p999 = store.features.table["p999"]
-    largest = np.zeros((len(rows), store.n_features))
+    max_nf = np.zeros((len(rows), store.n_features))
     for i, row in enumerate(rows.tolist()):
         sample = store.events.of(row)
-        own = np.repeat(np.isin(sample.modality_t, (TEXT, IMAGE)), np.diff(sample.offset_t))
-        np.maximum.at(largest[i], sample.feature_e[own], sample.z_e[own])
+        is_token = np.repeat(np.isin(sample.modality_t, (TEXT, IMAGE)), np.diff(sample.offset_t))
+        np.maximum.at(max_nf[i], sample.feature_e[is_token], sample.z_e[is_token])
     holds = np.zeros((len(rows), len(vocabulary)), np.int32)
     for i, words in enumerate(truth):
         holds[i, [vocabulary[word] for word in words]] = 1
     limit = np.nan_to_num(p999, nan=np.inf)
-    on, counted = (csr_matrix((largest > share * limit).T) for share in (HAS_FEATURE, LACKS_FEATURE))
-    return NameTest(on, counted, csr_matrix(holds))
+    on_fn, counted_fn = (csr_matrix((max_nf > share * limit).T) for share in (HAS_FEATURE, LACKS_FEATURE))
+    return NameTest(on_fn, counted_fn, csr_matrix(holds))
 
 
 def first_lines(store: Store, truth: list[set[str]]) -> dict[str, Any]:
     """Of the first lines of the list of features the names, and how many different ones are true: most of the feature's
     strongest images hold the thing."""
     lines = store.features.list(sort="evidence", order="desc", fold="names", limit=N_LINES).items
-    strongest = store.examples.strongest([line["id"] for line in lines], "image", N_IMAGES)
+    examples_of = store.examples.strongest([line["id"] for line in lines], "image", N_IMAGES)
     row_of = {row.sample_id: row.row for row in fetch(store.engine, select(samples.c.sample_id, samples.c.row))}
-    named: dict[str, bool] = {}
+    is_true: dict[str, bool] = {}
     for line in lines:
         word = (name_words(line["label"]) or [""])[0]
-        holding = [word in truth[row_of[one["sample_id"]]] for one in strongest[line["id"]]]
-        named.setdefault(word, bool(holding) and float(np.mean(holding)) >= HOLDS)
-    return {"lines": len(lines), "distinct": len(named), "true": sum(named.values()), "names": list(named)}
+        has_word = [word in truth[row_of[example["sample_id"]]] for example in examples_of[line["id"]]]
+        is_true.setdefault(word, bool(has_word) and float(np.mean(has_word)) >= HOLDS)
+    return {"lines": len(lines), "distinct": len(is_true), "true": sum(is_true.values()), "names": list(is_true)}

@@ -21,8 +21,8 @@ from precompute.training.evaluate import evaluate
 def words(mllm: Mllm, sae: SaeV, o: DemoEvaluation) -> dict[str, Any]:
     """The thirty words on validation scenes."""
     scenes = scenes_with_words("validation", o.n_each_word)
-    first, second = (gather(mllm, scenes[i::2]) for i in (0, 1))
-    rows = words_of(sae, first, second, o.seed)
+    train_tokens, test_tokens = (gather(mllm, scenes[i::2]) for i in (0, 1))
+    rows = words_of(sae, train_tokens, test_tokens, o.seed)
     return {"words": rows, "words_passed": sum(r["passes"] for r in rows.values()), "n_scenes": len(scenes)}
 
 

@@ -53,15 +53,15 @@ def names(label: str | None, word: str) -> bool:
 
 def answer(store: Store, mllm: Mllm, sae: SaeV, text: str, image: Image.Image | None) -> Answer:
     """As the app answers; features too dense are set apart."""
-    one = read_query(mllm, sae, store.manifest, text, [image] if image else [])
-    events = one.events(store.scale_log2)
-    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
-    ranked = rank(largest, store.features, (IMAGE,) if image else (TEXT,))
-    first = [int(k) for k in ranked.feature[~ranked.dense][:N_FIRST]]
+    query = read_query(mllm, sae, store.manifest, text, [image] if image else [])
+    events = query.events(store.scale_log2)
+    max_f = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
+    ranking = rank(max_f, store.features, (IMAGE,) if image else (TEXT,))
+    first = [int(k) for k in ranking.feature[~ranking.dense][:N_FIRST]]
     refs = store.features.refs(first)
-    best = groups(store, events, one.view_lists(), ranked)[:N_GROUPS] if image else []
-    grouped = [family["features"][0]["label"] for group in best for family in group["families"]]
-    return Answer([refs[k]["label"] for k in first], grouped)
+    top_groups = groups(store, events, query.view_lists(), ranking)[:N_GROUPS] if image else []
+    group_labels = [family["features"][0]["label"] for group in top_groups for family in group["families"]]
+    return Answer([refs[k]["label"] for k in first], group_labels)
 
 
 def compared(labels: dict[str, list[str | None]]) -> dict[str, Any]:
@@ -71,13 +71,13 @@ def compared(labels: dict[str, list[str | None]]) -> dict[str, Any]:
 
     def n_named(shift: int) -> int:
         answers: list[Sequence[str | None]] = [labels[words[(w + shift) % len(words)]] for w in range(len(words))]
-        return sum(any(names(label, word) for label in own) for word, own in zip(words, answers, strict=True))
+        return sum(any(names(label, word) for label in group) for word, group in zip(words, answers, strict=True))
 
-    others = [n_named(shift) for shift in range(1, len(words))]
+    n_by_shift = [n_named(shift) for shift in range(1, len(words))]
     return {
         "found": n_named(0),
         "of": len(words),
-        "shuffled": {"mean_found": round(float(np.mean(others)), 2), "most": max(others)},
+        "shuffled": {"mean_found": round(float(np.mean(n_by_shift)), 2), "most": max(n_by_shift)},
         "missed": [word for word in words if not any(names(label, word) for label in labels[word])],
     }
 

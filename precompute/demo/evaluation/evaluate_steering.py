@@ -112,18 +112,18 @@ def picture(scene_index: int) -> Image.Image:
 def lone_scenes(group: str, target: str, n: int) -> list[Scene]:
     """The first n validation scenes of one thing of the group's kind that do not show the target yet."""
     scenes = (make_scene("validation", index) for index in count(FIRST_SCENE))
-    fitting = (
+    candidates = (
         scene
         for scene in scenes
         if len(scene.entities) == 1
         and bool(scene.entities[0].colour) == (group != "objects")
         and target not in (scene.entities[0].colour, scene.entities[0].noun, scene.background)
     )
-    return list(islice(fitting, n))
+    return list(islice(candidates, n))
 
 
-def question(scene: Scene, group: str, before: str = "") -> Pair:
-    return Pair(before + QUESTIONS[group].format(scene.entities[0].noun), [picture(scene.index)])
+def question(scene: Scene, group: str, text: str = "") -> Pair:
+    return Pair(text + QUESTIONS[group].format(scene.entities[0].noun), [picture(scene.index)])
 
 
 def other_question(scene: Scene, group: str) -> tuple[Pair, str]:
@@ -174,23 +174,23 @@ class Steering:
 
     def measure(self, target: str) -> dict[str, Any]:
         """All figures of one target, as a line of the unfinished run."""
-        o, own, group = self.o, self.directions[target], self.group_of[target]
+        o, d, group = self.o, self.directions[target], self.group_of[target]
         scenes = lone_scenes(group, target, o.n_scenes + o.n_tuning)
-        reported, tuning = scenes[: o.n_scenes], scenes[o.n_scenes :]
-        tried = [Cell(m, x) for m in TUNED for x in STRENGTHS]
-        of_tried = self.worths(target, tried, tuning)
-        mean = {cell: np.mean([w.score for w in of]) for cell, of in zip(tried, of_tried, strict=True)}
+        report_scenes, tuning_scenes = scenes[: o.n_scenes], scenes[o.n_scenes :]
+        tuning_cells = [Cell(m, x) for m in TUNED for x in STRENGTHS]
+        of_tried = self.worths(target, tuning_cells, tuning_scenes)
+        mean = {cell: np.mean([w.score for w in of]) for cell, of in zip(tuning_cells, of_tried, strict=True)}
         # The strength that is worth most on the tuning scenes, the smallest of equals.
         strength = {m: max(STRENGTHS, key=lambda x, m=m: (mean[Cell(m, x)], -x)) for m in TUNED}  # type: ignore[misc]
         cells = [
-            Cell(m, strength.get(m, strength["features"]), i) for m in METHODS for i in range(len(own.delta[m]))
+            Cell(m, strength.get(m, strength["features"]), i) for m in METHODS for i in range(len(d.delta[m]))
         ]
         worths: dict[str, list[Worth]] = {m: [] for m in METHODS}
-        for cell, of in zip(cells, self.worths(target, cells, reported), strict=True):
+        for cell, of in zip(cells, self.worths(target, cells, report_scenes), strict=True):
             worths[cell.method] += of
         return {
-            "target": target, "group": group, "features": own.features, "family": own.family, "strength": strength,
-            "worths": worths, "other_question": {m: self.others(target, m, strength, reported) for m in OTHERS},
+            "target": target, "group": group, "features": d.features, "family": d.family, "strength": strength,
+            "worths": worths, "other_question": {m: self.others(target, m, strength, report_scenes) for m in OTHERS},
         }  # fmt: skip
 
     def others(self, target: str, method: str, strength: dict[str, float], scenes: Sequence[Scene]) -> int:
@@ -203,20 +203,20 @@ class Steering:
     def lines(self, path: Path) -> list[dict[str, Any]]:
         """Every target, those first that the file has; each of the others is added to it once it is measured."""
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        known = {line["target"]: line for line in lines}
+        line_of = {line["target"]: line for line in lines}
         for target in self.group_of:
-            if target not in known:
-                known[target] = json.loads(json.dumps(self.measure(target)))
+            if target not in line_of:
+                line_of[target] = json.loads(json.dumps(self.measure(target)))
                 # The whole file is written each time, so that a killed run leaves no half line.
-                write_text(path, "".join(json.dumps(line) + "\n" for line in known.values()))
-                say(f"{target}: {len(known)} of {len(self.group_of)} targets")
-        return [known[target] for target in self.group_of]
+                write_text(path, "".join(json.dumps(line) + "\n" for line in line_of.values()))
+                say(f"{target}: {len(line_of)} of {len(self.group_of)} targets")
+        return [line_of[target] for target in self.group_of]
 
 
 def summarised(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[str, Any]:
     """The result file's parts, made of the lines of all targets."""
     worths = {
-        (line["target"], m): [Worth(*one) for one in of] for line in lines for m, of in line["worths"].items()
+        (line["target"], m): [Worth(*worth) for worth in of] for line in lines for m, of in line["worths"].items()
     }
     groups = {g: [line["target"] for line in lines if line["group"] == g] for g in TARGETS}
     groups["colours and shapes"] = groups["colours"] + groups["shapes"]
@@ -243,9 +243,9 @@ def summarised(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[s
 def summary(worths: Sequence[Worth], seed: int) -> dict[str, Any]:
     """Mean score with its interval, and the means of its parts."""
     score = np.array([w.score for w in worths])
-    drawn = np.concatenate([score[rows].mean(axis=1) for rows in bootstrap_rows(len(score), 1000, seed)])
+    draws = np.concatenate([score[rows].mean(axis=1) for rows in bootstrap_rows(len(score), 1000, seed)])
     parts = {name: round(float(np.mean([getattr(w, name) for w in worths])), 4) for name in Worth._fields}
-    return {**(interval(float(score.mean()), drawn) or {}), **parts, "n": len(score)}
+    return {**(interval(float(score.mean()), draws) or {}), **parts, "n": len(score)}
 
 
 def run(o: SteeringEvaluation) -> dict[str, Any]:
@@ -255,9 +255,9 @@ def run(o: SteeringEvaluation) -> dict[str, Any]:
         SaevxError: the store is of another SAE, or the unfinished run one with other options.
     """
     sae, store = SaeV.load(o.sae), Store.open(o.store)
-    family_f, own = store.features.family, store.manifest["sae"]["sha256"] == sae.sha256
+    family_f, is_own_sae = store.features.family, store.manifest["sae"]["sha256"] == sae.sha256
     store.close()
-    if not own:
+    if not is_own_sae:
         raise SaevxError(f"The store {o.store} was made with another SAE than {o.sae}: name one that was made with it.")
     options = o.model_dump(mode="json", exclude={"model", "sae", "store", "out", "device"})
     key = fingerprint(sae=sae.sha256, options=options, families=family_f.tolist(), methods=[*METHODS, *STRENGTHS])

@@ -77,7 +77,7 @@ def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     for name in SCORES:
         value_n = store.quality.score_values(name)
         by_score[name] = {
-            bad: auroc(value_n[whole_n], value_n[kind_n == bad], o.seed) for bad in ("swapped", "one-word")
+            fault: auroc(value_n[whole_n], value_n[kind_n == fault], o.seed) for fault in ("swapped", "one-word")
         }
     result = {}
     for kind in PLANTED:
@@ -105,9 +105,9 @@ class Reader:
         self.weights = Weights.from_store(store)
 
     def scores(self, text: str, image: Image.Image) -> dict[str, float]:
-        one = encode_pair(self.mllm, self.sae, self.store.manifest, Pair(text, [image]))
+        events = encode_pair(self.mllm, self.sae, self.store.manifest, Pair(text, [image]))
         nll_3 = caption_nll(self.mllm, Pair(text, [image]))
-        pair = NewPairs(self.store, [sample_of(one, [image], nll_3)], [text], Thumbnails([], np.zeros(0, np.int64)))
+        pair = NewPairs(self.store, [sample_of(events, [image], nll_3)], [text], Thumbnails([], np.zeros(0, np.int64)))
         return {name: float(value[0]) for name, value in pair_scores(pair, self.weights).items()}
 
 
@@ -121,23 +121,23 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     }
     for scene in scenes:
         image = draw(scene)
-        other = next(s for i in rng.permutation(len(scenes)) if share_nothing(scene, s := scenes[i]))
-        texts = {"own": scene.caption, "swapped": other.caption}
+        other_scene = next(s for i in rng.permutation(len(scenes)) if share_nothing(scene, s := scenes[i]))
+        texts = {"own": scene.caption, "swapped": other_scene.caption}
         texts["one-word"] = swap_one_word(scene.caption, rng)[0]
         for kind, text in texts.items():
             for name, score in reader.scores(text, image).items():
                 value[kind][name].append(score)
     result = {
         name: {
-            bad: auroc(np.array(value["own"][name]), np.array(value[bad][name]), o.seed)
-            for bad in ("swapped", "one-word")
+            fault: auroc(np.array(value["own"][name]), np.array(value[fault][name]), o.seed)
+            for fault in ("swapped", "one-word")
         }
         for name in SCORES
     }
 
     def whole(name: str) -> float:
-        measured = result[name]["swapped"]
-        return measured["value"] if measured else 0.0
+        auroc_of_swapped = result[name]["swapped"]
+        return auroc_of_swapped["value"] if auroc_of_swapped else 0.0
 
     from_sae = [name for name in SCORES if name not in FROM_LIKELIHOOD and name != "random"]
     return {"validation_auroc": result, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
@@ -164,15 +164,15 @@ def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """The control that ought to fail: the same pass with the images exchanged among the pairs."""
     manifest = store.manifest
     with tempfile.TemporaryDirectory() as scratch:
-        made = precompute(
+        store_path = precompute(
             PrecomputeOptions(
                 data=str(o.demo / "data"), model=str(o.demo / "model"), sae=str(o.demo / "sae"),
                 out=Path(scratch) / "store", shuffle_images=True, seed=manifest["options"]["seed"],
             )
         )  # fmt: skip
-        other = Store.open(made)
-        result = {"true": weighed(store), "images_exchanged": weighed(other)}
-        other.close()
+        exchanged_store = Store.open(store_path)
+        result = {"true": weighed(store), "images_exchanged": weighed(exchanged_store)}
+        exchanged_store.close()
     return {"shuffled_images": result}
 
 
@@ -185,8 +185,8 @@ def weighed(store: Store) -> dict[str, Any]:
     names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
     columns = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "p_value")]
     rows = fetch(store.engine, select(*columns).where(c.p_value.is_not(None)))
-    counted = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
-    verdicts = dict(sorted((str(row.verdict), int(row.n)) for row in counted))
+    query = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
+    verdicts = dict(sorted((str(row.verdict), int(row.n)) for row in query))
     value = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in names}
     return {
         "cross_modal": int(verdicts.get("cross-modal", 0)),

@@ -56,10 +56,10 @@ def splice(page: str, bodies: Mapping[str, str], name: Path) -> str:
     return MARKS.sub(lambda m: m[1] + "\n" + bodies[m[2]] + "\n" + m[3], page)
 
 
-def command(name: Path, rendered: Callable[[str], str], module: str) -> None:
+def command(name: Path, render: Callable[[str], str], module: str) -> None:
     """Rewrite the page, or with `--check` exit 1 where it is stale."""
-    before = name.read_text(encoding="utf-8")
-    after = rendered(before)
+    old_text = name.read_text(encoding="utf-8")
+    new_text = render(old_text)
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if before == after else f"{name} is stale: run python -m {module}")
-    write_text(name, after)
+        sys.exit(0 if old_text == new_text else f"{name} is stale: run python -m {module}")
+    write_text(name, new_text)

@@ -24,10 +24,10 @@ def model_part(e: dict[str, Any], steering: dict[str, Any]) -> str:
         ("easy-VQA held out, colour", "easy_vqa_colour", "≥ .90"),
     )
     rows: list[Row] = [(name, share(e[key]), share(e[f"{key}_shuffled"]), goal) for name, key, goal in goals]
-    steered = steering["groups"]["colours and shapes"]
+    group = steering["groups"]["colours and shapes"]
     rows.append(
-        ("steered towards a colour or shape, [harmonic mean](results.md#steering)", interval(steered["features"]),
-         f"random direction {interval(steered['random'])}", "≥ .85, ≤ .05")
+        ("steered towards a colour or shape, [harmonic mean](results.md#steering)", interval(group["features"]),
+         f"random direction {interval(group['random'])}", "≥ .85, ≤ .05")
     )  # fmt: skip
     return table(("what", "found", "control", "goal"), rows)
 
@@ -46,15 +46,15 @@ def words_part(e: dict[str, Any]) -> str:
         )
         for word, r in e["words"].items()
     ]  # fmt: skip
-    passed = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 22)."
-    return f"{passed}\n\n{table(head, rows)}"
+    passed_line = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 22)."
+    return f"{passed_line}\n\n{table(head, rows)}"
 
 
 def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
     """Quality of the SAE-V, and the sweep it came from."""
     q = e["sae_quality"]
     rows = [(m, q[m]["fvu"], q[m]["l0"], f"{q[m]['dead']} of {q['n_features']}") for m in ("text", "image")]
-    recovered = ", ".join(f"{k.replace('patched_', '')} {v:.3f}" for k, v in q["loss_recovered"].items())
+    recovery_text = ", ".join(f"{k.replace('patched_', '')} {v:.3f}" for k, v in q["loss_recovered"].items())
     losses = ", ".join(f"{k} {v:.3f}" for k, v in q["cross_entropy"].items())
     sweep = [
         (r["purpose"], r["layer"], f"{r['expansion']:g}", f"{r['l1']:g}", r["steps"], r["decoder_bias"], r["seed"], *(
@@ -69,7 +69,7 @@ def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             table(("modality", "FVU", "L0", "dead"), rows),
-            f"Dead on both: {q['dead']}. Caption cross-entropy in nats: {losses}. Loss recovered: {recovered}.",
+            f"Dead on both: {q['dead']}. Caption cross-entropy in nats: {losses}. Loss recovered: {recovery_text}.",
             f"The sweep, measured on {training['n_validation_scenes']} validation scenes of their own. "
             "Cosine: the mean over pairs of decoder directions. Words: how many of the thirty pass, with the features "
             "chosen on either half and tested on the other.",
@@ -80,12 +80,12 @@ def sae_part(e: dict[str, Any], training: dict[str, Any]) -> str:
 
 def store_part(s: dict[str, Any]) -> str:
     """Planted pairs and images found by word, on the finished store."""
-    whole, validation = s["planted_auroc"], s["validation_auroc"]
+    auroc_of, validation = s["planted_auroc"], s["validation_auroc"]
     rows = [
         (f"**`{name}`**" if name == s["headline"] else f"`{name}`", *(
-            interval(source[name][kind]) for source in (whole, validation) for kind in ("swapped", "one-word")
+            interval(source[name][kind]) for source in (auroc_of, validation) for kind in ("swapped", "one-word")
         ))
-        for name in whole
+        for name in auroc_of
     ]  # fmt: skip
     head = ("score", "planted, whole caption", "planted, one word", "validation, whole caption", "validation, one word")
     flags = [

@@ -39,13 +39,13 @@ def replies(mllm: Mllm, jobs: Sequence[Job]) -> list[str]:
     by_length: dict[int, list[int]] = defaultdict(list)  # rows of one length need no padding
     for at, n in enumerate(mllm.n_text_tokens([job.pair.text for job in jobs]).tolist()):
         by_length[n].append(at)
-    out = [""] * len(jobs)
+    texts = [""] * len(jobs)
     for indices in by_length.values():
         for begin in range(0, len(indices), BATCH_JOBS):
-            chosen = indices[begin : begin + BATCH_JOBS]
-            for at, text in zip(chosen, batch_replies(mllm, [jobs[at] for at in chosen]), strict=True):
-                out[at] = text
-    return out
+            job_indices = indices[begin : begin + BATCH_JOBS]
+            for at, text in zip(job_indices, batch_replies(mllm, [jobs[at] for at in job_indices]), strict=True):
+                texts[at] = text
+    return texts
 
 
 def batch_replies(mllm: Mllm, jobs: Sequence[Job]) -> list[str]:
@@ -66,7 +66,7 @@ def batch_replies(mllm: Mllm, jobs: Sequence[Job]) -> list[str]:
         ids_bs = mllm.model.generate(**batch.inputs, max_new_tokens=NEW_TOKENS, do_sample=False)[:, length:]
     ended_b = (ids_bs == mllm.tokenizer.eos_token_id).any(1).tolist()
     texts = mllm.tokenizer.batch_decode(ids_bs, skip_special_tokens=True)
-    return [text.strip() + ("" if ended else "…") for text, ended in zip(texts, ended_b, strict=True)]
+    return [text.strip() + ("" if is_complete else "…") for text, is_complete in zip(texts, ended_b, strict=True)]
 
 
 class Worth(NamedTuple):

@@ -54,20 +54,20 @@ def directions(
     best_w = f1.both_wf.argmax(axis=1)
     result = {}
     for w, target in enumerate(targets):
-        best, by_text = int(best_w[w]), np.argsort(-f1.text_wf[w], kind="stable")[:N_CANDIDATES].tolist()
-        features, family = sorted({best, *by_text}), np.flatnonzero(family_f == family_f[best]).tolist()
+        best_feature, by_text = int(best_w[w]), np.argsort(-f1.text_wf[w], kind="stable")[:N_CANDIDATES].tolist()
+        features, family = sorted({best_feature, *by_text}), np.flatnonzero(family_f == family_f[best_feature]).tolist()
         unit = units(sae, tokens, sorted({*features, *family}))
 
         def total(of: Sequence[int], unit: dict[int, float] = unit) -> Tensor:
             return torch.stack([unit[k] * sae.directions_fd[k] for k in of]).sum(0).detach()
 
         sum_d = total(features)
-        drawn = np.random.default_rng([o.seed, w]).standard_normal((o.n_random, len(sum_d))).astype(np.float32)
+        random_rd = np.random.default_rng([o.seed, w]).standard_normal((o.n_random, len(sum_d))).astype(np.float32)
         delta = {name: [sum_d] for name in ("features", "features-image", "features-prompt")}
         delta |= {name: [torch.zeros_like(sum_d)] for name in ("none", "prompt")}
         delta |= {
-            "feature": [total([best])], "family": [total(family)], "means": [difference_of_means(parts, w)],
-            "random": [one * (sum_d.norm() / one.norm()) for one in torch.from_numpy(drawn)],
+            "feature": [total([best_feature])], "family": [total(family)], "means": [difference_of_means(parts, w)],
+            "random": [random_d * (sum_d.norm() / random_d.norm()) for random_d in torch.from_numpy(random_rd)],
         }  # fmt: skip
         result[target] = Direction(features, family, delta)
     return result
@@ -86,6 +86,6 @@ def difference_of_means(parts: Sequence[Tokens], w: int) -> Tensor:
     """Mean h where the word is less mean h elsewhere, [d]: the mean over text tokens and patches."""
     differences = []
     for part in parts:
-        here = torch.from_numpy(part.label_tw[:, w])
-        differences.append(part.hidden_td[here].mean(0) - part.hidden_td[~here].mean(0))
+        has_word = torch.from_numpy(part.label_tw[:, w])
+        differences.append(part.hidden_td[has_word].mean(0) - part.hidden_td[~has_word].mean(0))
     return torch.stack(differences).mean(0)

@@ -71,12 +71,12 @@ def patch_words(scene: Scene, words: dict[str, int]) -> Tensor:
     """(49, n_words) 0/1: the words of what covers at least 40 % of a patch, or the background's colour."""
     label_pw = torch.zeros(N_PATCHES, len(words))
     share_ep = np.array([cover(entity.box) for entity in scene.entities])
-    for p, best in enumerate(share_ep.argmax(0).tolist()):
-        if share_ep[best, p] >= COVER:
-            for word in (scene.entities[best].noun, scene.entities[best].colour):
+    for p, entity_index in enumerate(share_ep.argmax(0).tolist()):
+        if share_ep[entity_index, p] >= COVER:
+            for word in (scene.entities[entity_index].noun, scene.entities[entity_index].colour):
                 if word:
                     label_pw[p, words[word]] = 1
-        elif share_ep[best, p] < 0.1:
+        elif share_ep[entity_index, p] < 0.1:
             label_pw[p, words[scene.background]] = 1
     return label_pw
 
@@ -106,14 +106,14 @@ class Sequences(ABC):
         """`<|im_start|>` + patches + newline + text; a patch keeps the position it has among all 49."""
         bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
         rows, patches, indices = [], [], []
-        for image, read, learn in (self.one() for _ in range(self.o.batch_size)):
+        for image, input_ids, learn in (self.one() for _ in range(self.o.batch_size)):
             if image is None:
                 ids, where = [bos, *learn], list(range(1 + len(learn)))
             else:
                 index = np.sort(self.rng.permutation(N_PATCHES)[:n_patches])
                 patches.append(image[torch.from_numpy(index)])
                 indices.append(torch.from_numpy(index))
-                text = [*self.newline, *read, *learn]
+                text = [*self.newline, *input_ids, *learn]
                 ids = [bos, *[pad] * n_patches, *text]
                 where = [0, *(index + 1).tolist(), *range(1 + N_PATCHES, 1 + N_PATCHES + len(text))]
             rows.append((ids, where, len(learn), image is not None))
@@ -137,35 +137,35 @@ class Mixture(Sequences):
     """Captions, questions about scenes, easy-VQA, plain text."""
 
     def __init__(
-        self, scenes: list[SeenImage], vqa: list[SeenImage], plain: list[list[int]], tokenizer: Any, o: AdapterTraining
+        self, scenes: list[SeenImage], vqa: list[SeenImage], texts: list[list[int]], tokenizer: Any, o: AdapterTraining
     ):
         super().__init__(tokenizer, o)
-        self.scenes, self.vqa, self.plain = scenes, vqa, plain
+        self.scenes, self.vqa, self.plain = scenes, vqa, texts
 
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
         """As in `Sequences`, of a kind drawn by chance."""
         rng, kind = self.rng, self.rng.random()
         end = [self.tokenizer.eos_token_id]
         if kind < 0.20:
-            seen = self.vqa[rng.integers(len(self.vqa))]
-            open_ended = [qa for qa in seen.questions if qa[1] not in ("yes", "no")]
-            questions = open_ended if open_ended and rng.random() < 0.8 else seen.questions
+            item = self.vqa[rng.integers(len(self.vqa))]
+            open_ended = [qa for qa in item.questions if qa[1] not in ("yes", "no")]
+            questions = open_ended if open_ended and rng.random() < 0.8 else item.questions
             question, answer = questions[rng.integers(len(questions))]
         elif kind < 0.45:
-            seen = self.scenes[rng.integers(len(self.scenes))]
-            assert seen.scene is not None
-            question, answer = ask(rng, seen.scene)
+            item = self.scenes[rng.integers(len(self.scenes))]
+            assert item.scene is not None
+            question, answer = ask(rng, item.scene)
         elif kind < 0.49:
             return None, [], self.plain[rng.integers(len(self.plain))]
         else:
-            seen = self.scenes[rng.integers(len(self.scenes))]
-            scene = seen.scene
+            item = self.scenes[rng.integers(len(self.scenes))]
+            scene = item.scene
             assert scene is not None
-            fresh = write_caption(rng, scene.entities, scene.background)
-            caption = fresh if rng.random() < 0.6 else scene.caption
-            return seen.patches_pd, [], self.tokenizer(caption).input_ids + end
+            new_caption = write_caption(rng, scene.entities, scene.background)
+            caption = new_caption if rng.random() < 0.6 else scene.caption
+            return item.patches_pd, [], self.tokenizer(caption).input_ids + end
         return (
-            seen.patches_pd,
+            item.patches_pd,
             self.tokenizer(question).input_ids,
             self.tokenizer(" " + answer).input_ids + end,
         )
@@ -176,5 +176,5 @@ def plain_texts(lm: Any, tokenizer: Any, n_each: int = 5) -> list[list[int]]:
     """Token ids of short texts that the language model writes before it is changed."""
     tokenizer.padding_side = "left"
     inputs = tokenizer(list(PLAIN_PROMPTS) * n_each, return_tensors="pt", padding=True)
-    written = lm.generate(**inputs, max_new_tokens=44, do_sample=True, top_p=0.95)
-    return [[t for t in row if t != tokenizer.pad_token_id] for row in written.tolist()]
+    output_ids = lm.generate(**inputs, max_new_tokens=44, do_sample=True, top_p=0.95)
+    return [[t for t in row if t != tokenizer.pad_token_id] for row in output_ids.tolist()]

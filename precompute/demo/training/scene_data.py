@@ -40,13 +40,13 @@ def write_imagefolder(folder: Path, pairs: Iterable[tuple[Scene, dict[str, Any]]
 def write_pairs(folder: Path, scenes: Iterable[Scene]) -> None:
     """An imagefolder of scenes with their captions."""
     write_imagefolder(folder, (
-        (one, {"file_name": f"images/{one.index:05d}.png", "id": f"{one.split}-{one.index}", "text": one.caption})
-        for one in scenes
+        (s, {"file_name": f"images/{s.index:05d}.png", "id": f"{s.split}-{s.index}", "text": s.caption})
+        for s in scenes
     ))  # fmt: skip
 
 
 def pairs_and_texts(pairs: Path, texts: Path) -> Data:
     """Pairs and texts as one data set. All rows of one source have an image or none has, so these are two sources."""
-    data, alone = read(str(pairs)), read(str(texts))
-    numbered = [replace(row, index=len(data.rows) + i) for i, row in enumerate(alone.rows)]
-    return data._replace(rows=[*data.rows, *numbered])
+    data, texts_alone = read(str(pairs)), read(str(texts))
+    text_rows = [replace(row, index=len(data.rows) + i) for i, row in enumerate(texts_alone.rows)]
+    return data._replace(rows=[*data.rows, *text_rows])

@@ -88,18 +88,18 @@ class Projector(nn.Module):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """What `exported` gave."""
-        folded, n = state["linear_1.weight"].float(), len(self.mean_d)
-        self.linear_1.weight.data = torch.cat([folded[:, :n] * self.std_d, folded[:, n:]], 1)
-        self.linear_1.bias.data = state["linear_1.bias"].float() + folded[:, :n] @ self.mean_d
+        weight, n = state["linear_1.weight"].float(), len(self.mean_d)
+        self.linear_1.weight.data = torch.cat([weight[:, :n] * self.std_d, weight[:, n:]], 1)
+        self.linear_1.bias.data = state["linear_1.bias"].float() + weight[:, :n] @ self.mean_d
         self.linear_2.load_state_dict({k: state[f"linear_2.{k}"].float() for k in ("weight", "bias")})
 
     def exported(self) -> dict[str, Tensor]:
         """Weights of LLaVA's projector, float32, that read features which are not standardised."""
         w, n = self.linear_1.weight.detach(), len(self.mean_d)
-        folded = torch.cat([w[:, :n] / self.std_d, w[:, n:]], 1)
-        bias = self.linear_1.bias.detach() - folded[:, :n] @ self.mean_d
+        weight = torch.cat([w[:, :n] / self.std_d, w[:, n:]], 1)
+        bias = self.linear_1.bias.detach() - weight[:, :n] @ self.mean_d
         return {
-            "linear_1.weight": folded,
+            "linear_1.weight": weight,
             "linear_1.bias": bias,
             "linear_2.weight": self.linear_2.weight.detach(),
             "linear_2.bias": self.linear_2.bias.detach(),
@@ -119,24 +119,24 @@ def stage0(
         torch.stack([patch_words(p.scene, words) for p in scenes if p.scene]).to(torch.uint8).flatten(0, 1)
     )
     features = torch.stack([p.patches_pd for p in scenes]).flatten(0, 1)
-    known = labels.sum(1).nonzero()[:, 0]
+    labelled_rows = labels.sum(1).nonzero()[:, 0]
     optimizer = torch.optim.AdamW(projector.parameters(), 1.5e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, o.stage0_steps)
     for step in range(o.stage0_steps):
-        rows = known[torch.randint(len(known), (1024,))]
+        rows = labelled_rows[torch.randint(len(labelled_rows), (1024,))]
         y = labels[rows].float()
-        out = projector(features[rows][:, None], (rows % N_PATCHES)[:, None])[:, 0]
+        output = projector(features[rows][:, None], (rows % N_PATCHES)[:, None])[:, 0]
         aim = (y @ target_wd) / y.sum(1, keepdim=True).sqrt()
-        logits = nn.functional.normalize(out - target_wd.mean(0), dim=1) @ unit_wd.T * 20
-        mse = ((out - aim) ** 2).sum(1).mean() / target_wd.norm(dim=1).mean() ** 2
+        logits = nn.functional.normalize(output - target_wd.mean(0), dim=1) @ unit_wd.T * 20
+        mse = ((output - aim) ** 2).sum(1).mean() / target_wd.norm(dim=1).mean() ** 2
         loss = mse + 0.5 * nn.functional.cross_entropy(logits, y / y.sum(1, keepdim=True))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % 100 == 99:
-            hit = (y[torch.arange(len(y)), logits.argmax(1)] > 0).float().mean()
-            log.add(stage=0, step=step + 1, loss=round(loss.item(), 3), hit=round(hit.item(), 3))
+            accuracy = (y[torch.arange(len(y)), logits.argmax(1)] > 0).float().mean()
+            log.add(stage=0, step=step + 1, loss=round(loss.item(), 3), hit=round(accuracy.item(), 3))
 
 
 def stage1(
@@ -146,12 +146,12 @@ def stage1(
     from peft import LoraConfig, get_peft_model
 
     alpha = round(LORA_SCALE * o.lora_rank)
-    adapted = get_peft_model(lm, LoraConfig(r=o.lora_rank, lora_alpha=alpha, target_modules=list(LINEAR)))
+    lora_lm = get_peft_model(lm, LoraConfig(r=o.lora_rank, lora_alpha=alpha, target_modules=list(LINEAR)))
     if o.resume:
-        before = load_file(o.resume)
-        for name, parameter in trained(adapted):
-            parameter.data.copy_(before[name])
-    lora = [p for p in adapted.parameters() if p.requires_grad]
+        checkpoint = load_file(o.resume)
+        for name, parameter in trained(lora_lm):
+            parameter.data.copy_(checkpoint[name])
+    lora = [p for p in lora_lm.parameters() if p.requires_grad]
     groups = [
         {"params": lora, "lr": o.lora_lr},
         {"params": list(projector.parameters()), "lr": o.projector_lr},
@@ -162,7 +162,7 @@ def stage1(
         return min(1.0, step / o.warm_up) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / o.steps)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    embed, decoder = lm.get_input_embeddings(), adapted.base_model.model.model
+    embed, decoder = lm.get_input_embeddings(), lora_lm.base_model.model.model
     began, mean_loss = time.monotonic(), 0.0
     for step in range(1, o.steps + 1):
         batch = next(batches)
@@ -170,13 +170,13 @@ def stage1(
         n_patches = batch["index"].shape[1]
         # One autocast a step: within one, bfloat16 copies of the trained weights are kept, however they change.
         with torch.autocast("cpu", torch.bfloat16):
-            projected = projector(batch["patches"], batch["index"])
-            embeds[batch["shown"][:, None], torch.arange(1, 1 + n_patches)] = projected.to(embeds.dtype)
-            hidden = decoder(
+            image_features = projector(batch["patches"], batch["index"])
+            embeds[batch["shown"][:, None], torch.arange(1, 1 + n_patches)] = image_features.to(embeds.dtype)
+            hidden_bsd = decoder(
                 inputs_embeds=embeds, attention_mask=batch["mask"], position_ids=batch["positions"]
             ).last_hidden_state
             learnt = batch["labels"][:, 1:] != -100
-            logits = lm.lm_head(hidden[:, :-1][learnt])
+            logits = lm.lm_head(hidden_bsd[:, :-1][learnt])
         loss = nn.functional.cross_entropy(logits.float(), batch["labels"][:, 1:][learnt])
         optimizer.zero_grad()
         loss.backward()
@@ -187,16 +187,16 @@ def stage1(
         if step % 20 == 0:
             speed = step * o.batch_size / (time.monotonic() - began)
             log.add(stage=1, step=step, loss=round(mean_loss, 4), samples_per_s=round(speed, 1))
-    return lora_by_module(adapted)
+    return lora_by_module(lora_lm)
 
 
-def lora_by_module(adapted: nn.Module) -> dict[str, Tensor]:
+def lora_by_module(lora_lm: nn.Module) -> dict[str, Tensor]:
     """`model.layers.0.mlp.up_proj.lora_A` and so on: names of the plain model's modules."""
-    return {name: parameter.detach() for name, parameter in trained(adapted)}
+    return {name: parameter.detach() for name, parameter in trained(lora_lm)}
 
 
-def trained(adapted: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    for name, parameter in adapted.named_parameters():
+def trained(lora_lm: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in lora_lm.named_parameters():
         if parameter.requires_grad:
             yield name.removeprefix("base_model.model.").replace(".default.weight", ""), parameter
 
@@ -216,9 +216,9 @@ def main() -> None:
     images, questions = easy_vqa("train", o.n_easy_vqa)
     with torch.autocast("cpu", torch.bfloat16):
         features = vision_features(map(draw, recipes), processor, tower)
-        seen = vision_features(images, processor, tower)
+        image_features = vision_features(images, processor, tower)
     scenes = [SeenImage(f, s, []) for f, s in zip(features, recipes, strict=True)]
-    vqa = [SeenImage(f, None, q) for f, q in zip(seen, questions, strict=True)]
+    vqa = [SeenImage(f, None, q) for f, q in zip(image_features, questions, strict=True)]
     log.add(pictures=len(scenes) + len(vqa))
     sample = features[:2000].float()
     mean_d, std_d = sample.mean((0, 1)), sample.std((0, 1)).clamp_min(1e-3)
@@ -227,9 +227,9 @@ def main() -> None:
         projector.restore(load_file(o.resume))
     else:
         stage0(projector, scenes, lm.get_input_embeddings().weight.detach().float(), tokenizer, o, log)
-    plain = plain_texts(lm, tokenizer)
+    texts = plain_texts(lm, tokenizer)
     tokenizer.padding_side = "right"
-    lora = stage1(lm, projector, Mixture(scenes, vqa, plain, tokenizer, o).batches(), o, log)
+    lora = stage1(lm, projector, Mixture(scenes, vqa, texts, tokenizer, o).batches(), o, log)
     state = {k: v.to(torch.bfloat16).contiguous() for k, v in {**projector.exported(), **lora}.items()}
     o.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, o.out)

@@ -152,13 +152,13 @@ class Sweep:
 
     def train(self, run: Run) -> Path:
         """The folder of an SAE-V."""
-        o, out = self.o, self.o.work / run.name
-        if out.exists():
-            return out
+        o, folder = self.o, self.o.work / run.name
+        if folder.exists():
+            return folder
         if self.model is None or self.model.layer != run.layer:
             self.model = Remembering.load(o.model, layer=run.layer, dtype="bfloat16")
         options = TrainOptions(
-            data=str(o.work / "data/pairs"), model=str(o.model), out=out, layer=run.layer, preset="sae-v",
+            data=str(o.work / "data/pairs"), model=str(o.model), out=folder, layer=run.layer, preset="sae-v",
             expansion=run.expansion, steps=run.steps, batch_size=o.batch_size, lr=o.lr,
             lr_warm_up=min(50 / run.steps, 0.1), lr_decay=0.2, l1=run.l1, l1_warm_up=0.2, dead_window=200,
             decoder_bias=run.decoder_bias, buffer_tokens=min(MAX_BUFFER, run.steps * o.batch_size),
@@ -170,22 +170,22 @@ class Sweep:
 def figures(sae: SaeV, halves: tuple[Tokens, Tokens]) -> dict[str, Any]:
     """FVU, L0 and features that never fire, on both halves; and the words, chosen on one half and tested on each."""
     sums, fired_f = QualitySums.zeros(sae.d_model), torch.zeros(sae.n_features, dtype=torch.bool)
-    for half in halves:
+    for tokens_of_half in halves:
         for m in MODALITIES.values():
-            for h_td in half.of(m).hidden_td.split(BATCH_TOKENS):
+            for h_td in tokens_of_half.of(m).hidden_td.split(BATCH_TOKENS):
                 z_tf = sae.encode(h_td)
                 error = float((h_td - sae.decode(z_tf)).double().square().sum())
                 sums.update(m, int((z_tf > 0).sum()), error, h_td.double().numpy())
                 fired_f |= (z_tf > 0).any(0)
-    first, second = halves
-    rows = [words_of(sae, *pair, seed=0) for pair in ((first, second), (second, first))]
-    f1 = [min(row["f1_text"], row["f1_image"]) for half in rows for row in half.values()]
+    train_half, test_half = halves
+    rows = [words_of(sae, *pair, seed=0) for pair in ((train_half, test_half), (test_half, train_half))]
+    f1 = [min(row["f1_text"], row["f1_image"]) for half_row in rows for row in half_row.values()]
     return {
         **sums.figures(),
         "dead": int((~fired_f).sum()),
         "cosine": mean_cosine(sae),
-        "words": [sum(row["passes"] for row in half.values()) for half in rows],
-        "failing": [[word for word, row in half.items() if not row["passes"]] for half in rows],
+        "words": [sum(row["passes"] for row in half_row.values()) for half_row in rows],
+        "failing": [[word for word, row in half_row.items() if not row["passes"]] for half_row in rows],
         "mean_word_f1": float(np.mean(f1)),
     }
 
@@ -199,8 +199,8 @@ def mean_cosine(sae: SaeV) -> float:
 
 def merit(line: dict[str, Any]) -> tuple[bool, int, float]:
     """What the choice goes by: the reconstruction is good enough, then words, then their mean F1."""
-    enough = all(line["fvu"][name] <= most for name, most in MAX_FVU.items())
-    return enough, sum(line["words"]), line["mean_word_f1"]
+    is_enough = all(line["fvu"][name] <= max_fvu for name, max_fvu in MAX_FVU.items())
+    return is_enough, sum(line["words"]), line["mean_word_f1"]
 
 
 def main() -> None:
@@ -208,14 +208,14 @@ def main() -> None:
     sweep = Sweep(o)
     runs = [Run(*choice, o.seeds[0]) for choice in product(o.layers, o.expansion, o.l1, o.steps, o.decoder_bias)]
     merits = {run: merit(sweep.run(run, "sweep")) for run in runs}
-    best = max(runs, key=lambda run: merits[run])
+    best_run = max(runs, key=lambda run: merits[run])
     for seed in o.seeds[1:]:
-        sweep.run(best._replace(seed=seed), "another seed")
-    sweep.log["chosen"] = best.name
+        sweep.run(best_run._replace(seed=seed), "another seed")
+    sweep.log["chosen"] = best_run.name
     write_json(o.log, sweep.log)
     with atomic_folder(o.out) as part:
         for name in ("cfg.json", "sae_weights.safetensors", TRAINING):
-            shutil.copyfile(o.work / best.name / name, part / name)
+            shutil.copyfile(o.work / best_run.name / name, part / name)
 
 
 if __name__ == "__main__":

@@ -27,25 +27,25 @@ def top_precision(
     order = np.argsort(-value_t, kind="stable")
     order = order[value_t[order] > 0]
     _, first = np.unique(scene_t[order], return_index=True)
-    best = order[np.sort(first)][:N_STRONGEST]
-    return (float(here_t[best].mean()) if len(best) == N_STRONGEST else 0.0), best
+    top_tokens = order[np.sort(first)][:N_STRONGEST]
+    return (float(here_t[top_tokens].mean()) if len(top_tokens) == N_STRONGEST else 0.0), top_tokens
 
 
-def words_of(sae: SaeV, first: Tokens, second: Tokens, seed: int) -> dict[str, dict[str, Any]]:
+def words_of(sae: SaeV, train_tokens: Tokens, test_tokens: Tokens, seed: int) -> dict[str, dict[str, Any]]:
     """The feature with the largest min(F1 on tokens, on patches) on the first half of the scenes, tested on the second.
 
     It passes when it is active on at least half of the word's tokens, and its top 16 patches, from 16 images, show the
     word with precision ≥ .7 and above the 99th percentile of the same choice with the scenes' truth exchanged.
     """
-    f1_words = F1(word_f1(sae, first.of(TEXT)), word_f1(sae, first.of(IMAGE)))
+    f1_words = F1(word_f1(sae, train_tokens.of(TEXT)), word_f1(sae, train_tokens.of(IMAGE)))
     best_w = f1_words.both_wf.argmax(axis=1)
-    half = TestHalf.of(sae, second, best_w)
-    patches = first.of(IMAGE)
+    test_half = TestHalf.of(sae, test_tokens, best_w)
+    patches = train_tokens.of(IMAGE)
     rng = np.random.default_rng(seed)
     rows = {}
     for w, word in enumerate(ALL_WORDS):
-        here = torch.from_numpy(patches.label_tw[:, w])
-        direction_d = patches.hidden_td[here].mean(0) - patches.hidden_td[~here].mean(0)
+        has_word = torch.from_numpy(patches.label_tw[:, w])
+        direction_d = patches.hidden_td[has_word].mean(0) - patches.hidden_td[~has_word].mean(0)
         by_text = np.argsort(-f1_words.text_wf[w], kind="stable")[:N_CANDIDATES].tolist()
         k = int(best_w[w])
         rows[word] = {
@@ -53,7 +53,7 @@ def words_of(sae: SaeV, first: Tokens, second: Tokens, seed: int) -> dict[str, d
             "candidates": sorted({k, *by_text}),
             "f1_text": round(float(f1_words.text_wf[w, k]), 3),
             "f1_image": round(float(f1_words.image_wf[w, k]), 3),
-            **half.row(w, direction_d, rng),
+            **test_half.row(w, direction_d, rng),
         }
     return rows
 
@@ -77,26 +77,26 @@ class TestHalf(NamedTuple):
         patch_t = np.concatenate([np.arange(n) for n in np.bincount(image.scene_t) if n])
         truth_spw = np.zeros((image.scene_t.max() + 1, patch_t.max() + 1, len(ALL_WORDS)), dtype=bool)
         truth_spw[image.scene_t, patch_t] = image.label_tw
-        z_text_tw, z_image_tw = (activations(sae, one.hidden_td, feature_w).numpy() for one in (text, image))
+        z_text_tw, z_image_tw = (activations(sae, t.hidden_td, feature_w).numpy() for t in (text, image))
         return cls(text, image, z_text_tw, z_image_tw, truth_spw)
 
     def row(self, w: int, direction_d: Tensor, rng: np.random.Generator) -> dict[str, Any]:
         """How well the word's feature does; `direction_d` is what it is compared with, a direction of h without SAE."""
         token_rate = float((self.z_text_tw[:, w] > 0)[self.text.label_tw[:, w]].mean())
         here_t, scene_t = self.image.label_tw[:, w], self.image.scene_t
-        precision, best = top_precision(self.z_image_tw[:, w], scene_t, here_t)
+        precision, top = top_precision(self.z_image_tw[:, w], scene_t, here_t)
         patch = np.arange(len(scene_t)) - np.searchsorted(scene_t, scene_t)
         chance = []
         for _ in range(500):
-            other = rng.permutation(len(self.truth_spw))
-            chance.append(self.truth_spw[other[scene_t[best]], patch[best], w].mean() if len(best) else 0.0)
+            order = rng.permutation(len(self.truth_spw))
+            chance.append(self.truth_spw[order[scene_t[top]], patch[top], w].mean() if len(top) else 0.0)
         p99 = float(np.percentile(chance, 99))
-        raw, _ = top_precision((self.image.hidden_td @ direction_d).numpy() + 1e6, scene_t, here_t)
+        raw_precision, _ = top_precision((self.image.hidden_td @ direction_d).numpy() + 1e6, scene_t, here_t)
         return {
             "token_rate": round(token_rate, 3),
             "precision": round(precision, 3),
             "chance_p99": round(p99, 3),
             "box_share": round(float(here_t.mean()), 4),
-            "raw_direction_precision": round(raw, 3),
+            "raw_direction_precision": round(raw_precision, 3),
             "passes": token_rate >= 0.5 and precision >= 0.7 and precision > p99,
         }

@@ -49,25 +49,25 @@ def gather(
         sink_multiple: tokens whose norm is above so many times the median of their modality are left out.
         words: what tokens are labelled with; the thirty.
     """
-    hidden, modality, scene, label = [], [], [], []
+    hidden_parts, modality, scene, label = [], [], [], []
     for begin in range(0, len(scenes), BATCH_SCENES):
         chunk = scenes[begin : begin + BATCH_SCENES]
-        batch = mllm.prepare([Pair(one.caption, [draw(one)]) for one in chunk])
+        batch = mllm.prepare([Pair(item.caption, [draw(item)]) for item in chunk])
         own_bs = (batch.modality_bs == TEXT) | (batch.modality_bs == IMAGE)
-        hidden.append(mllm.hidden(batch).float().cpu()[torch.from_numpy(own_bs)])
+        hidden_parts.append(mllm.hidden(batch).float().cpu()[torch.from_numpy(own_bs)])
         ids_bs = batch.inputs["input_ids"].cpu().numpy()
-        for b, one in enumerate(chunk):
+        for b, item in enumerate(chunk):
             modality_t = batch.modality_bs[b][own_bs[b]]
             text_t = modality_t == TEXT
             tokens = np.array([mllm.token_text(int(i)).strip() for i in ids_bs[b][own_bs[b]][text_t]], dtype=object)
             label_tw = np.zeros((len(modality_t), len(words)), dtype=bool)
             for w, word in enumerate(words):
                 label_tw[text_t, w] = tokens == word
-                label_tw[~text_t, w] = patches_of(one, word)
+                label_tw[~text_t, w] = patches_of(item, word)
             modality.append(modality_t)
             scene.append(np.full(len(modality_t), begin + b))
             label.append(label_tw)
-    hidden_td, modality_t = torch.cat(hidden), np.concatenate(modality)
+    hidden_td, modality_t = torch.cat(hidden_parts), np.concatenate(modality)
     median = {name: median_norm(hidden_td[torch.from_numpy(modality_t == m)]) for name, m in MODALITIES.items()}
     own_t = mark_sinks(modality_t, token_norms(hidden_td), sink_limits(sink_multiple, median)) != SINK
     scene_t, label_tw = np.concatenate(scene), np.concatenate(label)

@@ -32,32 +32,32 @@ def cover(box: tuple[int, int, int, int], grid: int = 7) -> NDArray[np.float64]:
 def patches_of(scene: Scene, word: str) -> NDArray[np.bool_]:
     """(49,) which patches show the word: ≥ 40 % in the box of such a thing; for a colour also, where it is
     the background's, the patches clear of everything."""
-    visible = np.zeros(49, dtype=bool)
+    is_visible = np.zeros(49, dtype=bool)
     for entity in scene.entities:
         if word in (entity.noun, entity.colour):
-            visible |= cover(entity.box) >= COVER
+            is_visible |= cover(entity.box) >= COVER
     if word in COLOURS and scene.background == word:
         clear = sum((cover(e.box) for e in scene.entities), np.zeros(49)) == 0
-        visible |= clear
-    return visible
+        is_visible |= clear
+    return is_visible
 
 
 def scenes_with_words(
     split: Split, n_each: int, words: Iterable[str] = ALL_WORDS, start: int = 0
 ) -> list[Scene]:
     """The first scenes of a split that bring every word into at least `n_each` captions."""
-    lacking = dict.fromkeys(words, n_each)
-    chosen = []
+    n_lacking = dict.fromkeys(words, n_each)
+    result = []
     index = start
-    while any(n > 0 for n in lacking.values()):
+    while any(n > 0 for n in n_lacking.values()):
         scene = make_scene(split, index)
         index += 1
-        words_in_caption = set(scene.caption.replace(",", " ").split()) & lacking.keys()
-        if any(lacking[w] > 0 for w in words_in_caption):
-            chosen.append(scene)
+        words_in_caption = set(scene.caption.replace(",", " ").split()) & n_lacking.keys()
+        if any(n_lacking[w] > 0 for w in words_in_caption):
+            result.append(scene)
             for word in words_in_caption:
-                lacking[word] -= 1
-    return chosen
+                n_lacking[word] -= 1
+    return result
 
 
 class F1(NamedTuple):

@@ -57,20 +57,20 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
 
     A held-out text is none of the training texts, word for word: scenes differ more than their captions do."""
     if not folder.exists():
-        plain, test_plain = plain_texts(o)
-        captions, pairs = enough(plain, o.tokens)
-        rows = [*(text_row(f"train-{scene.index}", scene.caption) for scene in captions), *plain_rows("plain", plain)]
-        alone = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
-        known = {row["text"] for row in rows}
-        test = list(islice((s for s in scenes("validation") if s.caption not in known), o.n_test))
+        train, test_plain = plain_texts(o)
+        captions, pairs = enough(train, o.tokens)
+        rows = [*(text_row(f"train-{scene.index}", scene.caption) for scene in captions), *plain_rows("plain", train)]
+        caption_rows = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
+        seen_texts = {row["text"] for row in rows}
+        test = list(islice((s for s in scenes("validation") if s.caption not in seen_texts), o.n_test))
         test_rows = [text_row(f"validation-{scene.index}", scene.caption) for scene in test]
-        others = [text for text in test_plain if text not in known]
+        test_texts = [text for text in test_plain if text not in seen_texts]
         with atomic_folder(folder) as part_folder:
             part = Data.at(part_folder)
             write_rows(part.text, rows)
             write_pairs(part.pairs, pairs)
-            write_rows(part.alone, [*alone, *plain_rows("plain", plain)])
-            write_rows(part.test_text, [*test_rows, *plain_rows("test-plain", others)])
+            write_rows(part.alone, [*caption_rows, *plain_rows("plain", train)])
+            write_rows(part.test_text, [*test_rows, *plain_rows("test-plain", test_texts)])
             write_pairs(part.test_pairs, test)
     return Data.at(folder)
 
@@ -83,15 +83,15 @@ def plain_texts(o: Figure3Options) -> tuple[list[str], list[str]]:
     with torch.random.fork_rng():
         torch.manual_seed(SEED_PLAIN)
         n = o.n_plain + o.n_test_plain
-        written = [text.strip() for text in written_before(math.ceil(n / len(PLAIN_PROMPTS)))]
-    return written[: o.n_plain], written[o.n_plain : n]
+        texts = [text.strip() for text in written_before(math.ceil(n / len(PLAIN_PROMPTS)))]
+    return texts[: o.n_plain], texts[o.n_plain : n]
 
 
 def scenes(split: Any) -> Iterator[Scene]:
     return (make_scene(split, index) for index in count())
 
 
-def enough(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
+def enough(plain_captions: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     """Train scenes whose captions make up `tokens` together with the plain texts, and those whose captions do with
     their images and once more alone; one of each at least."""
     from transformers import AutoTokenizer
@@ -103,7 +103,7 @@ def enough(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     def n_tokens(texts: list[str]) -> int:
         return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
 
-    left_text = left_pairs = tokens - n_tokens(plain)
+    left_text = left_pairs = tokens - n_tokens(plain_captions)
     captions: list[Scene] = []
     pairs: list[Scene] = []
     for scene in scenes("train"):

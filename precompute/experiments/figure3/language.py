@@ -28,8 +28,8 @@ def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source
     kinds = {"all": "", "captions": "validation-", "plain": "test-plain-"}
     changes = {}
     for kind, begin in kinds.items():
-        chosen = [sample_id for sample_id in ids if sample_id.startswith(begin)]
-        changes[kind] = change(np.array([base[i] for i in chosen]), np.array([mllm[i] for i in chosen]), o.resamples)
+        ids_of = [sample_id for sample_id in ids if sample_id.startswith(begin)]
+        changes[kind] = change(np.array([base[i] for i in ids_of]), np.array([mllm[i] for i in ids_of]), o.resamples)
     return changes
 
 
@@ -38,10 +38,10 @@ def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple
     mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
     data, plan = plan_rows(mllm, read(str(source)), str(source), Batching(4096, seed=0))
     losses_by_id: dict[str, tuple[float, float]] = {}
-    for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-        if one.batch is not None:
-            _, nll_b, n_b = losses(mllm, one.batch)
-            for row, nll, n in zip(one.rows, nll_b.tolist(), n_b.tolist(), strict=True):
+    for loaded in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+        if loaded.batch is not None:
+            _, nll_b, n_b = losses(mllm, loaded.batch)
+            for row, nll, n in zip(loaded.rows, nll_b.tolist(), n_b.tolist(), strict=True):
                 losses_by_id[row.sample_id] = (nll, float(n))
     return losses_by_id
 
@@ -56,10 +56,10 @@ def change(base_n2: NDArray[np.float64], mllm_n2: NDArray[np.float64], resamples
         return total[..., 0] / total[..., 1]
 
     value = [mean(nll_n2, np.arange(n)) for nll_n2 in (base_n2, mllm_n2)]
-    drawn = [mean(nll_n2, picked_wn) for nll_n2 in (base_n2, mllm_n2)]
+    draws = [mean(nll_n2, picked_wn) for nll_n2 in (base_n2, mllm_n2)]
     return {
-        "base": interval(float(value[0]), drawn[0]),
-        "mllm": interval(float(value[1]), drawn[1]),
-        "change": interval(float(value[1] - value[0]), drawn[1] - drawn[0]),
+        "base": interval(float(value[0]), draws[0]),
+        "mllm": interval(float(value[1]), draws[1]),
+        "change": interval(float(value[1] - value[0]), draws[1] - draws[0]),
         "n_texts": n, "targets": int(base_n2[:, 1].sum()),
     }  # fmt: skip

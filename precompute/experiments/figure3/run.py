@@ -115,8 +115,8 @@ class Bench:
             resamples=o.resamples, device=o.device, dtype=o.dtype,
         )  # fmt: skip
         figures = evaluate(options, self.shared[setting])
-        chosen = {name: figures[name] for name in ("cross_entropy", "loss_recovered", "fvu", "l0", "dead", "tokens")}
-        return {"n_samples": figures["data"]["n_samples"], **chosen, "minutes": since(start)}
+        line = {name: figures[name] for name in ("cross_entropy", "loss_recovered", "fvu", "l0", "dead", "tokens")}
+        return {"n_samples": figures["data"]["n_samples"], **line, "minutes": since(start)}
 
 
 def trained(folder: Path) -> Line:
@@ -135,11 +135,11 @@ class Results:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
-        if whole != text:
-            write_text(path, whole)
+        complete_lines = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
+        if complete_lines != text:
+            write_text(path, complete_lines)
         try:
-            self.lines: list[Line] = [json.loads(line) for line in whole.splitlines()]
+            self.lines: list[Line] = [json.loads(line) for line in complete_lines.splitlines()]
         except ValueError as error:
             raise SaevxError(f"{path} is no result file of this experiment: choose another --out.") from error
         if not self.lines:
@@ -148,8 +148,8 @@ class Results:
         elif any(self.lines[0].get(name) != value for name, value in rounded(run_settings).items()):
             raise SaevxError(f"{path} holds lines of a run with other options or another model: choose another --out.")
 
-    def has(self, **which: Any) -> bool:
-        return any(all(line.get(name) == value for name, value in which.items()) for line in self.lines)
+    def has(self, **fields: Any) -> bool:
+        return any(all(line.get(name) == value for name, value in fields.items()) for line in self.lines)
 
     def add(self, **line: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -160,7 +160,7 @@ class Results:
 def rounded(value: Any) -> Any:
     """Five significant digits say more than the intervals do."""
     if isinstance(value, dict):
-        return {name: rounded(one) for name, one in value.items()}
+        return {name: rounded(item) for name, item in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

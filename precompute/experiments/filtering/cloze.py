@@ -25,19 +25,19 @@ class Blank(NamedTuple):
     """Whether the word is written with a leading space."""
 
 
-def right_words(scene: Scene, group: int, word: str, before: Sequence[str], after: str) -> frozenset[str]:
+def right_words(scene: Scene, group: int, word: str, words_before: Sequence[str], next_text: str) -> frozenset[str]:
     """What may truly stand in the place of `word`, given the words before it: any thing of the scene that has not been
     named, of a shape that of the colour just said."""
-    fresh = [e for e in scene.entities if e.noun not in before]
+    remaining = [e for e in scene.entities if e.noun not in words_before]
     kind = SWAP_GROUPS[group]
     if kind == tuple(OBJECTS):
-        return frozenset(e.noun for e in fresh if e.colour is None)
+        return frozenset(e.noun for e in remaining if e.colour is None)
     if kind == SHAPES:
-        return frozenset(e.noun for e in fresh if e.colour and before and e.colour == before[-1])
+        return frozenset(e.noun for e in remaining if e.colour and words_before and e.colour == words_before[-1])
     if kind == tuple(COLOURS):
-        if after == "background":
+        if next_text == "background":
             return frozenset({scene.background})
-        return frozenset(e.colour for e in fresh if e.colour)
+        return frozenset(e.colour for e in remaining if e.colour)
     if kind == tuple(NUMBERS.values()):
         return frozenset({NUMBERS[len(scene.entities)]})
     return frozenset({word})
@@ -50,10 +50,10 @@ class Words:
         self.tokenizer = tokenizer
         self.ids: dict[tuple[int, bool], tuple[list[str], Tensor]] = {}
         for group, words in enumerate(SWAP_GROUPS):
-            for spaced in (True, False):
-                tokens = {w: tokenizer((" " if spaced else "") + w).input_ids for w in words}
-                single = [w for w, ids in tokens.items() if len(ids) == 1]
-                self.ids[group, spaced] = single, torch.tensor([tokens[w][0] for w in single], dtype=torch.long)
+            for has_space in (True, False):
+                tokens = {w: tokenizer((" " if has_space else "") + w).input_ids for w in words}
+                of_one = [w for w, ids in tokens.items() if len(ids) == 1]
+                self.ids[group, has_space] = of_one, torch.tensor([tokens[w][0] for w in of_one], dtype=torch.long)
 
     def blanks(self, scene: Scene) -> list[Blank]:
         """All places of a scene's own caption where a word of one token is asked for."""
@@ -61,13 +61,13 @@ class Words:
         texts = [self.tokenizer.decode([i]) for i in ids]
         result = []
         for t, text in enumerate(texts):
-            word, spaced = text.strip(), text.startswith(" ")
-            before = "".join(texts[:t]).replace(",", " ").split()
-            after = texts[t + 1].strip() if t + 1 < len(texts) else ""
+            word, has_space = text.strip(), text.startswith(" ")
+            words_before = "".join(texts[:t]).replace(",", " ").split()
+            next_text = texts[t + 1].strip() if t + 1 < len(texts) else ""
             for group in range(len(SWAP_GROUPS)):
-                if word in self.ids[group, spaced][0]:
-                    right = right_words(scene, group, word, before, after)
-                    result.append(Blank(t, group, right, spaced))
+                if word in self.ids[group, has_space][0]:
+                    right = right_words(scene, group, word, words_before, next_text)
+                    result.append(Blank(t, group, right, has_space))
         return result
 
     def is_right(self, blank: Blank, logits_v: Tensor) -> bool:

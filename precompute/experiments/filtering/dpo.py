@@ -55,11 +55,11 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
         processing_class=AutoProcessor.from_pretrained(folder, trust_remote_code=False),
     )  # fmt: skip
     trainer.train()
-    tuned = trainer.model.merge_and_unload().to("cpu").model
+    model = trainer.model.merge_and_unload().to("cpu").model
     lm = bench.base()
-    lm.model.load_state_dict(tuned.language_model.state_dict())
+    lm.model.load_state_dict(model.language_model.state_dict())
     projector = Projector(bench.start["mean"], bench.start["std"], lm.config.hidden_size)
-    projector.restore(dict(tuned.multi_modal_projector.state_dict()))
+    projector.restore(dict(model.multi_modal_projector.state_dict()))
     return Student(lm, projector, {})
 
 

@@ -48,10 +48,10 @@ def image_name(sample_id: str) -> str:
 def write_pairs(folder: Path, pairs: list[Pair]) -> None:
     """An imagefolder; `swapped` stands beside each pair and is not read by the pass."""
     write_imagefolder(folder, (
-        (one.scene, {
-            "file_name": image_name(one.sample_id), "text": one.caption, "id": one.sample_id, "swapped": one.swapped,
+        (p.scene, {
+            "file_name": image_name(p.sample_id), "text": p.caption, "id": p.sample_id, "swapped": p.swapped,
         })
-        for one in pairs
+        for p in pairs
     ))  # fmt: skip
 
 

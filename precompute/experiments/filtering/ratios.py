@@ -37,16 +37,16 @@ def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
     by_key: dict[Key, dict[int, Mapping[str, Any]]] = {}
     for run in runs:
         by_key.setdefault((run["score"], run["keep"]), {})[run["seed"]] = run
-    full = by_key[("full", 100.0)]
-    seeds = sorted(full)
-    expected_n = np.array(full[seeds[0]]["asked"], dtype=np.float64)
+    full_arm = by_key[("full", 100.0)]
+    seeds = sorted(full_arm)
+    expected_n = np.array(full_arm[seeds[0]]["asked"], dtype=np.float64)
     right = {
         key: np.array([of[seed]["right"] for seed in seeds], dtype=np.float64)
         for key, of in by_key.items()
         if set(of) >= set(seeds)
     }
     rng = np.random.default_rng(SEED)
-    drawn = [
+    draws = [
         (rng.integers(0, len(seeds), len(seeds)), rng.integers(0, len(expected_n), len(expected_n)))
         for _ in range(RESAMPLES)
     ]
@@ -54,7 +54,7 @@ def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
     def accuracies(right_sn: Array) -> Array:
         """[1 + RESAMPLES]: of the whole, then of each resample."""
         result = [right_sn.sum() / (expected_n.sum() * len(seeds))]
-        for s, n in drawn:
+        for s, n in draws:
             result.append(right_sn[np.ix_(s, n)].sum() / (expected_n[n].sum() * len(seeds)))
         return np.array(result)
 

@@ -64,8 +64,8 @@ def run(options: FilteringOptions) -> None:
         SaevxError: no demo, an unknown score, a result file of other options.
     """
     o = options
-    if unknown := sorted(set(o.scores) - {*SCORES, *SELECTIONS}):
-        raise SaevxError(f"Unknown score {unknown[0]!r}: choose among {', '.join([*SCORES, *SELECTIONS])}.")
+    if unknown_scores := sorted(set(o.scores) - {*SCORES, *SELECTIONS}):
+        raise SaevxError(f"Unknown score {unknown_scores[0]!r}: choose among {', '.join([*SCORES, *SELECTIONS])}.")
     if not (o.demo / "store").exists():
         raise SaevxError(f"{o.demo} holds no demo: make it with `saevx demo --dir {o.demo} --no-serve`.")
     store = Store.open(o.demo / "store")
@@ -85,7 +85,7 @@ def run(options: FilteringOptions) -> None:
     for seed in o.seeds:
         for arm in arms(o):
             # Read again each time: a second process may work on the same grid from its other end.
-            if any(done["seed"] == seed and Arm(done["score"], done["keep"]) == arm for done in lines(o.out)[1:]):
+            if any(line["seed"] == seed and Arm(line["score"], line["keep"]) == arm for line in lines(o.out)[1:]):
                 continue
             append(o.out, measure(bench, pool, arm, seed, o, work / "data"))
 
@@ -104,8 +104,8 @@ def begin(o: FilteringOptions, content_id: str) -> None:
         o.out.parent.mkdir(parents=True, exist_ok=True)
         append(o.out, {"about": about})
         return
-    held = lines(o.out)[0].get("about", {})
-    if any(held.get(name) != about[name] for name in ("command", "options", "content_id")):
+    old_about = lines(o.out)[0].get("about", {})
+    if any(old_about.get(name) != about[name] for name in ("command", "options", "content_id")):
         raise SaevxError(f"{o.out} holds runs with other options or another demo: choose another --out or delete it.")
 
 
@@ -137,9 +137,9 @@ def arms(o: FilteringOptions) -> Iterator[Arm]:
 
 def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
     """Rows that an arm keeps. `random` draws other rows for each seed; the oracle draws among the true pairs first."""
-    everything = np.ones(len(pool.ids), dtype=bool)
+    all_rows = np.ones(len(pool.ids), dtype=bool)
     if arm.score == "full":
-        return np.flatnonzero(everything)
+        return np.flatnonzero(all_rows)
     if arm.score in SELECTIONS:
         assert pool.vectors_nd is not None
         return representative(pool.vectors_nd, n_kept(len(pool.ids), arm.keep))
@@ -147,7 +147,7 @@ def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
     if arm.score in ("random", "oracle"):
         value_n = chance(pool.ids, seed) + (~pool.swapped_n if arm.score == "oracle" else 0.0)
     assert value_n is not None
-    return best(value_n, everything, arm.keep)
+    return best(value_n, all_rows, arm.keep)
 
 
 def measure(bench: Bench, pool: Pool, arm: Arm, seed: int, o: FilteringOptions, data: Path) -> dict[str, Any]:

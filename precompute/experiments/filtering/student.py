@@ -160,8 +160,8 @@ class Bench:
         bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
         newline = self.tokenizer("\n").input_ids
         ids = [[bos, *[pad] * N_PATCHES, *newline, *self.tokenizer(self.test[i].caption).input_ids] for i in rows]
-        longest = max(map(len, ids))
-        ids_bs = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
+        max_length = max(map(len, ids))
+        ids_bs = torch.tensor([row + [pad] * (max_length - len(row)) for row in ids])
         index_bp = torch.arange(N_PATCHES).expand(len(ids), -1)
         with torch.autocast("cpu", torch.bfloat16):
             embeds_bsd = lm.get_input_embeddings()(ids_bs)

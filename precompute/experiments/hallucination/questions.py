@@ -62,11 +62,11 @@ def own_scenes(path: Path, n: int) -> list[Seen]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[:n], 1):
         try:
             row = json.loads(line)
-            names = frozenset(str(one["name"] if isinstance(one, dict) else one) for one in row["objects"])
+            names = frozenset(str(item["name"] if isinstance(item, dict) else item) for item in row["objects"])
             image = open_image(ImageRoot(path.parent).file(row["image"])).image
         except (ValueError, KeyError, TypeError, BadRow) as error:
-            wanted = "give an image below the file's folder and a list of objects"
-            raise SaevxError(f"{path}, line {number}: {wanted} ({error}).") from error
+            advice = "give an image below the file's folder and a list of objects"
+            raise SaevxError(f"{path}, line {number}: {advice} ({error}).") from error
         result.append(Seen(image, names))
     if len(result) < 4:
         raise SaevxError(f"{path} has {len(result)} images: give at least 4.")
@@ -77,19 +77,19 @@ def questions_about(scenes: Sequence[Seen], seed: int) -> list[Question]:
     """Every object of every scene, and three that are absent: any, the commonest of the data, and the one that stands
     most often beside the scene's own. Ties go by name."""
     rng = np.random.default_rng(seed)
-    frequency = Counter(noun for one in scenes for noun in one.objects)
+    frequency = Counter(noun for scene in scenes for noun in scene.objects)
     company: dict[str, Counter[str]] = {noun: Counter() for noun in frequency}
-    for one in scenes:
-        for noun in one.objects:
-            company[noun].update(one.objects - {noun})
+    for scene in scenes:
+        for noun in scene.objects:
+            company[noun].update(scene.objects - {noun})
     result = []
-    for i, one in enumerate(scenes):
-        absent = sorted(set(frequency) - one.objects, key=lambda noun: (-frequency[noun], noun))
-        result += [Question(i, "present", noun) for noun in sorted(one.objects)]
+    for i, scene in enumerate(scenes):
+        absent = sorted(set(frequency) - scene.objects, key=lambda noun: (-frequency[noun], noun))
+        result += [Question(i, "present", noun) for noun in sorted(scene.objects)]
         if absent:
-            near = sum((company[noun] for noun in sorted(one.objects)), Counter[str]())
-            chosen = absent[rng.integers(len(absent))], absent[0], max(absent, key=lambda noun: near[noun])
-            result += [Question(i, kind, noun) for kind, noun in zip(ABSENT, chosen, strict=True)]
+            n_near = sum((company[noun] for noun in sorted(scene.objects)), Counter[str]())
+            nouns = absent[rng.integers(len(absent))], absent[0], max(absent, key=lambda noun: n_near[noun])
+            result += [Question(i, kind, noun) for kind, noun in zip(ABSENT, nouns, strict=True)]
     return result
 
 

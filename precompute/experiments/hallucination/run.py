@@ -76,24 +76,24 @@ class Model(NamedTuple):
         ids = [[tokenizer(word, add_special_tokens=False).input_ids[0] for word in side] for side in (YES, NO)]
         for begin in range(0, len(questions), BATCH):
             part = questions[begin : begin + BATCH]
-            batch = self.mllm.prepare([Pair(one.text, [scenes[one.scene].image]) for one in part], generate=True)
-            with capture(self.mllm.decoder_layer()) as hidden, self.steered(batch, unit or {}, strength):
+            batch = self.mllm.prepare([Pair(q.text, [scenes[q.scene].image]) for q in part], generate=True)
+            with capture(self.mllm.decoder_layer()) as captured, self.steered(batch, unit or {}, strength):
                 logits_bsv = self.mllm.model(**self.mllm.causal_inputs(batch), use_cache=False).logits
             last = torch.from_numpy(batch.length_b) - 1
             log_bv = logits_bsv[torch.arange(len(last)), last].float().log_softmax(-1)
             yes, no = (log_bv[:, sorted(set(side))].logsumexp(-1) for side in ids)
             margins += (yes - no).tolist()
             if not strength:
-                active_nf[begin : begin + len(part)] = self.active(hidden[0], batch)
+                active_nf[begin : begin + len(part)] = self.active(captured[0], batch)
         return np.array(margins), active_nf
 
     def active(self, hidden_bsd: Tensor, batch: Batch) -> Array:
         """bool [b, F]: the features that are active on the last of each pair's own text tokens."""
-        encoded = encode_batch(hidden_bsd, batch, self.sae, self.scale)
+        events = encode_batch(hidden_bsd, batch, self.sae, self.scale)
         active_bf = np.zeros((len(batch.length_b), self.sae.n_features), dtype=bool)
-        for b, (first, end) in enumerate(zip(encoded.start_b[:-1], encoded.start_b[1:], strict=True)):
-            last = int(first) + int(np.flatnonzero(encoded.modality_t[first:end] == TEXT)[-1])
-            active_bf[b, encoded.feature_e[encoded.offset_t[last] : encoded.offset_t[last + 1]]] = True
+        for b, (first, end) in enumerate(zip(events.start_b[:-1], events.start_b[1:], strict=True)):
+            last = int(first) + int(np.flatnonzero(events.modality_t[first:end] == TEXT)[-1])
+            active_bf[b, events.feature_e[events.offset_t[last] : events.offset_t[last + 1]]] = True
         return active_bf
 
     @torch.inference_mode()
@@ -101,22 +101,22 @@ class Model(NamedTuple):
         """Greedy captions."""
         result: list[str] = []
         for begin in range(0, len(scenes), BATCH):
-            batch = self.mllm.prepare([Pair("", [one.image]) for one in scenes[begin : begin + BATCH]], generate=True)
+            batch = self.mllm.prepare([Pair("", [s.image]) for s in scenes[begin : begin + BATCH]], generate=True)
             with self.steered(batch, unit, strength):
                 ids = self.mllm.model.generate(**batch.inputs, max_new_tokens=CAPTION_TOKENS, do_sample=False)
-            new = ids[:, batch.inputs["input_ids"].shape[1] :]
-            result += self.mllm.tokenizer.batch_decode(new, skip_special_tokens=True)
+            new_ids = ids[:, batch.inputs["input_ids"].shape[1] :]
+            result += self.mllm.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
         return result
 
 
 def as_long(sae: SaeV, unit: Unit, rng: np.random.Generator) -> Unit:
     """As many random features, with sizes such that the sum of their directions is as long as that of `unit`."""
-    others = [int(k) for k in rng.choice(sae.n_features, len(unit), replace=False)]
+    random_ids = [int(k) for k in rng.choice(sae.n_features, len(unit), replace=False)]
     directions_fd = sae.directions_fd.float()
-    wanted = torch.stack([size * directions_fd[k] for k, size in unit.items()]).sum(0).norm()
-    length = {k: float(directions_fd[k].norm().clamp_min(1e-12)) for k in others}
-    scale = float(wanted / torch.stack([directions_fd[k] / length[k] for k in others]).sum(0).norm())
-    return {k: scale / length[k] for k in others}
+    length_of_unit = torch.stack([size * directions_fd[k] for k, size in unit.items()]).sum(0).norm()
+    length = {k: float(directions_fd[k].norm().clamp_min(1e-12)) for k in random_ids}
+    scale = float(length_of_unit / torch.stack([directions_fd[k] / length[k] for k in random_ids]).sum(0).norm())
+    return {k: scale / length[k] for k in random_ids}
 
 
 def separation(right_n: Array, hallucinated_n: Array, active_nf: Array) -> Array:
@@ -138,7 +138,7 @@ def rate(hit_n: Array, of_n: Array, scene_n: Array, seed: int) -> dict[str, floa
         hit_n, of_n: numbers. scene_n: int, which scene each belongs to.
     """
     _, scene_n = np.unique(scene_n, return_inverse=True)
-    hit_s, of_s = (np.bincount(scene_n, one.astype(np.float64)) for one in (hit_n, of_n))
+    hit_s, of_s = (np.bincount(scene_n, number_n.astype(np.float64)) for number_n in (hit_n, of_n))
     if not of_s.sum():
         return None
     weight = np.concatenate(list(bootstrap_weights(len(of_s), RESAMPLES, seed)))
@@ -156,20 +156,20 @@ def figures(
     Args:
         margin_n: of `Model.answer`; yes is above the threshold. captions: of `scenes`.
     """
-    kind_n, scene_n = np.array([one.kind for one in questions]), np.array([one.scene for one in questions])
+    kind_n, scene_n = np.array([q.kind for q in questions]), np.array([q.scene for q in questions])
     yes_n, present_n = margin_n > threshold, kind_n == "present"
-    vocabulary = sorted({noun for one in scenes for noun in one.objects})
+    vocabulary = sorted({noun for scene in scenes for noun in scene.objects})
     mentions = [mentioned(caption, vocabulary) for caption in captions]
     n_said, n_wrong, n_found, n_objects = (
-        np.array([len(x) for x in one])
-        for one in (
+        np.array([len(x) for x in nouns])
+        for nouns in (
             mentions,
-            [names - one.objects for names, one in zip(mentions, scenes, strict=True)],
-            [names & one.objects for names, one in zip(mentions, scenes, strict=True)],
-            [one.objects for one in scenes],
+            [names - scene.objects for names, scene in zip(mentions, scenes, strict=True)],
+            [names & scene.objects for names, scene in zip(mentions, scenes, strict=True)],
+            [scene.objects for scene in scenes],
         )
     )
-    each = np.arange(len(scenes))
+    scene_index = np.arange(len(scenes))
     return {
         "accuracy": rate(yes_n == present_n, np.ones(len(yes_n)), scene_n, seed),
         "yes": rate(yes_n, np.ones(len(yes_n)), scene_n, seed),
@@ -177,8 +177,8 @@ def figures(
         "hallucinated": rate(yes_n & ~present_n, ~present_n, scene_n, seed),
         **{f"hallucinated_{kind}": rate(yes_n & (kind_n == kind), kind_n == kind, scene_n, seed) for kind in ABSENT},
         "auroc": auroc(margin_n[present_n], margin_n[~present_n], seed),
-        "chair": rate(n_wrong, n_said, each, seed),
-        "recall": rate(n_found, n_objects, each, seed),
+        "chair": rate(n_wrong, n_said, scene_index, seed),
+        "recall": rate(n_found, n_objects, scene_index, seed),
     }
 
 
@@ -191,8 +191,8 @@ class Run:
         self.scenes = own_scenes(o.objects, o.n_scenes) if o.objects else demo_scenes(o.n_scenes)
         self.questions = questions_about(self.scenes, o.seed)
         self.margin_n, self.active_nf = self.model.answer(self.scenes, self.questions)
-        self.chooses_n = np.array([one.scene % 2 == 0 for one in self.questions])
-        self.present_n = np.array([one.kind == "present" for one in self.questions])
+        self.chooses_n = np.array([q.scene % 2 == 0 for q in self.questions])
+        self.present_n = np.array([q.kind == "present" for q in self.questions])
         # A small model says no to nearly all: the threshold is where it says yes as often as an object is there.
         share = 1 - self.present_n[self.chooses_n].mean()
         self.threshold = float(np.quantile(self.margin_n[self.chooses_n], share))
@@ -209,41 +209,41 @@ class Run:
 
     def best_strength(self, unit: Unit) -> float:
         """The one with most right answers on the half that chooses, the smallest of equals."""
-        choosing = [one for one, chooses in zip(self.questions, self.chooses_n, strict=True) if chooses]
+        questions = [q for q, chooses in zip(self.questions, self.chooses_n, strict=True) if chooses]
         accuracy = {}
         for strength in self.o.strengths:
-            steered_n, _ = self.model.answer(self.scenes, choosing, unit, strength)
+            steered_n, _ = self.model.answer(self.scenes, questions, unit, strength)
             accuracy[strength] = float(((steered_n > self.threshold) == self.present_n[self.chooses_n]).mean())
         return max(accuracy, key=lambda s: (accuracy[s], -s))
 
     def ways(self, unit: Unit, strength: float) -> tuple[dict[str, Any], dict[str, Any]]:
         """(figures by way to steer; how the right answers and the hallucinated ones differ from those of random
         features) on the half that is reported."""
-        o, others = self.o, [one for one in self.questions if one.scene % 2]
-        scenes = [one for i, one in enumerate(self.scenes) if i % 2]
+        o, questions = self.o, [q for q in self.questions if q.scene % 2]
+        scenes = [scene for i, scene in enumerate(self.scenes) if i % 2]
         rng = np.random.default_rng(o.seed)
         randoms = {f"random features {i + 1}": as_long(self.model.sae, unit, rng) for i in range(o.n_random)}
-        steered = {
+        steering_of = {
             "not steered": (unit, 0.0), "towards right": (unit, strength), "away from right": (unit, -strength),
             **{name: (of, strength) for name, of in randoms.items()},
         }  # fmt: skip
         result, yes = {}, {}
-        for name, (of, by) in steered.items():
-            margins, _ = self.model.answer(self.scenes, others, of, by)
+        for name, (of, by) in steering_of.items():
+            margins, _ = self.model.answer(self.scenes, questions, of, by)
             captions = self.model.captions(scenes, of, by)
-            result[name] = figures(others, margins, self.threshold, scenes, captions, o.seed)
+            result[name] = figures(questions, margins, self.threshold, scenes, captions, o.seed)
             yes[name] = margins > self.threshold
         present_n = self.present_n[~self.chooses_n]
-        scene_n = np.array([one.scene for one in others])
+        scene_n = np.array([q.scene for q in questions])
         yes_random_n = np.mean([yes[name] for name in randoms], axis=0)
-        against = {
+        differences = {
             "accuracy": difference(
                 yes["towards right"] == present_n, np.where(present_n, yes_random_n, 1 - yes_random_n),
                 np.ones(len(present_n)), scene_n, o.seed,
             ),
             "hallucinated": difference(yes["towards right"], yes_random_n, ~present_n, scene_n, o.seed),
         }  # fmt: skip
-        return result, against
+        return result, differences
 
 
 def difference(one_n: Array, other_n: Array, of_n: Array, scene_n: Array, seed: int) -> dict[str, float] | None:
@@ -255,19 +255,19 @@ def run(o: HallucinationOptions) -> None:
     """Choose on one half of the images, report the other, and write the result file."""
     store = Store.open(o.store)
     try:
-        one = Run(o, store)
-        chosen_f, reported_f = one.separation(one.chooses_n), one.separation(~one.chooses_n)
+        bench = Run(o, store)
+        chosen_f, reported_f = bench.separation(bench.chooses_n), bench.separation(~bench.chooses_n)
         p999_f = np.nan_to_num(store.features.table["p999"])
-        best = [int(k) for k in np.argsort(-chosen_f, kind="stable") if p999_f[k] > 0][: o.n_features]
-        unit = {k: float(p999_f[k]) for k in best}
-        strength = one.best_strength(unit)
-        n = one.n_hallucinated(one.chooses_n)
+        best_ids = [int(k) for k in np.argsort(-chosen_f, kind="stable") if p999_f[k] > 0][: o.n_features]
+        unit = {k: float(p999_f[k]) for k in best_ids}
+        strength = bench.best_strength(unit)
+        n = bench.n_hallucinated(bench.chooses_n)
         say(f"{n} hallucinated answers to choose on; strength {strength:g}")
-        ways, against = one.ways(unit, strength)
-        refs, active = store.features.refs(best), np.flatnonzero(one.active_nf.any(0))
+        ways, differences = bench.ways(unit, strength)
+        refs, active_ids = store.features.refs(best_ids), np.flatnonzero(bench.active_nf.any(0))
     finally:
         store.close()
-    reported = [q for q in one.questions if q.scene % 2]
+    questions = [q for q in bench.questions if q.scene % 2]
     result = {
         "about": {
             "command": "saevx experiment hallucination",
@@ -277,25 +277,25 @@ def run(o: HallucinationOptions) -> None:
             "sae": store.manifest["sae"]["sha256"],
             "machine": machine(),
         },
-        "questions": {kind: sum(q.kind == kind for q in reported) for kind in ("present", *ABSENT)},
-        "threshold": one.threshold,
+        "questions": {kind: sum(q.kind == kind for q in questions) for kind in ("present", *ABSENT)},
+        "threshold": bench.threshold,
         "hallucinated_to_choose_on": n,
-        "hallucinated_reported": one.n_hallucinated(~one.chooses_n),
-        "halves_agree": spearman(chosen_f[active], reported_f[active]),
+        "hallucinated_reported": bench.n_hallucinated(~bench.chooses_n),
+        "halves_agree": spearman(chosen_f[active_ids], reported_f[active_ids]),
         "features": [
             {
                 "id": k, "label": refs[k]["label"], "separation": round(float(chosen_f[k]), 4),
                 "separation_reported": round(float(reported_f[k]), 4),
             }
-            for k in best
+            for k in best_ids
         ],
         "strength": strength,
         "ways": ways,
-        "against_random": against,
+        "against_random": differences,
     }  # fmt: skip
     write_json(o.out, result)
     if o.attach:
-        whole_f = one.separation(np.ones(len(one.questions), bool))
-        separations = {"ids": active.tolist(), "values": np.round(whole_f[active], 4).tolist()}
-        attached = {"content_id": store.manifest["content_id"], **result, "separation": separations}
-        write_json(companion_path(o.store, HALLUCINATION), attached)
+        whole_f = bench.separation(np.ones(len(bench.questions), bool))
+        separations = {"ids": active_ids.tolist(), "values": np.round(whole_f[active_ids], 4).tolist()}
+        companion = {"content_id": store.manifest["content_id"], **result, "separation": separations}
+        write_json(companion_path(o.store, HALLUCINATION), companion)

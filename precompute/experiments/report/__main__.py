@@ -30,15 +30,15 @@ def render(results: Path = RESULTS) -> dict[str, str]:
     store = read("demo-store", results)
     pairs, patches = read("wrong-pairs", results), read("patches", results)
     filtering, hallucination = read_lines("filtering", results), read("hallucination", results)
-    named = (hallucination["about"], patches["store"])
-    current = {**store["about"], "sae_of": {one["content_id"]: one["sae"] for one in named if one.get("sae")}}
-    explained = read("explain", results)
+    abouts = (hallucination["about"], patches["store"])
+    current = {**store["about"], "sae_of": {about["content_id"]: about["sae"] for about in abouts if about.get("sae")}}
+    explanation = read("explain", results)
     return {
         "omega": features.omega_part(store),
         "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
         "effect": effect.effect_part(read("demo-effect", results)),
-        "explain": store_note(explained["about"], current) + explain.explain_part(explained),
+        "explain": store_note(explanation["about"], current) + explain.explain_part(explanation),
         "steering": steering.steering_part(read("demo-steering", results)),
         "wrong-pairs": store_note(pairs["about"], current) + features.pairs_part(pairs),
         "patches": store_note(patches["store"], current) + tasks.patches_part(patches),
@@ -48,18 +48,18 @@ def render(results: Path = RESULTS) -> dict[str, str]:
     }
 
 
-def store_note(measured: dict[str, Any], current: dict[str, Any]) -> str:
+def store_note(about: dict[str, Any], current: dict[str, Any]) -> str:
     """Says where a result is not of the SAE-V that the page's other figures describe.
 
     Args:
-        measured: `content_id` of the store, and `sae`, the SAE's checksum, where the file has it.
+        about: `content_id` of the store, and `sae`, the SAE's checksum, where the file has it.
         current: the same of the demo's store, with `sae_of`: content id → SAE of the stores of other files.
     """
-    sae = measured.get("sae") or current.get("sae_of", {}).get(measured["content_id"])
-    if measured["content_id"] == current["content_id"] or sae == current["sae"]:
+    sae = about.get("sae") or current.get("sae_of", {}).get(about["content_id"])
+    if about["content_id"] == current["content_id"] or sae == current["sae"]:
         return ""
     return (
-        f"**Measured on an earlier store of the demo** (content id `{measured['content_id'][:8]}`), before its SAE-V "
+        f"**Measured on an earlier store of the demo** (content id `{about['content_id'][:8]}`), before its SAE-V "
         f"was trained again (`{current['content_id'][:8]}`). The command measures it on the new one.\n\n"
     )
 
@@ -83,15 +83,15 @@ class Options(CommandOptions):
     """Write nothing; exit with 1 where the page or a plot is stale."""
 
     def cli_cmd(self) -> None:
-        before = PAGE.read_text(encoding="utf-8")
-        after, plots = splice(before, render(), PAGE), plot()
+        old_text = PAGE.read_text(encoding="utf-8")
+        new_text, plots = splice(old_text, render(), PAGE), plot()
         if self.check:
-            stale = [PAGE] * (before != after)
-            stale += [p for name, svg in plots.items() if not (p := IMAGES / name).exists() or p.read_bytes() != svg]
-            if stale:
-                raise SaevxError(f"{stale[0]} is stale: run python -m precompute.experiments.report.")
+            files = [PAGE] * (old_text != new_text)
+            files += [p for name, svg in plots.items() if not (p := IMAGES / name).exists() or p.read_bytes() != svg]
+            if files:
+                raise SaevxError(f"{files[0]} is stale: run python -m precompute.experiments.report.")
             return
-        write_text(PAGE, after)
+        write_text(PAGE, new_text)
         for name, svg in plots.items():
             with atomic_write(IMAGES / name) as file:
                 file.write(svg)

@@ -16,18 +16,19 @@ LINES = {
 
 def effect_part(e: Mapping[str, Any]) -> str:
     """Shares of features whose ablation lowers the word of their name, beside a step along a random feature."""
-    own = e["all"]
-    rows = [(title, *(interval(own[name][who], 2) for who in ("ablated", "control"))) for name, title in LINES.items()]
+    of_all = e["all"]
+    sides = ("ablated", "control")
+    rows = [(title, *(interval(of_all[name][side], 2) for side in sides)) for name, title in LINES.items()]
     for name, title in (("median_logprob", "median change of the word's log-probability"), ("median_kl", "median KL")):
-        rows.append((f"{title}, nats", *(f"{own[name][who]:.2g}" for who in ("ablated", "control"))))
+        rows.append((f"{title}, nats", *(f"{of_all[name][side]:.2g}" for side in ("ablated", "control"))))
     by_verdict = [
         (f"`{verdict}`", of["ablated"]["n"], of["ablated"]["hits"], of["control"]["hits"])
-        for verdict, of in ((name, one["probability"]) for name, one in e["by_verdict"].items())
+        for verdict, of in ((name, figure["probability"]) for name, figure in e["by_verdict"].items())
     ]  # fmt: skip
     return "\n\n".join((
-        f"{own['probability']['ablated']['n']} features, drawn at random from the {e['n_noun_features']:,} whose "
+        f"{of_all['probability']['ablated']['n']} features, drawn at random from the {e['n_noun_features']:,} whose "
         f"tested name is a thing of the scenes; up to {e['n_pairs']} pairs each.",
         table(("share of features (95 %)", "feature ablated", "random feature"), rows),
-        f"The word falls more than with the random feature for {interval(own['falls_more'], 2)} of them.",
+        f"The word falls more than with the random feature for {interval(of_all['falls_more'], 2)} of them.",
         table(("verdict", "features", "word among the ten, by probability", "random feature"), by_verdict),
     ))  # fmt: skip

@@ -27,22 +27,21 @@ Found = Mapping[str, Any]
 
 
 def omega_part(s: Found) -> str:
-    true, exchanged = s["shuffled_images"]["true"], s["shuffled_images"]["images_exchanged"]
-    rows = [
-        (name, *(quantiles(of["quantiles"][key]) for of in (true, exchanged))) for key, name in QUANTITIES.items()
-    ]
+    own_images, other_images = s["shuffled_images"]["true"], s["shuffled_images"]["images_exchanged"]
+    stores = (own_images, other_images)
+    rows = [(name, *(quantiles(of["quantiles"][key]) for of in stores)) for key, name in QUANTITIES.items()]
     counts: list[Row] = [
-        ("features tested for pair evidence", true["pair_tested"], exchanged["pair_tested"]),
-        ("verdict `cross-modal`", true["cross_modal"], exchanged["cross_modal"]),
-        ("lift above 0, lower end of its interval", true["lift_above_zero"], exchanged["lift_above_zero"]),
+        ("features tested for pair evidence", own_images["pair_tested"], other_images["pair_tested"]),
+        ("verdict `cross-modal`", own_images["cross_modal"], other_images["cross_modal"]),
+        ("lift above 0, lower end of its interval", own_images["lift_above_zero"], other_images["lift_above_zero"]),
         *(
-            (f"verdict `{name}`", true["verdicts"].get(name, 0), exchanged["verdicts"].get(name, 0))
-            for name in sorted({*true["verdicts"], *exchanged["verdicts"]} - {"cross-modal"})
+            (f"verdict `{name}`", own_images["verdicts"].get(name, 0), other_images["verdicts"].get(name, 0))
+            for name in sorted({*own_images["verdicts"], *other_images["verdicts"]} - {"cross-modal"})
         ),
         (
             "mean `same_sample_rate`",
-            f"{true['mean_same_sample_rate']:.3f}",
-            f"{exchanged['mean_same_sample_rate']:.3f}",
+            f"{own_images['mean_same_sample_rate']:.3f}",
+            f"{other_images['mean_same_sample_rate']:.3f}",
         ),
     ]
     head = ("median (5 % to 95 % of the features)", "images as they are", "images exchanged")
@@ -60,17 +59,17 @@ OTHER_CONTROLS = {
 def controls_part(c: Found) -> str:
     """Pass rates of the verdict where few ought to pass; parts that were not run are named."""
     rows: list[Row] = []
-    measured = c["store"]["controls"] if "store" in c else []
+    controls = c["store"]["controls"] if "store" in c else []
     if "store" in c:
-        own = c["store"]["cross_modal"]
-        rows.append(("the demo's own features", own["tested"], percent(own), ""))
-    rows += [(one["title"], one["tested"], percent(one), rate(one["own"])) for one in measured]
+        verdict_counts = c["store"]["cross_modal"]
+        rows.append(("the demo's own features", verdict_counts["tested"], percent(verdict_counts), ""))
+    rows += [(k["title"], k["tested"], percent(k), rate(k["own"])) for k in controls]
     rows += [
         (title, c[name]["tested"], percent(c[name]), "") if name in c else (title, "–", "not run", "")
         for name, title in OTHER_CONTROLS.items()
     ]
     head = ("features or directions", "tested", "`cross-modal`", "the demo's own under the same conditions")
-    return "\n\n".join((table(head, rows), "\n".join(f"- *{one['title']}*: {one['note']}" for one in measured))).strip()
+    return "\n\n".join((table(head, rows), "\n".join(f"- *{k['title']}*: {k['note']}" for k in controls))).strip()
 
 
 def rate(share: float | None) -> str:
@@ -87,18 +86,18 @@ def quantiles(of: Found) -> str:
 
 
 def omega_plot(s: Found) -> bytes:
-    true = s["shuffled_images"]["true"]
-    counts = {QUANTITIES[name].replace("`", ""): of for name, of in true["counts"].items()}
-    return plots.histograms(true["edges"], counts, label="cosine, features that could be tested")
+    own_images = s["shuffled_images"]["true"]
+    counts = {QUANTITIES[name].replace("`", ""): of for name, of in own_images["counts"].items()}
+    return plots.histograms(own_images["edges"], counts, label="cosine, features that could be tested")
 
 
 # ---- the thirty words
 
 
 def words_part(e: Found) -> str:
-    failing = [(word, f"#{r['feature']}", why(r)) for word, r in e["words"].items() if not r["passes"]]
+    failures = [(word, f"#{r['feature']}", why(r)) for word, r in e["words"].items() if not r["passes"]]
     sentence = f"**{e['words_passed']} of {len(e['words'])}** words have a feature (goal: ≥ 26)."
-    return f"{sentence} Those that fail:\n\n{table(('word', 'best feature', 'why'), failing)}"
+    return f"{sentence} Those that fail:\n\n{table(('word', 'best feature', 'why'), failures)}"
 
 
 def why(r: Found) -> str:
@@ -119,9 +118,9 @@ def why(r: Found) -> str:
 def pairs_part(w: Found) -> str:
     kinds = w["kinds"]
     names = list(next(iter(kinds.values()))["auroc"])
-    best = w["headline"]["name"]
+    top = w["headline"]["name"]
     rows = [
-        (f"**`{name}`**" if name == best else f"`{name}`", *(interval(of["auroc"][name], 2) for of in kinds.values()))
+        (f"**`{name}`**" if name == top else f"`{name}`", *(interval(of["auroc"][name], 2) for of in kinds.values()))
         for name in names
     ]
     examples = [
@@ -147,7 +146,7 @@ def ways_part(w: Found) -> list[str]:
     rows = [
         (f"**`{way}`**" if way == s["chosen"][part] else f"`{way}`", part, s["ways"][part][way],
          *(f"{value:.2f}" for value in of.values()))
-        for part, measured in s["auroc_on_choice"].items() for way, of in measured.items()
+        for part, auroc_of in s["auroc_on_choice"].items() for way, of in auroc_of.items()
     ]  # fmt: skip
     kinds = list(next(iter(s["auroc_on_choice"]["place"].values())))
     n = w["about"]["options"]["n_choice"]

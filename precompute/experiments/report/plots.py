@@ -76,7 +76,7 @@ def histograms(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, l
 
 
 def as_svg(figure: Any) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    return out.getvalue()
+    return file.getvalue()

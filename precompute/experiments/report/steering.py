@@ -13,14 +13,14 @@ Found = Mapping[str, Any]
 
 def steering_part(s: Found) -> str:
     """Harmonic means by method and kind of target, and what else the reply was worth."""
-    groups, both = s["groups"], s["groups"]["colours and shapes"]
-    methods = {method: name for method, name in METHODS.items() if method in both}  # older results lack some
+    groups, all_words = s["groups"], s["groups"]["colours and shapes"]
+    methods = {method: name for method, name in METHODS.items() if method in all_words}  # older results lack some
     rows = [(name, *(interval(of[method], 2) for of in groups.values())) for method, name in methods.items()]
     parts = [
-        (name, *(f"{both[method][part]:.2f}" for part in ("named", "answered", "fluent")))
+        (name, *(f"{all_words[method][part]:.2f}" for part in ("named", "answered", "fluent")))
         for method, name in methods.items()
     ]
-    others = "; ".join(f"{METHODS[method]}: {share(of)}" for method, of in s["other_question"].items())
+    other_questions = "; ".join(f"{METHODS[method]}: {share(of)}" for method, of in s["other_question"].items())
     options = s["about"]["options"]
     return "\n\n".join(
         (
@@ -29,6 +29,6 @@ def steering_part(s: Found) -> str:
             table(("harmonic mean", *groups), rows),
             "Its parts, colours and shapes:",
             table(("", "target named", "question answered", "fluent"), parts),
-            f"Another question on the same image is answered rightly meanwhile: {others}.",
+            f"Another question on the same image is answered rightly meanwhile: {other_questions}.",
         )
     )

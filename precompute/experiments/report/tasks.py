@@ -42,18 +42,18 @@ def patches_part(p: Found) -> str:
         by_score.setdefault((item["score"], item["removed"]), {})[item["keep"]] = item
     keeps = sorted({item["keep"] for item in p["kept"]}, reverse=True)
     rows: list[Row] = [
-        (f"`{score}`", REMOVED[removed], *(f"{of[k]['accuracy']:.3f}, {interval(of[k]['of_full'], 2)}" for k in keeps),
+        (f"`{score}`", REMOVED[removal], *(f"{of[k]['accuracy']:.3f}, {interval(of[k]['of_full'], 2)}" for k in keeps),
          *(interval(of[k].get("over_random"), 2) for k in keeps[-1:]))
-        for (score, removed), of in by_score.items()
+        for (score, removal), of in by_score.items()
     ]  # fmt: skip
     authors = (f"{AUTHORS_PATCHES:.2f}" if k == 25 else "–" for k in keeps)
     rows.append(("the authors' (ten ImageNet classes)", REMOVED["black"], *authors, "–"))
     head = ("patches by", "others", *(f"{k:g} % kept: accuracy, of full" for k in keeps))
-    full, ends = p["full"], p["none_by_removed"].items()
-    none = "; ".join(f"{REMOVED[way]} {of['accuracy']:.3f}" for way, of in ends)
+    with_all, ends = p["full"], p["none_by_removed"].items()
+    with_none = "; ".join(f"{REMOVED[way]} {of['accuracy']:.3f}" for way, of in ends)
     return "\n\n".join(
         (
-            f"{full['n']} questions; all patches {full['accuracy']:.3f}. None: {none}.",
+            f"{with_all['n']} questions; all patches {with_all['accuracy']:.3f}. None: {with_none}.",
             table((*head, f"over `random` at {keeps[-1]:g} %"), rows),
             knocked_out_table(p),
             kinds_table(p, by_score, keeps[-1]),
@@ -101,7 +101,7 @@ HALLUCINATION = {
 
 def hallucination_part(h: Found) -> str:
     rows = [(way, *(interval(of[key], 2) for key in HALLUCINATION)) for way, of in h["ways"].items()]
-    features = [(f"#{one['id']}", one["label"] or "–", f"{one['separation']:.2f}") for one in h["features"]]
+    features = [(f"#{f['id']}", f["label"] or "–", f"{f['separation']:.2f}") for f in h["features"]]
     n = sum(h["questions"].values())
     sentence = (
         f"{n} questions reported. The features were chosen on {h['hallucinated_to_choose_on']} hallucinated answers to "
@@ -116,14 +116,14 @@ def against_random(h: Found) -> list[str]:
     """How steering towards right differs from random features; nothing of a result that was measured before."""
     if "against_random" not in h:
         return []
-    accuracy, hallucinated = (interval(h["against_random"][key], 2) for key in ("accuracy", "hallucinated"))
+    accuracy, hallucinations = (interval(h["against_random"][key], 2) for key in ("accuracy", "hallucinated"))
     rho = "" if h["halves_agree"] is None else (
         " The separation of all features on one half of the images correlates with that on the other: "
         f"ρ = {h['halves_agree']:.2f}."
     )
     return [
         f"Steered towards right, less the mean of random features, question by question: right answers {accuracy}, "
-        f"hallucinated ones {hallucinated}.{rho}"
+        f"hallucinated ones {hallucinations}.{rho}"
     ]
 
 
@@ -132,13 +132,13 @@ def against_random(h: Found) -> list[str]:
 
 def filtering_part(runs: Sequence[Found]) -> str:
     arms = ratios.arms(runs)
-    full = arms["full", 100.0]
+    full_arm = arms["full", 100.0]
     rows = [
         (f"`{score}`" if score != "full" else "all pairs", f"{keep:g} %", f"{arm.swapped_share:.2f}",
          f"{arm.accuracy:.3f}", interval(arm.ratio, 2), interval(arm.over_random, 2))
         for (score, keep), arm in arms.items()
     ]  # fmt: skip
-    kinds = list(full.by_kind)
+    kinds = list(full_arm.by_kind)
     by_kind = [
         (f"`{score}`, {keep:g} %", *(f"{arm.by_kind[k]:.2f}" for k in kinds)) for (score, keep), arm in arms.items()
     ]
@@ -147,7 +147,7 @@ def filtering_part(runs: Sequence[Found]) -> str:
     return "\n\n".join(
         (
             f"Seeds: {n_seeds}. Held out: {len(runs[0]['right'])} scenes with {sum(runs[0]['asked'])} words asked "
-            f"for. All pairs reach {full.accuracy:.3f}, so no ratio can exceed {1 / full.accuracy:.2f}.",
+            f"for. All pairs reach {full_arm.accuracy:.3f}, so no ratio can exceed {1 / full_arm.accuracy:.2f}.",
             table(head, rows),
             table(("accuracy by kind of word", *kinds), by_kind),
             image("filtering", "Accuracy over that of the model tuned on all pairs"),
@@ -169,18 +169,18 @@ def filtering_plot(runs: Sequence[Found]) -> bytes:
 
 
 def figure3_part(lines: Sequence[Found]) -> str:
-    measured = {(line["sae"], line["setting"], line["seed"]): line for line in lines if line["line"] == "evaluation"}
-    seeds = sorted({seed for *_, seed in measured})
+    line_of = {(line["sae"], line["setting"], line["seed"]): line for line in lines if line["line"] == "evaluation"}
+    seeds = sorted({seed for *_, seed in line_of})
 
-    def losses(sae: str, setting: str, what: str) -> str:
-        return spread([measured[sae, setting, seed]["cross_entropy"][what]["value"] for seed in seeds])
+    def losses(sae: str, setting: str, figure: str) -> str:
+        return spread([line_of[sae, setting, seed]["cross_entropy"][figure]["value"] for seed in seeds])
 
     rows: list[Row] = [("zero ablation", *(losses("sae-v", setting, "zero") for setting in SETTINGS))]
     rows += [(name, *(losses(sae, setting, "patched") for setting in SETTINGS)) for sae, name in SAES.items()]
     rows.append(("original", *(losses("sae-v", setting, "original") for setting in SETTINGS)))
-    recovered = [
+    recovery_rows = [
         (name, *(
-            spread([measured[sae, setting, seed]["loss_recovered"]["all"]["value"] for seed in seeds])
+            spread([line_of[sae, setting, seed]["loss_recovered"]["all"]["value"] for seed in seeds])
             for setting in SETTINGS
         ))
         for sae, name in SAES.items()
@@ -191,7 +191,7 @@ def figure3_part(lines: Sequence[Found]) -> str:
         (
             f"Mean over {len(seeds)} seeds, least and most of them in brackets.",
             table(head, rows),
-            table(("loss recovered", *SETTINGS.values()), recovered),
+            table(("loss recovered", *SETTINGS.values()), recovery_rows),
             language_part(change),
             image("figure3", "Cross-entropy with each SAE's reconstruction in place of the residual stream"),
             "The authors' own (single runs; Mistral-7B, LLaVA-NeXT-7B):",
@@ -210,7 +210,7 @@ def spread(values: Sequence[float]) -> str:
 def language_part(change: Found) -> str:
     """How far the multimodal model's language model has moved from the one it was made of."""
     rows = [
-        (name, of["n_texts"], *(interval(of[which], 3) for which in ("base", "mllm", "change")))
+        (name, of["n_texts"], *(interval(of[column], 3) for column in ("base", "mllm", "change")))
         for key, name in (("captions", "captions alone"), ("plain", "plain text"), ("all", "both"))
         if (of := change.get(key))
     ]
@@ -228,8 +228,8 @@ def figure3_plot(lines: Sequence[Found]) -> bytes:
                 if line["line"] == "evaluation" and (line["sae"], line["setting"]) == (sae, setting)
             ]
             groups.setdefault(where, {})[name] = {
-                "value": sum(one["value"] for one in figures) / len(figures),
-                "low": min(one["low"] for one in figures),
-                "high": max(one["high"] for one in figures),
+                "value": sum(figure["value"] for figure in figures) / len(figures),
+                "low": min(figure["low"] for figure in figures),
+                "high": max(figure["high"] for figure in figures),
             }
     return plots.points(groups, label="cross-entropy in nats; bars hold the intervals of all seeds")

@@ -17,19 +17,19 @@ from precompute.utils.types import Array
 
 
 def attributions(
-    mllm: Mllm, sae: SaeV, batch: Batch, one: Encoded, wanted: Sequence[Array], scale: Scale
+    mllm: Mllm, sae: SaeV, batch: Batch, encoded_batch: Encoded, word_masks: Sequence[Array], scale: Scale
 ) -> list[Array]:
     """Σ_p Σ_k z_pk · d_k·∂ log p(token) / ∂h_p over a pair's patches: of the features that are active on the token
     itself, and of all. float64 [t, 2] for each pair, NaN for tokens that are not wanted.
 
     Args:
-        one: the batch encoded. wanted: of each pair, bool [t] over its text tokens.
+        encoded_batch: the batch encoded. word_masks: of each pair, bool [t] over its text tokens.
     """
     logprob_bs, hidden_bsd = token_logprobs(mllm, batch)
     text = [np.flatnonzero(modality_s == TEXT) for modality_s in batch.modality_bs]
-    columns = [at[of & (at > 0)] for at, of in zip(text, wanted, strict=True)]
+    columns = [at[of & (at > 0)] for at, of in zip(text, word_masks, strict=True)]
     result = [np.full((len(at), 2), np.nan) for at in text]
-    events = [patch_events(one, batch, b, scale) for b in range(len(text))]
+    events = [patch_events(encoded_batch, batch, b, scale) for b in range(len(text))]
     directions_fd = sae.directions_fd.detach().float().cpu()
     for j in range(max((len(at) for at in columns), default=0)):
         rows = [b for b, at in enumerate(columns) if j < len(at)]
@@ -40,7 +40,7 @@ def attributions(
             position_e, feature_e, z_e = events[b]
             at_e = torch.from_numpy(position_e), torch.from_numpy(feature_e)
             owed_e = z_e * slopes(gradient_bsd[b].float().cpu(), directions_fd, *at_e).double().numpy()
-            own_e = np.isin(feature_e, token_features(one, b, int(columns[b][j])))
+            own_e = np.isin(feature_e, token_features(encoded_batch, b, int(columns[b][j])))
             result[b][np.searchsorted(text[b], columns[b][j])] = owed_e[own_e].sum(), owed_e.sum()
     return result
 
@@ -56,19 +56,19 @@ def token_logprobs(mllm: Mllm, batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.pad(chosen_bs - logits_bsv.logsumexp(2), (first, 0)), hidden_bsd
 
 
-def patch_events(one: Encoded, batch: Batch, b: int, scale: Scale) -> tuple[Array, Array, Array]:
+def patch_events(encoded_batch: Encoded, batch: Batch, b: int, scale: Scale) -> tuple[Array, Array, Array]:
     """(position in the pair int64, feature int64, z float64) of what fires on the patches of pair b, each [e]."""
-    t, e = one.slices(b)
-    position_e = np.repeat(np.arange(t.stop - t.start), np.diff(one.offset_t[t.start : t.stop + 1]))
+    t, e = encoded_batch.slices(b)
+    position_e = np.repeat(np.arange(t.stop - t.start), np.diff(encoded_batch.offset_t[t.start : t.stop + 1]))
     on_patch = batch.modality_bs[b][position_e] == IMAGE
-    z_e = one.value_e[e].astype(np.float64) * 2.0**-scale.log2
-    return position_e[on_patch], one.feature_e[e][on_patch], z_e[on_patch]
+    z_e = encoded_batch.value_e[e].astype(np.float64) * 2.0**-scale.log2
+    return position_e[on_patch], encoded_batch.feature_e[e][on_patch], z_e[on_patch]
 
 
-def token_features(one: Encoded, b: int, position: int) -> Array:
+def token_features(encoded_batch: Encoded, b: int, position: int) -> Array:
     """Features that are active on a token of pair b, int64."""
-    t = int(one.start_b[b]) + position
-    features: Array = one.feature_e[one.offset_t[t] : one.offset_t[t + 1]]
+    t = int(encoded_batch.start_b[b]) + position
+    features: Array = encoded_batch.feature_e[encoded_batch.offset_t[t] : encoded_batch.offset_t[t + 1]]
     return features
 
 

@@ -53,15 +53,15 @@ class Figures(NamedTuple):
 
 def figures(readings: Iterable[Reading], support_f: Array) -> Figures:
     """All of each reading that is needed; the readings themselves are too large to hold."""
-    text, pools, place, counted, owed = [], [], [], [], []
-    for one in readings:
-        text.append(one.token_tf.max(axis=0, initial=0))
-        pools.append(ridge.pooled(one.patch_pf, one.grid))
-        place.append(positions.place_scores(one, support_f))
-        counted.append(positions.counted(one, support_f))
-        owed.append(attribution.scores(one.attribution_t2))
-    image = {name: np.stack([one[name] for one in pools]) for name in ridge.POOLS}
-    return Figures(np.stack(text), image, columns(place), counted, columns(owed))
+    text, pools, place, counts, attributions = [], [], [], [], []
+    for reading in readings:
+        text.append(reading.token_tf.max(axis=0, initial=0))
+        pools.append(ridge.pooled(reading.patch_pf, reading.grid))
+        place.append(positions.place_scores(reading, support_f))
+        counts.append(positions.counted(reading, support_f))
+        attributions.append(attribution.scores(reading.attribution_t2))
+    image = {name: np.stack([reading[name] for reading in pools]) for name in ridge.POOLS}
+    return Figures(np.stack(text), image, columns(place), counts, columns(attributions))
 
 
 def columns(rows: Sequence[Mapping[str, float]]) -> Scores:
@@ -79,14 +79,14 @@ class Fits(NamedTuple):
     def of_train(cls, engine: Engine, n: int) -> Fits:
         scenes = (make_scene("train", FIRST_TRAIN + i) for i in range(n))
         pairs = (Pair(scene.caption, [draw(scene)]) for scene in scenes)
-        known = figures(read_pairs(engine, pairs), engine.support_f)
-        return cls(positions.Counter.fitted(known.counted), ridge.Expectation.fitted(known.text_nf, known.image))
+        train = figures(read_pairs(engine, pairs), engine.support_f)
+        return cls(positions.Counter.fitted(train.counted), ridge.Expectation.fitted(train.text_nf, train.image))
 
     def ways(self, of: Figures) -> dict[str, Scores]:
         """Every way of every score, as in WAYS."""
         return {
             "place": of.place,
-            "number": columns([self.counter.scores(one) for one in of.counted]),
+            "number": columns([self.counter.scores(count) for count in of.counted]),
             "attribution-support": of.attribution,
             "ridge-support": self.expectation.scores(of.text_nf, of.image),
         }
@@ -112,17 +112,17 @@ def compare(
         kinds: what is wrong, of each wrong caption of `choice`.
     """
     by_set = [fits.ways(figures(read_pairs(engine, of, gradients=True), engine.support_f)) for of in (choice, reported)]
-    measured = {part: told_apart(ways, np.array(kinds)) for part, ways in by_set[0].items()}
-    best = {part: choose(part, of) for part, of in measured.items()}
+    auroc_of = {part: told_apart(ways, np.array(kinds)) for part, ways in by_set[0].items()}
+    best_way = {part: choose(part, of) for part, of in auroc_of.items()}
     sets = [
         {
-            "position-support": ways["place"][best["place"]] + ways["number"][best["number"]],
-            **{name: ways[name][best[name]] for name in ("attribution-support", "ridge-support")},
+            "position-support": ways["place"][best_way["place"]] + ways["number"][best_way["number"]],
+            **{name: ways[name][best_way[name]] for name in ("attribution-support", "ridge-support")},
         }
         for ways in by_set
     ]
     about = {
-        "ways": WAYS, "chosen": best, "auroc_on_choice": measured,
+        "ways": WAYS, "chosen": best_way, "auroc_on_choice": auroc_of,
         "chosen_by": "place and number by their own AUROC, the others by the mean over the kinds, on other scenes than "
         "those reported",
         "ridge_lambda": {name: fit.strength for name, fit in fits.expectation.fits.items()},
@@ -138,16 +138,16 @@ def told_apart(ways: Scores, kind_n: Array) -> dict[str, dict[str, float]]:
     """
     n, kinds = len(kind_n), dict.fromkeys(kind_n.tolist())
 
-    def value(score: Array, own: Array) -> float:
-        return (auroc(score[:n][own], score[n:][own], resamples=1) or {"value": 0.5})["value"]
+    def value(score: Array, of_kind: Array) -> float:
+        return (auroc(score[:n][of_kind], score[n:][of_kind], resamples=1) or {"value": 0.5})["value"]
 
     return {name: {kind: value(score, kind_n == kind) for kind in kinds} for name, score in ways.items()}
 
 
-def choose(part: str, measured: Mapping[str, Mapping[str, float]]) -> str:
+def choose(part: str, auroc_of: Mapping[str, Mapping[str, float]]) -> str:
     """The way with the largest AUROC, the first of equals: on its own kind for a part of `position-support`, else in
     the mean over the kinds."""
     return max(
-        measured, key=lambda way: measured[way].get(part, 0.5) if part in ("place", "number")
-        else float(np.mean(list(measured[way].values()))),
+        auroc_of, key=lambda way: auroc_of[way].get(part, 0.5) if part in ("place", "number")
+        else float(np.mean(list(auroc_of[way].values()))),
     )  # fmt: skip

@@ -55,24 +55,24 @@ def claims(words: Sequence[str]) -> list[Claim]:
         end = words.index("background")
         end = max((i for i in range(end) if words[i] in ("on", ",")), default=end)
     # In "left of" and "top left" the words of place name no thing.
-    named = [i for i in range(end) if words[i] not in {*FUNCTION_WORDS, *RELATIONS, *UPDOWN, *COUNTS}]
+    at_nouns = [i for i in range(end) if words[i] not in {*FUNCTION_WORDS, *RELATIONS, *UPDOWN, *COUNTS}]
     result = []
     for i in range(end):
-        word, after = words[i], words[i + 1] if i + 1 < end else ""
+        word, next_word = words[i], words[i + 1] if i + 1 < end else ""
         if word in COUNTS:
-            result.append(Claim("number", [j for j in named if j > i], [], number=COUNTS[word]))
-        elif word in UPDOWN and after in ASIDE:
-            result.append(Claim("corner", named, [], (ASIDE[after][0], UPDOWN[word])))
-        elif word in ("above", "below") or (word in ASIDE and after == "of"):
-            sides = [j for j in named if j < i], [j for j in named if j > i]
+            result.append(Claim("number", [j for j in at_nouns if j > i], [], number=COUNTS[word]))
+        elif word in UPDOWN and next_word in ASIDE:
+            result.append(Claim("corner", at_nouns, [], (ASIDE[next_word][0], UPDOWN[word])))
+        elif word in ("above", "below") or (word in ASIDE and next_word == "of"):
+            sides = [j for j in at_nouns if j < i], [j for j in at_nouns if j > i]
             result.append(Claim("relation", *sides, RELATIONS[word]))
     return result
 
 
 def strength(reading: Reading, words: Sequence[int]) -> Array:
     """float32 [F]: how strongly the features fire on these words, the largest of their tokens."""
-    largest: Array = reading.token_tf[np.isin(reading.word_t, words)].max(axis=0, initial=0)
-    return largest
+    max_f: Array = reading.token_tf[np.isin(reading.word_t, words)].max(axis=0, initial=0)
+    return max_f
 
 
 def heat(reading: Reading, strength_f: Array, support_f: Array) -> Array:
@@ -98,15 +98,15 @@ def place_scores(reading: Reading, support_f: Array) -> dict[str, float]:
         if claim.kind == "number":
             continue
         one_f, other_f = strength(reading, claim.first), strength(reading, claim.second)
-        for suffix, drawn in (
+        for suffix, strengths in (
             ("", (one_f, other_f)),
             ("-distinct", (np.maximum(one_f - other_f, 0), np.maximum(other_f - one_f, 0))),
         ):
-            heats = [heat(reading, strength_f, support_f) for strength_f in drawn]
+            heats = [heat(reading, strength_f, support_f) for strength_f in strengths]
             for power in POWERS:
                 at = centre(heats[0], power) - (centre(heats[1], power) if claim.kind == "relation" else 0)
-                along = np.array([at[i] * claim.where[i] for i in (0, 1) if claim.where[i]])
-                score[f"centre-{power}{suffix}"] += float(along.min())
+                distances = np.array([at[i] * claim.where[i] for i in (0, 1) if claim.where[i]])
+                score[f"centre-{power}{suffix}"] += float(distances.min())
     return score
 
 
@@ -115,9 +115,9 @@ def group_figures(heat_rc: Array) -> Array:
     hottest = float(heat_rc.max(initial=0))
     if hottest <= 0:
         return np.zeros(2 * len(LEVELS) + 1)
-    above = [heat_rc >= level * hottest for level in LEVELS]
-    groups = [ndimage.label(mask)[1] for mask in above]
-    return np.array([*groups, *(mask.sum() for mask in above), heat_rc.sum() / hottest], dtype=np.float64)
+    masks = [heat_rc >= level * hottest for level in LEVELS]
+    groups = [ndimage.label(mask)[1] for mask in masks]
+    return np.array([*groups, *(mask.sum() for mask in masks), heat_rc.sum() / hottest], dtype=np.float64)
 
 
 class Counted(NamedTuple):
@@ -151,20 +151,20 @@ class Counter(NamedTuple):
     """Mean number."""
 
     @classmethod
-    def fitted(cls, known: Sequence[Counted]) -> Counter:
+    def fitted(cls, counts: Sequence[Counted]) -> Counter:
         """On captions that claim a number; one that always says 2.5 where there is none."""
-        claimed = [one for one in known if one.number]
-        if len(claimed) < 3:
+        with_number = [count for count in counts if count.number]
+        if len(with_number) < 3:
             return cls(np.zeros(7), np.ones(7), np.zeros(7), 2.5)
-        x = np.stack([one.figures for one in claimed])
-        y = np.array([[one.number] for one in claimed], dtype=np.float64)
+        x = np.stack([count.figures for count in with_number])
+        y = np.array([[count.number] for count in with_number], dtype=np.float64)
         mean, deviation = x.mean(0), np.maximum(x.std(0), 1e-9)
         fit = fit_ridge((x - mean) / deviation, y)
         return cls(mean, deviation, fit.known_nf.T @ fit.dual_nf[:, 0], float(y.mean()))
 
-    def scores(self, one: Counted) -> dict[str, float]:
+    def scores(self, c: Counted) -> dict[str, float]:
         """By NUMBER_WAYS: minus the distance of the number read from the one claimed; 0 without a claim."""
-        if not one.number:
+        if not c.number:
             return dict.fromkeys(NUMBER_WAYS, 0.0)
-        read = [*one.figures[: len(LEVELS)], self.usual + ((one.figures - self.mean) / self.deviation) @ self.slope]
-        return {name: -abs(float(n) - one.number) for name, n in zip(NUMBER_WAYS, read, strict=True)}
+        numbers = [*c.figures[: len(LEVELS)], self.usual + ((c.figures - self.mean) / self.deviation) @ self.slope]
+        return {name: -abs(float(n) - c.number) for name, n in zip(NUMBER_WAYS, numbers, strict=True)}

@@ -72,25 +72,25 @@ def read_pairs(engine: Engine, pairs: Iterable[Pair], *, gradients: bool = False
     mllm = engine.mllm
     for chunk in batched(pairs, BATCH):
         batch = mllm.prepare(chunk)
-        one = encode_batch(mllm.hidden(batch), batch, engine.sae, engine.scale)
-        worded = [words_of(mllm, one.token_id_t[at]) for at in text_positions(one, batch)]
-        owed: list[Array] = []
+        encoded_batch = encode_batch(mllm.hidden(batch), batch, engine.sae, engine.scale)
+        words_b = [words_of(mllm, encoded_batch.token_id_t[at]) for at in text_positions(encoded_batch, batch)]
+        owed_b: list[Array] = []
         if gradients:
-            wanted = [
-                np.array([words[w] not in FUNCTION_WORDS for w in word_t], dtype=bool) for words, word_t in worded
+            word_masks = [
+                np.array([words[w] not in FUNCTION_WORDS for w in word_t], dtype=bool) for words, word_t in words_b
             ]
-            owed = attributions(mllm, engine.sae, batch, one, wanted, engine.scale)
-        for b, (words, word_t) in enumerate(worded):
-            token_tf, patch_pf = ratios(one, batch, b, engine)
-            none = np.full((len(word_t), 2), np.nan)
+            owed_b = attributions(mllm, engine.sae, batch, encoded_batch, word_masks, engine.scale)
+        for b, (words, word_t) in enumerate(words_b):
+            token_tf, patch_pf = ratios(encoded_batch, batch, b, engine)
+            no_values = np.full((len(word_t), 2), np.nan)
             view = batch.views[b][0]
-            yield Reading(words, word_t, token_tf, patch_pf, (view.rows, view.cols), owed[b] if owed else none)
+            yield Reading(words, word_t, token_tf, patch_pf, (view.rows, view.cols), owed_b[b] if owed_b else no_values)
 
 
-def text_positions(one: Encoded, batch: Batch) -> list[Array]:
+def text_positions(encoded_batch: Encoded, batch: Batch) -> list[Array]:
     """Of each pair the positions of its own text among all tokens of the batch without padding, int64 [t]."""
     return [
-        int(one.start_b[b]) + np.flatnonzero(batch.modality_bs[b] == TEXT) for b in range(len(batch.length_b))
+        int(encoded_batch.start_b[b]) + np.flatnonzero(batch.modality_bs[b] == TEXT) for b in range(len(batch.length_b))
     ]
 
 
@@ -104,13 +104,13 @@ def words_of(mllm: Mllm, token_ids: Array) -> tuple[list[str], Array]:
     return words, np.array(number_t, dtype=np.int64)
 
 
-def ratios(one: Encoded, batch: Batch, b: int, engine: Engine) -> tuple[Array, Array]:
+def ratios(encoded_batch: Encoded, batch: Batch, b: int, engine: Engine) -> tuple[Array, Array]:
     """(text tokens [t, F], patches [p, F]) of pair b as z / p99.9, float32, at most 1."""
-    t, e = one.slices(b)
+    t, e = encoded_batch.slices(b)
     n_tokens = t.stop - t.start
     all_tf = np.zeros((n_tokens, len(engine.p999_f)), np.float32)
-    row_e = np.repeat(np.arange(n_tokens), np.diff(one.offset_t[t.start : t.stop + 1]))
-    z_e = one.value_e[e].astype(np.float64) * 2.0**-engine.scale.log2
-    all_tf[row_e, one.feature_e[e]] = np.minimum(z_e / engine.p999_f[one.feature_e[e]], 1)
+    row_e = np.repeat(np.arange(n_tokens), np.diff(encoded_batch.offset_t[t.start : t.stop + 1]))
+    z_e = encoded_batch.value_e[e].astype(np.float64) * 2.0**-engine.scale.log2
+    all_tf[row_e, encoded_batch.feature_e[e]] = np.minimum(z_e / engine.p999_f[encoded_batch.feature_e[e]], 1)
     modality_t = batch.modality_bs[b][:n_tokens]
     return all_tf[modality_t == TEXT], all_tf[modality_t == IMAGE]

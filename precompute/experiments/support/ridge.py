@@ -47,8 +47,8 @@ class Ridge(NamedTuple):
 
     def predict(self, x_nf: Array) -> Array:
         """ŷ, float64 [n, g]."""
-        predicted: Array = self.mean_y + ((x_nf - self.mean_x) @ self.known_nf.T) @ self.dual_nf
-        return predicted
+        y_nf: Array = self.mean_y + ((x_nf - self.mean_x) @ self.known_nf.T) @ self.dual_nf
+        return y_nf
 
 
 def fit_ridge(x_nf: Array, y_ng: Array, lambdas: Sequence[float] = LAMBDAS) -> Ridge:
@@ -64,7 +64,7 @@ def fit_ridge(x_nf: Array, y_ng: Array, lambdas: Sequence[float] = LAMBDAS) -> R
     size = max(float(np.trace(kernel_nn)) / len(kernel_nn), 1e-12)
     value_n, vector_nn = np.linalg.eigh(kernel_nn)
     turned_ng = vector_nn.T @ target_ng
-    best: tuple[float, Ridge] | None = None
+    best_fit: tuple[float, Ridge] | None = None
     for strength in lambdas:
         shrunk_n = 1 / (np.maximum(value_n, 0) + strength * size)
         dual_ng = vector_nn @ (shrunk_n[:, None] * turned_ng)
@@ -72,10 +72,10 @@ def fit_ridge(x_nf: Array, y_ng: Array, lambdas: Sequence[float] = LAMBDAS) -> R
         free_n = 1 - (vector_nn**2) @ (np.maximum(value_n, 0) * shrunk_n) - 1 / len(kernel_nn)
         missed_ng = (strength * size * dual_ng) / np.maximum(free_n, 1e-12)[:, None]
         error = float(np.square(missed_ng).sum())
-        if best is None or error < best[0]:
-            best = error, Ridge(mean_x, centred_nf, dual_ng, mean_y, missed_ng, strength)
-    assert best is not None
-    return best[1]
+        if best_fit is None or error < best_fit[0]:
+            best_fit = error, Ridge(mean_x, centred_nf, dual_ng, mean_y, missed_ng, strength)
+    assert best_fit is not None
+    return best_fit[1]
 
 
 def pooled(patch_pf: Array, grid: tuple[int, int]) -> dict[str, Array]:
