@@ -110,22 +110,22 @@ class Accumulator:
         self.place.index_add_(0, place, summand)
         self.cells += torch.bincount(events.cell_t, minlength=N_CELLS + 1)
         self.hist.index_add_(0, group * N_BINS + (bits >> SHIFT), torch.ones_like(group))
-        here, value = samples.group[samples.last], bits_of(samples.value[samples.last])
-        bits_of(self.max).scatter_reduce_(0, here, value, "amax")
-        self.top.add(samples.entries(samples.last[nonzero_indices(value >= self.gate[here])]))
+        groups, value = samples.group[samples.last], bits_of(samples.value[samples.last])
+        bits_of(self.max).scatter_reduce_(0, groups, value, "amax")
+        self.top.add(samples.entries(samples.last[nonzero_indices(value >= self.gate[groups])]))
         self.band.add(samples.entries(self._band_candidates(samples)))
         self._compact()
 
     def _band_candidates(self, samples: BySample) -> Tensor:
         """int64: places in `samples` of what may be among a band's smallest hashes."""
         group = samples.group
-        largest = octave(self.max[group])
-        cell = band_cells(group, samples.value, largest)
+        top_octave = octave(self.max[group])
+        cell = band_cells(group, samples.value, top_octave)
         # Of a sample's octaves that lie in one band, which are neighbours here, the highest.
-        highest = torch.ones_like(cell, dtype=torch.bool)
-        highest[:-1] = (cell[1:] != cell[:-1]) | (samples.sample[1:] != samples.sample[:-1])
-        hashed = sample_hash(self.seed, group, samples.sample, samples.row_s)
-        return nonzero_indices(highest & ((hashed <= self.limit[cell]) | (largest != self.limit_octave[group])))
+        is_highest = torch.ones_like(cell, dtype=torch.bool)
+        is_highest[:-1] = (cell[1:] != cell[:-1]) | (samples.sample[1:] != samples.sample[:-1])
+        hash_s = sample_hash(self.seed, group, samples.sample, samples.row_s)
+        return nonzero_indices(is_highest & ((hash_s <= self.limit[cell]) | (top_octave != self.limit_octave[group])))
 
     def merge(self, other: Accum) -> None:
         """Take in other accumulators, of other samples, of the same features and seed."""
@@ -171,12 +171,12 @@ class Accumulator:
         """All samples taken in so far."""
         self._cut_top()
         self._cut_band()
-        filled = nonzero_indices(self.hist > 0)
+        bins = nonzero_indices(self.hist > 0)
         place = self.place.view(-1, N_CELLS + 1)[:, :-1].flatten()
         places = nonzero_indices(place > 0)
-        top, band = (Entries(*(column.cpu() for column in one.chosen)) for one in (self.top, self.band))
+        top, band = (Entries(*(column.cpu() for column in lists.chosen)) for lists in (self.top, self.band))
         return Accum(
-            self.count.cpu(), self.total.cpu(), self.max.cpu(), filled.cpu(), self.hist[filled].cpu(), places.cpu(),
+            self.count.cpu(), self.total.cpu(), self.max.cpu(), bins.cpu(), self.hist[bins].cpu(), places.cpu(),
             place[places].cpu(), self.cells[:-1].cpu(), top, band,
         )  # fmt: skip
 
@@ -209,7 +209,7 @@ def tables(accum: Accum) -> dict[str, Array]:
     hist[accum.hist_at] = accum.hist_n
     place = torch.zeros(n * N_CELLS, dtype=torch.int64)
     place[accum.place_at] = accum.place_n
-    dense: dict[str, Array] = {
+    columns: dict[str, Array] = {
         "count": accum.count.numpy().reshape(n, 2), "total": accum.total.numpy().reshape(n, 2),
         "max": accum.max.numpy().reshape(n, 2), "hist": hist.numpy().reshape(n, 2, N_BINS),
         "place": place.numpy().reshape(n, PLACE_SIDE, PLACE_SIDE),
@@ -219,12 +219,12 @@ def tables(accum: Accum) -> dict[str, Array]:
     cells = band_cells(band.group, band.value, octave(accum.max)[band.group])
     for name, entries, cell, shape in (("top", top, top.group, (TOP,)), ("band", band, cells, (N_BANDS, BAND))):
         at = cell * shape[-1] + torch_rank_in_run(cell)
-        for field, missing in MISSING.items():
+        for field, fill_value in MISSING.items():
             column = getattr(entries, field)
-            table = torch.full((n, 2, *shape), missing, dtype=column.dtype)
+            table = torch.full((n, 2, *shape), fill_value, dtype=column.dtype)
             table.view(-1)[at] = column
-            dense[f"{name}_{field}"] = table.numpy()
-    return dense
+            columns[f"{name}_{field}"] = table.numpy()
+    return columns
 
 
 MISSING = {"row": -1, "position": -1, "value": 0, "n_active": 0}

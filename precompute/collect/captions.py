@@ -28,41 +28,41 @@ def exchanged_captions(data: Data, plan: Plan, seed: int) -> dict[int, Row]:
     rows = [row for row in (data.rows[i] for i in plan.ds) if row.images and row.text.strip()][:N_EXCHANGED]
     if len(rows) < 2:
         return {}
-    others = derangement(len(rows), np.random.default_rng([seed, 15]))
-    pairs = ((row, rows[i]) for row, i in zip(rows, others.tolist(), strict=True))
-    return {row.index: other for row, other in pairs if row.text.strip() != other.text.strip()}
+    order = derangement(len(rows), np.random.default_rng([seed, 15]))
+    pairs = ((row, rows[i]) for row, i in zip(rows, order.tolist(), strict=True))
+    return {row.index: other_row for row, other_row in pairs if row.text.strip() != other_row.text.strip()}
 
 
 def prepare(
-    mllm: Mllm, loaded: Sequence[LoadedBatch], images: Mapping[int, list[Image]], others: Mapping[int, Row]
+    mllm: Mllm, batches: Sequence[LoadedBatch], images: Mapping[int, list[Image]], row_of: Mapping[int, Row]
 ) -> None:
     """Tokenise what `measure` needs beside the pairs themselves.
 
     Args:
-        images: those of the pairs in `others`, by the pair's index.
+        images: those of the pairs in `row_of`, by the pair's index.
     """
-    for one in loaded:
-        one.prepare_alone(mllm)
-        for b, row in enumerate(one.rows):
-            if row.index not in others:
+    for batch in batches:
+        batch.prepare_alone(mllm)
+        for b, row in enumerate(batch.rows):
+            if row.index not in row_of:
                 continue
-            other = others[row.index]
+            other_row = row_of[row.index]
             try:
-                one.exchanged[b] = other.index, mllm.prepare([Pair(other.text, images[row.index])])
+                batch.exchanged[b] = other_row.index, mllm.prepare([Pair(other_row.text, images[row.index])])
             except PairError:  # together they are too long
                 continue
 
 
-def measure(mllm: Mllm, loaded: LoadedBatch) -> Tensor:
+def measure(mllm: Mllm, item: LoadedBatch) -> Tensor:
     """h [b, s, d] of the batch in the model's dtype; `nll_b3` is set."""
-    assert loaded.batch is not None
-    nll_b3 = np.full((len(loaded.rows), 3), np.nan)
-    hidden_bsd, nll_b3[:, 0] = mllm.hidden_and_nll(loaded.batch, quick=True)
-    if loaded.alone is not None:
-        loaded.alone_hidden, nll_b3[loaded.alone_members, 1] = mllm.hidden_and_nll(loaded.alone, quick=True)
-    for b, (_, batch) in loaded.exchanged.items():
+    assert item.batch is not None
+    nll_b3 = np.full((len(item.rows), 3), np.nan)
+    hidden_bsd, nll_b3[:, 0] = mllm.hidden_and_nll(item.batch, quick=True)
+    if item.alone is not None:
+        item.alone_hidden, nll_b3[item.alone_members, 1] = mllm.hidden_and_nll(item.alone, quick=True)
+    for b, (_, batch) in item.exchanged.items():
         nll_b3[b, 2] = mllm.hidden_and_nll(batch, quick=True)[1][0]
-    loaded.nll_b3 = nll_b3
+    item.nll_b3 = nll_b3
     return hidden_bsd
 
 

@@ -144,12 +144,12 @@ class Collector:
     def planned_batches(self, numbers: Sequence[int]) -> Generator[LoadedBatch]:
         """Planned batches in order, decoded by a thread of their own while the model computes."""
         rows = ([self.data.rows[i] for i in self.plan.batches[b]] for b in numbers)
-        planned = prefetch(self.load, rows, wait=True)
+        groups = prefetch(self.load, rows, wait=True)
         try:
-            for parts in planned:
+            for parts in groups:
                 yield from parts
         finally:
-            planned.close()
+            groups.close()
 
     def load(self, rows: list[Row]) -> list[LoadedBatch]:
         """Decode, tokenise, write thumbnails. One batch, or the parts in which the processor takes it."""
@@ -163,13 +163,13 @@ class Collector:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_thumbnail(image.image, path)
 
-        loaded = load_batch(self.mllm, rows, save_thumbnail)
+        batches = load_batch(self.mllm, rows, save_thumbnail)
         if self.nll:
-            captions.prepare(self.mllm, loaded, images, self.exchanged)
+            captions.prepare(self.mllm, batches, images, self.exchanged)
         elif self.text_alone:
-            for one in loaded:
-                one.prepare_alone(self.mllm)
-        return loaded
+            for batch in batches:
+                batch.prepare_alone(self.mllm)
+        return batches
 
     # ---- the model
 
@@ -188,25 +188,25 @@ class Collector:
             self.clock.tokens += int(loaded.batch.length_b.sum())
         return loaded.hidden
 
-    def alone(self, loaded: LoadedBatch, scale: Scale) -> dict[int, Maxima]:
+    def alone(self, batch: LoadedBatch, scale: Scale) -> dict[int, Maxima]:
         """The largest values on the batch's texts, run without their images."""
-        if loaded.alone is None or not self.text_alone:
+        if batch.alone is None or not self.text_alone:
             return {}
         begin = time.monotonic()
-        hidden_bsd = self.mllm.hidden(loaded.alone) if loaded.alone_hidden is None else loaded.alone_hidden
-        encoded = encode_batch(hidden_bsd, loaded.alone, self.sae, scale)
+        hidden_bsd = self.mllm.hidden(batch.alone) if batch.alone_hidden is None else batch.alone_hidden
+        encoding = encode_batch(hidden_bsd, batch.alone, self.sae, scale)
         self.clock.alone += time.monotonic() - begin
-        self.clock.alone_tokens += int(loaded.alone.length_b.sum())
-        return alone_maxima(encoded, loaded.alone_members, feature_type(self.sae.n_features))
+        self.clock.alone_tokens += int(batch.alone.length_b.sum())
+        return alone_maxima(encoding, batch.alone_members, feature_type(self.sae.n_features))
 
     def saved_calibration(self) -> dict[str, Any]:
         """The calibration of an earlier run, by which the SAE is scaled."""
-        saved: dict[str, Any] = json.loads(calibration_path(self.part).read_text())
-        self.sae.fold_factor_of_store(saved)
-        return saved
+        content: dict[str, Any] = json.loads(calibration_path(self.part).read_text())
+        self.sae.fold_factor_of_store(content)
+        return content
 
     def calibration(
-        self, loaded: Generator[LoadedBatch], *, first: bool
+        self, batches: Generator[LoadedBatch], *, first: bool
     ) -> tuple[dict[str, Any], Generator[LoadedBatch]]:
         """What one pass cannot know, from the first 64 planned samples: median norm per modality, the factor by
         which an SAE wants its inputs scaled and does not say, and the power of two that puts the largest z in
@@ -221,44 +221,44 @@ class Collector:
         """
         path = calibration_path(self.part)
         if path.exists():
-            return self.saved_calibration(), loaded
+            return self.saved_calibration(), batches
         if not first:
             raise SaevxError(
                 f"{path} is missing from the unfinished store: remove {self.part} and start again."
             )
-        held: list[LoadedBatch] = []
-        measured = calibrate(holding(held, loaded), self.forward, self.sink_multiple, self.mllm.layer)
-        self.clock.calibration_samples = measured.n_samples
+        first_batches: list[LoadedBatch] = []
+        calibration = calibrate(holding(first_batches, batches), self.forward, self.sink_multiple, self.mllm.layer)
+        self.clock.calibration_samples = calibration.n_samples
         if self.sae.lacks_factor:
-            self.sae.fold_input_factor(average_factor(measured.counted))
-        largest = max((largest_activation(self.sae, hidden_td) for hidden_td in measured.counted), default=0.0)
-        scale = 5 - int(np.frexp(largest)[1]) if largest > 0 else 0  # largest = m · 2^e with m in [½, 1)
+            self.sae.fold_input_factor(average_factor(calibration.counted))
+        max_z = max((largest_activation(self.sae, hidden_td) for hidden_td in calibration.counted), default=0.0)
+        scale = 5 - int(np.frexp(max_z)[1]) if max_z > 0 else 0  # largest = m · 2^e with m in [½, 1)
         result = {
             "scale_log2": scale,
-            "sinks": {"multiple": self.sink_multiple, "median_norm": measured.median_norm},
+            "sinks": {"multiple": self.sink_multiple, "median_norm": calibration.median_norm},
             "input_factor": self.sae.input_factor,
         }
         write_text(path, json.dumps(result))
-        return result, held_first(held, loaded)
+        return result, held_first(first_batches, batches)
 
-    def wait_for_calibration(self, loaded: Generator[LoadedBatch]) -> Generator[LoadedBatch]:
+    def wait_for_calibration(self, batches: Generator[LoadedBatch]) -> Generator[LoadedBatch]:
         """Waits until another process has written the calibration. Meanwhile the first forward passes are done, of
         about as many samples as the calibration itself needs."""
-        held: list[LoadedBatch] = []
+        first_batches: list[LoadedBatch] = []
         while not calibration_path(self.part).exists():
-            enough = sum(len(one.rows) for one in held) >= CALIBRATION_SAMPLES
-            one = None if enough else next(loaded, None)
-            if one is None:
+            is_enough = sum(len(batch.rows) for batch in first_batches) >= CALIBRATION_SAMPLES
+            batch = None if is_enough else next(batches, None)
+            if batch is None:
                 time.sleep(0.1)
                 continue
-            held.append(one)
-            if one.batch is not None:
-                self.forward(one)
-        return held_first(held, loaded)
+            first_batches.append(batch)
+            if batch.batch is not None:
+                self.forward(batch)
+        return held_first(first_batches, batches)
 
     # ---- a shard
 
-    def shard(self, number: int, loaded: Iterator[LoadedBatch], scale: Scale, progress: tqdm) -> Shard:
+    def shard(self, number: int, batches: Iterator[LoadedBatch], scale: Scale, progress: tqdm) -> Shard:
         """Compute one shard."""
         ds = {self.data.rows[i].index for i in self.plan.ds}
         samples: list[Sample] = []
@@ -268,26 +268,26 @@ class Collector:
         accumulator = Accumulator(self.sae.n_features, self.seed, self.sae.device)
         n_batches = 0
         while n_batches < len(self.plan.shards[number]):
-            one = next(loaded)
-            n_batches += one.ends_batch
-            rejected_rows += one.rejected_rows
+            batch = next(batches)
+            n_batches += batch.ends_batch
+            rejected_rows += batch.rejected_rows
             sum_md, error_c = np.zeros((2, self.mllm.d_model)), np.zeros(PLACE_SIDE**2)
-            if one.batch is not None:
-                encoded = encode_batch(self.forward(one), one.batch, self.sae, scale, errors=True)
-                good_b = np.array([reason is None for reason in encoded.reason_b])
-                for row, reason in zip(one.rows, encoded.reason_b, strict=True):
+            if batch.batch is not None:
+                encoding = encode_batch(self.forward(batch), batch.batch, self.sae, scale, errors=True)
+                good_b = np.array([reason is None for reason in encoding.reason_b])
+                for row, reason in zip(batch.rows, encoding.reason_b, strict=True):
                     if reason is not None:
                         rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
-                events = pair_events(encoded, one)
-                reduced = by_sample(events, self.sae.n_features)
-                accumulator.update(events, reduced)
-                samples += split(encoded, one, reduced, ds, self.sae.n_features, self.alone(one, scale))
-                sum_md, error_c = sums_of(encoded, good_b), place_errors_of(encoded, one, good_b)
-                del encoded, events, reduced  # before the next batch is computed, only its samples are left
+                events = pair_events(encoding, batch)
+                of_samples = by_sample(events, self.sae.n_features)
+                accumulator.update(events, of_samples)
+                samples += split(encoding, batch, of_samples, ds, self.sae.n_features, self.alone(batch, scale))
+                sum_md, error_c = sums_of(encoding, good_b), place_errors_of(encoding, batch, good_b)
+                del encoding, events, of_samples  # before the next batch is computed, only its samples are left
             sums.append(sum_md)
             place_errors.append(error_c)
-            progress.update(len(one.rows) + len(one.rejected_rows))
-            del one
+            progress.update(len(batch.rows) + len(batch.rejected_rows))
+            del batch
         samples.sort(key=lambda sample: sample.index)
         return Shard(samples, rejected_rows, np.array(sums), np.array(place_errors), accumulator.accum())
 
@@ -298,18 +298,18 @@ class Collector:
         memory.give_back()
 
 
-def holding(held: list[LoadedBatch], loaded: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
-    """The batches, each appended to `held` as it is taken."""
-    for one in loaded:
-        held.append(one)
-        yield one
+def holding(first_batches: list[LoadedBatch], batches: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
+    """The batches, each appended to `first_batches` as it is taken."""
+    for batch in batches:
+        first_batches.append(batch)
+        yield batch
 
 
-def held_first(held: list[LoadedBatch], loaded: Generator[LoadedBatch]) -> Generator[LoadedBatch]:
+def held_first(first_batches: list[LoadedBatch], batches: Generator[LoadedBatch]) -> Generator[LoadedBatch]:
     """The batches that were taken already, each released when it is taken again, then the others."""
-    while held:
-        yield held.pop(0)
-    yield from loaded
+    while first_batches:
+        yield first_batches.pop(0)
+    yield from batches
 
 
 def calibration_path(part: Path) -> Path:

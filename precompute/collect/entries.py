@@ -135,11 +135,11 @@ def by_place(place_t: Tensor, n_places: int, events: Activations) -> tuple[Tenso
     if n_places.bit_length() + shift < 64:
         # As one number each, they need no order to be worked out and followed.
         number_t = (place_t << shift) + torch.arange(n, 0, -1, device=place_t.device)
-        packed = number_t.repeat_interleave(events.n_t)
-        packed += events.feature_e << shift
-        packed += bits_of(events.value_e).long() << width
-        packed = sorted_numbers(packed)
-        return packed >> width, n - (packed & (1 << width) - 1)
+        packed_t = number_t.repeat_interleave(events.n_t)
+        packed_t += events.feature_e << shift
+        packed_t += bits_of(events.value_e).long() << width
+        packed_t = sorted_numbers(packed_t)
+        return packed_t >> width, n - (packed_t & (1 << width) - 1)
     token = torch.arange(n, device=place_t.device).repeat_interleave(events.n_t).flip(0)
     key = place_t[token] + events.feature_e.flip(0) << VALUE_BITS | bits_of(events.value_e).flip(0)
     order = key.argsort(stable=True)
@@ -185,22 +185,22 @@ def hashed_order(entries: Entries, cell: Tensor, key: Tensor) -> Tensor:
     """Order by cell, hash, row, value falling."""
     # One sort of cell and as much of the hash as fits beside it is several times faster than four.
     width = bits_needed(cell)
-    packed = cell << (63 - width) | (key >> (width + 1)) + (1 << (62 - width))
-    order = argsort_distinct(packed)
-    begin = torch_run_starts(packed[order])
+    packed_key = cell << (63 - width) | (key >> (width + 1)) + (1 << (62 - width))
+    order = argsort_distinct(packed_key)
+    begin = torch_run_starts(packed_key[order])
     n = torch_run_ends(begin, len(order)) - begin
     # What agrees in so much is mostly a sample's own octaves in the lowest band.
-    tied = nonzero_indices((n > 1).repeat_interleave(n))
-    subset = order[tied]
+    at_ties = nonzero_indices((n > 1).repeat_interleave(n))
+    subset = order[at_ties]
     for column in (-bits_of(entries.value), entries.row, key, cell):
         subset = subset[column[subset].argsort(stable=True)]
-    order[tied] = subset
+    order[at_ties] = subset
     return order
 
 
-def band_cells(group: Tensor, value: Tensor, highest: Tensor) -> Tensor:
+def band_cells(group: Tensor, value: Tensor, top_octave: Tensor) -> Tensor:
     """int64: group · N_BANDS + band of each value, the bands counted down from the octave of its group's maximum."""
-    return group * N_BANDS + (highest - octave(value)).clamp_(max=N_BANDS - 1)
+    return group * N_BANDS + (top_octave - octave(value)).clamp_(max=N_BANDS - 1)
 
 
 def sample_hash(seed: int, group: Tensor, sample: Tensor, row_s: Tensor) -> Tensor:

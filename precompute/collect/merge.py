@@ -51,7 +51,7 @@ def read_headers(job: Collector) -> SampleHeaders:
         parts["n_event"].append(np.diff(event_start[token_start]))
         parts["max_n"].append(file["max_n"])
         parts["alone_n"].append(file["alone_n"])
-        rejected_rows += [RejectedRow(*bad) for bad in json.loads(file["set_aside"].tobytes())]
+        rejected_rows += [RejectedRow(*row) for row in json.loads(file["set_aside"].tobytes())]
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if not len(columns["index"]):
         raise SaevxError(all_rejected_message("No sample could be used", rejected_rows))
@@ -99,13 +99,13 @@ def write_events(job: Collector, head: SampleHeaders) -> None:
     token_start, event_start = offsets(head.n_token), offsets(head.n_event)
     n_tokens, n_events = int(token_start[-1]), int(event_start[-1])
     np.save(folder / "sample_token.npy", token_start)
-    out = {
+    arrays = {
         "token_id": (np.int32, n_tokens),
         "token_modality": (np.uint8, n_tokens),
         "event_feature": (feature_type(job.sae.n_features), n_events),
         "event_value": (np.float16, n_events),
     }
-    files = {name: new_array(folder / f"{name}.npy", kind, (n,)) for name, (kind, n) in out.items()}
+    files = {name: new_array(folder / f"{name}.npy", kind, (n,)) for name, (kind, n) in arrays.items()}
     token_event = new_array(folder / "token_event.npy", np.int64, (n_tokens + 1,))
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
@@ -157,15 +157,15 @@ def gather(job: Collector, head: SampleHeaders, names: tuple[str, str], start: A
 def write_residuals(job: Collector, head: SampleHeaders, ds: int) -> None:
     """collect/resid*: h of D_s's counted tokens as bf16 bits, by row and position."""
     folder = job.part / "collect"
-    wanted = np.array([job.data.rows[i].index for i in job.plan.ds], dtype=np.int64)
-    members = np.sort(wanted[np.isin(wanted, head.index_n)][:ds])
+    index_n = np.array([job.data.rows[i].index for i in job.plan.ds], dtype=np.int64)
+    members = np.sort(index_n[np.isin(index_n, head.index_n)][:ds])
     np.save(folder / "ds_rows.npy", np.searchsorted(head.index_n, members))
-    chosen = []
+    blocks = []
     for number, file in shards(job):
         at = np.flatnonzero(np.isin(file["resid_index"], members))
-        chosen.append((number, at, file["resid_index"][at], file["resid_pos"][at]))
-    index = np.concatenate([part[2] for part in chosen])
-    position = np.concatenate([part[3] for part in chosen])
+        blocks.append((number, at, file["resid_index"][at], file["resid_pos"][at]))
+    index = np.concatenate([part[2] for part in blocks])
+    position = np.concatenate([part[3] for part in blocks])
     order = np.lexsort((position, index))
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
@@ -173,7 +173,7 @@ def write_residuals(job: Collector, head: SampleHeaders, ds: int) -> None:
     np.save(folder / "resid_pos.npy", position[order])
     target = new_array(folder / "resid.npy", np.uint16, (len(order), job.mllm.d_model))
     begin = 0
-    for number, at, *_ in chosen:
+    for number, at, *_ in blocks:
         source = np.load(resid_path(job.part, number), mmap_mode="r", allow_pickle=False)
         target[place[begin : begin + len(at)]] = source[at]
         begin += len(at)
@@ -236,13 +236,13 @@ def write_samples(job: Collector, head: SampleHeaders, size_n2: Array) -> dict[s
     """
     n, d = len(head.index_n), job.mllm.d_model
     sums = {name: np.zeros((n, 2)) for name in ("sse", "sq")}
-    nll_n3, other, kinds = np.full((n, 3), np.nan), np.full(n, -1), np.zeros((n, 4), np.int64)
+    nll_n3, other_n, kinds = np.full((n, 3), np.nan), np.full(n, -1), np.zeros((n, 4), np.int64)
     sum_md, error_c, count = np.zeros((2, d)), np.zeros(PLACE_SIDE**2), np.zeros(2, np.int64)
     for _, file in shards(job):
         row_n = np.searchsorted(head.index_n, file["index"])
         for name, target in sums.items():
             target[row_n] = file[name]
-        nll_n3[row_n], other[row_n] = file["nll"], file["other"]
+        nll_n3[row_n], other_n[row_n] = file["nll"], file["other"]
         sample_t = np.repeat(np.arange(len(row_n)), file["n_token"])
         kinds[row_n] = np.bincount(sample_t * 4 + file["token_modality"], minlength=4 * len(row_n)).reshape(-1, 4)
         count += np.bincount(np.repeat(file["token_modality"], file["token_count"]), minlength=2)[:2]
@@ -250,7 +250,7 @@ def write_samples(job: Collector, head: SampleHeaders, size_n2: Array) -> dict[s
             sum_md += batch_md  # batch by batch: the order of a float sum must not hang on the shards
             error_c += batch_c
     columns: dict[str, Any] = {name: kinds[:, kind] for name, kind in KINDS.items()}
-    columns |= {"width": size_n2[:, 0], "height": size_n2[:, 1], "other_row": row_of(other, head.index_n)}
+    columns |= {"width": size_n2[:, 0], "height": size_n2[:, 1], "other_row": row_of(other_n, head.index_n)}
     columns |= {name: nll_n3[:, i] for i, name in enumerate(("caption_nll", "caption_nll_alone", "other_nll"))}
     for i, m in enumerate(("text", "image")):
         columns |= {f"{name}_{m}": per_sample[:, i] for name, per_sample in sums.items()}

@@ -94,6 +94,6 @@ def write_records(job: Collector, head: SampleHeaders) -> tuple[str, Array]:
             }  # fmt: skip
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     with atomic_write(folder / "quarantine.jsonl", "w") as file:
-        for bad in head.rejected_rows:
-            file.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
+        for rejection in head.rejected_rows:
+            file.write(json.dumps(asdict(rejection), ensure_ascii=False) + "\n")
     return digest.hexdigest(), size_n2

@@ -27,17 +27,17 @@ class Session:
 
     def __init__(
         self, options: PrecomputeOptions, *, sae: SaeV | None = None, mllm: Mllm | None = None,
-        rows: Data | None = None, planned: tuple[Data, Plan] | None = None,
+        rows: Data | None = None, data_and_plan: tuple[Data, Plan] | None = None,
     ) -> None:  # fmt: skip
         self.options, self.part = options, options.part
-        for name, value in {"sae": sae, "mllm": mllm, "rows": rows, "planned": planned}.items():
+        for name, value in {"sae": sae, "mllm": mllm, "rows": rows, "planned": data_and_plan}.items():
             if value is not None:
                 setattr(self, name, value)  # a cached property that is set is not computed
         self.products = Products(exact=options.exact_products)
 
     def with_sae(self, sae: SaeV | None) -> Session:
         """The same model and data with another SAE; None is the SAE that the options name."""
-        return Session(self.options, sae=sae, mllm=self.mllm, rows=self.rows, planned=self.planned)
+        return Session(self.options, sae=sae, mllm=self.mllm, rows=self.rows, data_and_plan=self.planned)
 
     @cached_property
     def sae(self) -> SaeV:
@@ -86,8 +86,8 @@ class Session:
     def collector(self) -> Collector:
         """The pass over the planned batches."""
         o = self.options
-        planned, scored = self.planned, (o.nll, o.sink_multiple)
-        return Collector(self.mllm, self.sae, *planned, self.part, o.seed, *scored, True, o.text_alone)
+        data_and_plan, measures = self.planned, (o.nll, o.sink_multiple)
+        return Collector(self.mllm, self.sae, *data_and_plan, self.part, o.seed, *measures, True, o.text_alone)
 
     def step_options(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """What the steps after `collect` are called with, besides the unfinished store and its manifest.

@@ -40,8 +40,8 @@ class Done(NamedTuple):
 class Worker:
     """The pass over the planned batches, shard by shard."""
 
-    def __init__(self, shared: WorkerInput) -> None:
-        self.job = Session(shared.options, planned=(shared.data, shared.plan)).collector()
+    def __init__(self, worker_input: WorkerInput) -> None:
+        self.job = Session(worker_input.options, data_and_plan=(worker_input.data, worker_input.plan)).collector()
 
     def shard(self, number: int) -> Done:
         """Write one shard."""
@@ -70,18 +70,18 @@ def collect(job: Collector, options: PrecomputeOptions) -> dict[str, Any]:
         return {}
     device = job.mllm.device.type
     worker_options = options.model_copy(update={"ray": None, "workers": None, "device": device})
-    shared = WorkerInput(worker_options, job.data, job.plan)
+    worker_input = WorkerInput(worker_options, job.data, job.plan)
     n_samples = [sum(len(job.plan.batches[b]) for b in shard) for shard in job.plan.shards]
-    before = sum(n_samples) - sum(n_samples[i] for i in todo)
+    n_before = sum(n_samples) - sum(n_samples[i] for i in todo)
     n_workers = min(options.workers, len(todo))
-    with pool(Worker, shared, options.ray, n_workers, gpu=device == "cuda") as workers:
-        with progress_bar("collect", sum(n_samples), "samples", before) as progress:
-            for done in workers.map("shard", todo):
-                job.clock.forward += done.forward
-                job.clock.tokens += done.tokens
-                job.clock.alone += done.alone
-                job.clock.alone_tokens += done.alone_tokens
-                progress.update(n_samples[done.number])
+    with pool(Worker, worker_input, options.ray, n_workers, gpu=device == "cuda") as workers:
+        with progress_bar("collect", sum(n_samples), "samples", n_before) as progress:
+            for reply in workers.map("shard", todo):
+                job.clock.forward += reply.forward
+                job.clock.tokens += reply.tokens
+                job.clock.alone += reply.alone
+                job.clock.alone_tokens += reply.alone_tokens
+                progress.update(n_samples[reply.number])
         job.clock.wall += workers.seconds
         about = workers.about()
         for level, n in list(enumerate(merge_tree(len(job.plan.shards))))[1:]:

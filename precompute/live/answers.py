@@ -54,17 +54,17 @@ class Change:
     def __init__(self, steps: Sequence[Step], batch: Batch, sink_norm: tuple[float, float]) -> None:
         self.steps, self.sink_norm = steps, sink_norm
         self.modality_s = np.asarray(batch.modality_bs[0])
-        self.seen = 0
+        self.n_seen = 0
         """Positions that have passed."""
 
     def __call__(self, hidden_bsd: Tensor) -> Tensor:
         """h [1, s, d] of the next s positions, which may be altered."""
-        begin, self.seen = self.seen, self.seen + hidden_bsd.shape[1]
-        on_image_s = in_piece(self.modality_s == IMAGE, begin, self.seen, False)
+        begin, self.n_seen = self.n_seen, self.n_seen + hidden_bsd.shape[1]
+        on_image_s = in_piece(self.modality_s == IMAGE, begin, self.n_seen, False)
         for step in self.steps:
             norm_s = hidden_bsd[0].float().norm(dim=-1).cpu().numpy()
             calm_s = norm_s <= np.where(on_image_s, self.sink_norm[1], self.sink_norm[0])
-            chosen_s = in_piece(step.prompt_s, begin, self.seen, step.generated) & calm_s
+            chosen_s = in_piece(step.prompt_s, begin, self.n_seen, step.generated) & calm_s
             at = torch.from_numpy(np.flatnonzero(chosen_s)).to(hidden_bsd.device)
             hidden_bsd[0, at] = step.steer(hidden_bsd[0, at])
         return hidden_bsd
@@ -113,9 +113,9 @@ def with_answer(batch: Batch, ids: Sequence[int]) -> Batch:
 @torch.inference_mode()
 def answer_log_odds(mllm: Mllm, batch: Batch, ids: Sequence[int]) -> Array:
     """float64 [n]: log-odds of each token of an answer given the prompt and the tokens before it, in nats."""
-    whole, keep = with_answer(batch, ids[:-1]), len(ids)
-    keep_at = mllm.last_positions(whole.modality_bs.shape[1], keep)
-    logits_bsv = mllm.model(**mllm.causal_inputs(whole), use_cache=False, logits_to_keep=keep_at).logits
+    full_batch, keep = with_answer(batch, ids[:-1]), len(ids)
+    keep_at = mllm.last_positions(full_batch.modality_bs.shape[1], keep)
+    logits_bsv = mllm.model(**mllm.causal_inputs(full_batch), use_cache=False, logits_to_keep=keep_at).logits
     result: Array = log_odds(logits_bsv[0, -keep:], ids).cpu().double().numpy()
     return result
 

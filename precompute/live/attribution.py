@@ -62,7 +62,7 @@ class Attribution(NamedTuple):
     def gap(self) -> float:
         """What the parts miss of the total, as a share of their absolute sum: rounding."""
         parts = (self.part_e.sum(), self.error_g.sum(), self.bias_g.sum(), self.rest)
-        size = np.abs(self.part_e).sum() + sum(abs(one) for one in parts[1:])
+        size = np.abs(self.part_e).sum() + sum(abs(part) for part in parts[1:])
         return float(abs(sum(parts) - self.total) / max(size, 1e-12))
 
     def by_feature(self) -> tuple[Array, Array]:
@@ -82,23 +82,23 @@ def attribute(
     Args:
         change: acts on h before it is divided, as in a steered run.
     """
-    whole, n_prompt = with_answer(batch, ids[:-1]), batch.modality_bs.shape[1]
-    logits_bsv, leaf_bsd = logits_and_hidden(mllm, whole, 1, change)
+    full_batch, n_prompt = with_answer(batch, ids[:-1]), batch.modality_bs.shape[1]
+    logits_bsv, leaf_bsd = logits_and_hidden(mllm, full_batch, 1, change)
     value = log_odds(logits_bsv[0], ids[-1:])[0]
     (gradient_bsd,) = torch.autograd.grad(value, leaf_bsd)
     hidden_sd, gradient_sd = leaf_bsd[0].detach(), gradient_bsd[0].float()
-    side_s = sides(whole, hidden_sd, n_prompt, scale)
-    one = divide(sae, hidden_sd, gradient_sd, side_s, scale)
-    return one._replace(log_odds=float(value.detach()), image_s=whole.modality_bs[0] == IMAGE)
+    side_s = sides(full_batch, hidden_sd, n_prompt, scale)
+    attribution = divide(sae, hidden_sd, gradient_sd, side_s, scale)
+    return attribution._replace(log_odds=float(value.detach()), image_s=full_batch.modality_bs[0] == IMAGE)
 
 
-def sides(whole: Batch, hidden_sd: Tensor, n_prompt: int, scale: Scale) -> Array:
+def sides(full_batch: Batch, hidden_sd: Tensor, n_prompt: int, scale: Scale) -> Array:
     """int64 [s]: `side_s` of an Attribution.
 
     Args:
         hidden_sd: h. n_prompt: positions before the answer.
     """
-    modality_s = np.array(whole.modality_bs[0])
+    modality_s = np.array(full_batch.modality_bs[0])
     begin = n_prompt - int(modality_s[n_prompt - 1] == SPECIAL)
     modality_s[begin:] = TEXT
     modality_s = mark_sinks(modality_s, token_norms(hidden_sd), scale.sink_norm)
@@ -110,28 +110,28 @@ def sides(whole: Batch, hidden_sd: Tensor, n_prompt: int, scale: Scale) -> Array
 @torch.no_grad()
 def divide(sae: SaeV, hidden_sd: Tensor, gradient_sd: Tensor, side_s: Array, scale: Scale) -> Attribution:
     """The parts of h·gradient; `log_odds` and `image_s` are still open."""
-    counted = np.flatnonzero(side_s != REST)
-    at = torch.from_numpy(counted).to(hidden_sd.device)
+    rows = np.flatnonzero(side_s != REST)
+    at = torch.from_numpy(rows).to(hidden_sd.device)
     hidden_td, gradient_td = hidden_sd[at].float(), gradient_sd[at].to(sae.device)
     events = sparse_features(sae, hidden_td, scale)
     offset_t = torch.nn.functional.pad(events.count_t.cumsum(0), (1, 0))
-    token_e = torch.repeat_interleave(torch.arange(len(counted), device=sae.device), events.count_t)
+    token_e = torch.repeat_interleave(torch.arange(len(rows), device=sae.device), events.count_t)
     slope_e = slopes(gradient_td, sae.directions_fd, token_e, events.feature_e)
     stretch_t1 = sae.token_scale(hidden_td)
     if stretch_t1 is not None:
         slope_e = slope_e * stretch_t1[:, 0][token_e]
     part_e = (exact(events.z_e).double() * exact(slope_e).double()).cpu().numpy()
     rebuilt_td = sae.reconstruct(offset_t, events.feature_e, events.z_e, hidden_td)
-    none = events.feature_e[:0], events.z_e[:0]
-    bias_td = sae.reconstruct(torch.zeros_like(offset_t), *none, hidden_td)
+    no_events = events.feature_e[:0], events.z_e[:0]
+    bias_td = sae.reconstruct(torch.zeros_like(offset_t), *no_events, hidden_td)
     gradient_td = exact(gradient_td).double()
     error_g, bias_g = (
-        np.bincount(side_s[counted], (exact(one_td).double() * gradient_td).sum(1).cpu().numpy(), len(SIDES))
+        np.bincount(side_s[rows], (exact(one_td).double() * gradient_td).sum(1).cpu().numpy(), len(SIDES))
         for one_td in (hidden_td.to(sae.device) - rebuilt_td, bias_td)
     )
     dot_s = (exact(hidden_sd).double() * exact(gradient_sd).double()).sum(1).cpu().numpy()
     return Attribution(
-        0.0, side_s, side_s[:0] > 0, counted[token_e.cpu().numpy()], events.feature_e.cpu().numpy(),
+        0.0, side_s, side_s[:0] > 0, rows[token_e.cpu().numpy()], events.feature_e.cpu().numpy(),
         events.z_e.cpu().numpy(), part_e, error_g, bias_g, float(dot_s[side_s == REST].sum()), float(dot_s.sum()),
     )  # fmt: skip
 
@@ -151,16 +151,16 @@ def logits_and_hidden(
 ) -> tuple[Tensor, Tensor]:
     """(logits of the last `keep` positions [b, keep, V], h after layer L [b, s, d], on which alone they depend)."""
     mllm.model.requires_grad_(False)  # gradients are taken of h alone
-    cut: list[Tensor] = []
+    leaves: list[Tensor] = []
 
     def take(h_bsd: Tensor) -> Tensor:
         with torch.no_grad():
             h_bsd = h_bsd if change is None else change(h_bsd)
-        cut.append(h_bsd.detach().requires_grad_())
-        return cut[0]
+        leaves.append(h_bsd.detach().requires_grad_())
+        return leaves[0]
 
     keep_at = mllm.last_positions(batch.modality_bs.shape[1], keep)
     with torch.enable_grad(), replace(mllm.decoder_layer(), mllm.layer, take):
         # The vocabulary is large: logits are computed where they are needed.
-        out = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=keep_at)
-    return out.logits[:, -keep:], cut[0]
+        output = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=keep_at)
+    return output.logits[:, -keep:], leaves[0]

@@ -83,33 +83,33 @@ def measure_effect(
         change_rnv = (logprob_rnv - logprob_rnv[UNCHANGED]).nan_to_num(0.0)
         probability_rnv = logprob_rnv.exp()
         kl_r -= (probability_rnv[UNCHANGED] * change_rnv).sum((1, 2), dtype=torch.float64).cpu().numpy()
-        sums = torch.stack([one.sum(1, dtype=torch.float64) for one in (probability_rnv, change_rnv)]).cpu()
+        sums = torch.stack([values.sum(1, dtype=torch.float64) for values in (probability_rnv, change_rnv)]).cpu()
         total = sums if total is None else total + sums
         n_pairs, n_places = n_pairs + 1, n_places + n
     if total is None:
         return None
     probability_rv, logprob_rv = (total / n_places).numpy()
     before_v = probability_rv[UNCHANGED]
-    ablated, control = (
+    change, control = (
         Change(probability_rv[r] - before_v, logprob_rv[r], float(kl_r[r] / n_places)) for r in (ABLATED, CONTROL)
     )
-    return Effect(before_v, ablated, control, n_pairs, n_places)
+    return Effect(before_v, change, control, n_pairs, n_places)
 
 
 def strongest_samples(store: Store, feature: int) -> dict[str, int]:
     """id → row of the samples on which the feature is strongest, on text and on the image in turn, each once."""
     by_side = [store.examples.strongest([feature], side, N_PAIRS)[feature] for side in ("text", "image")]
-    ids = dict.fromkeys(one["sample_id"] for one in chain(*zip_longest(*by_side)) if one is not None)
+    ids = dict.fromkeys(example["sample_id"] for example in chain(*zip_longest(*by_side)) if example is not None)
     return {sample_id: store.samples.row(sample_id) for sample_id in list(ids)[:N_PAIRS]}
 
 
 def choose_control(store: Store, sae: SaeV, feature: int, seed: int = 0) -> int | None:
     """A random feature that is not dead, has a direction and is of another family; None where there is none."""
     family = store.features.family
-    alive = store.features.max_by_modality.max(axis=1) > 0
-    others = np.flatnonzero(alive & (family != family[feature]))
-    shuffled = np.random.default_rng([seed, feature]).permutation(others).tolist()
-    return next((k for k in shuffled if sae.missing_direction_reason([k]) is None), None)
+    is_alive = store.features.max_by_modality.max(axis=1) > 0
+    candidates = np.flatnonzero(is_alive & (family != family[feature]))
+    order = np.random.default_rng([seed, feature]).permutation(candidates).tolist()
+    return next((k for k in order if sae.missing_direction_reason([k]) is None), None)
 
 
 class Ablation:

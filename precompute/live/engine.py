@@ -79,12 +79,12 @@ def encode_pair(
     if not pair.text and not pair.images:
         raise PairError("there is neither image nor text", "give one of the two or both")
     batch = mllm.prepare([pair])
-    one = encode_batch(mllm.hidden(batch), batch, sae, Scale.from_manifest(manifest), errors=errors)
-    if one.reason_b[0] is not None:
-        raise PairError(one.reason_b[0])
+    encoding = encode_batch(mllm.hidden(batch), batch, sae, Scale.from_manifest(manifest), errors=errors)
+    if encoding.reason_b[0] is not None:
+        raise PairError(encoding.reason_b[0])
     return Encoded(
-        one.token_id_t, one.modality_t, one.offset_t, one.feature_e, one.value_e,
-        one.views[0], one.hidden_td, one.norm_t, one.error_t,
+        encoding.token_id_t, encoding.modality_t, encoding.offset_t, encoding.feature_e, encoding.value_e,
+        encoding.views[0], encoding.hidden_td, encoding.norm_t, encoding.error_t,
     )  # fmt: skip
 
 
@@ -106,10 +106,10 @@ def read_query(
     Raises:
         PairError: as `encode_pair`.
     """
-    read = readable(text, images, mllm.multimodal, mean_colour(mllm.processor))
-    one = encode_pair(mllm, sae, manifest, Pair(*read), errors=True)
-    views = one.views if images else []
-    return one._replace(modality_t=queried_tokens(one.modality_t, text, bool(images)), views=views)
+    content = readable(text, images, mllm.multimodal, mean_colour(mllm.processor))
+    pair = encode_pair(mllm, sae, manifest, Pair(*content), errors=True)
+    views = pair.views if images else []
+    return pair._replace(modality_t=queried_tokens(pair.modality_t, text, bool(images)), views=views)
 
 
 def load_sae(

@@ -38,15 +38,15 @@ def frozen_attention(mllm: Mllm, rows: AllRows) -> Iterator[None]:
         twins = rows.twins()
         return output if twins == list(range(len(twins))) else output[twins]
 
-    attentions = [one for layer in mllm.decoder.layers[mllm.layer + 1 :] if (one := _attention(layer)) is not None]
-    projections = [getattr(one, name) for one in attentions for name in ("q_proj", "k_proj") if _has(one, name)]
-    with remove_at_end(*(one.register_forward_hook(exchange) for one in projections)):
+    attentions = [a for layer in mllm.decoder.layers[mllm.layer + 1 :] if (a := _attention(layer)) is not None]
+    projections = [getattr(m, name) for m in attentions for name in ("q_proj", "k_proj") if _has(m, name)]
+    with remove_at_end(*(a.register_forward_hook(exchange) for a in projections)):
         yield
 
 
 def _attention(layer: nn.Module) -> nn.Module | None:
     """The self-attention of a decoder layer."""
-    return next((one for one in layer.children() if _has(one, "q_proj")), None)
+    return next((module for module in layer.children() if _has(module, "q_proj")), None)
 
 
 def _has(attention: nn.Module, name: str) -> bool:
@@ -56,6 +56,6 @@ def _has(attention: nn.Module, name: str) -> bool:
 def _is_separate(attention: nn.Module) -> bool:
     """Whether keys have a projection of their own where values have one, and queries nothing more in theirs, such as a
     gate. A layer with neither takes both from the cache of a layer below."""
-    wide, out = getattr(attention.q_proj, "out_features", None), getattr(attention, "o_proj", None)
-    no_gate = wide is None or wide == getattr(out, "in_features", wide)
+    width, projection = getattr(attention.q_proj, "out_features", None), getattr(attention, "o_proj", None)
+    no_gate = width is None or width == getattr(projection, "in_features", width)
     return no_gate and _has(attention, "k_proj") == _has(attention, "v_proj")

@@ -49,21 +49,21 @@ class Steer:
     """A feature along whose direction Δ lies instead, as long on every token; None: Δ itself."""
 
     def __post_init__(self) -> None:
-        for one in self.interventions:
-            if not 0 <= one.feature < self.sae.n_features:
-                raise SaevxError(f"There is no feature {one.feature}: choose one from 0 to {self.sae.n_features - 1}.")
-            if not one.p999 > 0 and one.mode != "ablate" and one.strength:
+        for edit in self.interventions:
+            if not 0 <= edit.feature < self.sae.n_features:
+                raise SaevxError(f"There is no feature {edit.feature}: choose one from 0 to {self.sae.n_features - 1}.")
+            if not edit.p999 > 0 and edit.mode != "ablate" and edit.strength:
                 raise SaevxError(
-                    f"Feature {one.feature} is never active here, so strength has no unit: choose another."
+                    f"Feature {edit.feature} is never active here, so strength has no unit: choose another."
                 )
-        ids = [one.feature for one in self.interventions]
+        ids = [edit.feature for edit in self.interventions]
         if (reason := self.sae.missing_direction_reason(ids)) is not None:
             raise SaevxError(reason)
         if len(set(ids)) < len(ids):
             raise SaevxError("A feature stands twice in the list: name each feature once.")
-        is_add_k = [one.mode == "add" for one in self.interventions]
+        is_add_k = [edit.mode == "add" for edit in self.interventions]
         self.target_k = torch.tensor(
-            [0.0 if one.mode == "ablate" else one.strength * one.p999 for one in self.interventions]
+            [0.0 if i.mode == "ablate" else i.strength * i.p999 for i in self.interventions]
         )
         self.clamped = [k for k, is_add in enumerate(is_add_k) if not is_add]
         """Indices of the interventions that need z: all but `add`."""
@@ -103,13 +103,13 @@ def prompt_scope(
         mask: patches (view, row, column) to which `image` is narrowed.
     """
     modality_s = np.asarray(batch.modality_bs[0])
-    chosen = np.zeros(len(modality_s), dtype=bool)
+    in_scope = np.zeros(len(modality_s), dtype=bool)
     if "prompt" in scope:
-        chosen |= modality_s == TEXT
+        in_scope |= modality_s == TEXT
     if "image" in scope:
         image = np.flatnonzero(modality_s == IMAGE)
         if mask is None:
-            chosen[image] = True
+            in_scope[image] = True
         else:
             starts = np.cumsum([0, *(view.rows * view.cols for view in batch.views[0])])
             for view, row, col in mask:
@@ -118,10 +118,10 @@ def prompt_scope(
                 grid = batch.views[0][view]
                 if not (0 <= row < grid.rows and 0 <= col < grid.cols):
                     raise SaevxError(f"View {view} has {grid.rows} × {grid.cols} patches: no row {row}, column {col}.")
-                chosen[image[starts[view] + row * grid.cols + col]] = True
+                in_scope[image[starts[view] + row * grid.cols + col]] = True
     if "generated" in scope:
-        chosen[-1] = True
-    return chosen
+        in_scope[-1] = True
+    return in_scope
 
 
 def check_scope(batch: Batch, scope: Sequence[Scope], mask: Sequence[tuple[int, int, int]] | None) -> None:

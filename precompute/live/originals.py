@@ -34,12 +34,12 @@ class Originals:
 
     def _place(self) -> str:
         """Where run.json says the data lies; else the folder `data` beside the store, so that a demo can be moved."""
-        recorded, sibling = run_path(self.store.path, "data"), self.store.path.resolve().parent / "data"
-        if recorded and (Path(recorded).exists() or not Path(recorded).is_absolute()):
-            return recorded
+        folder, sibling = run_path(self.store.path, "data"), self.store.path.resolve().parent / "data"
+        if folder and (Path(folder).exists() or not Path(folder).is_absolute()):
+            return folder
         if sibling.exists():
             return str(sibling)
-        raise SaevxError(f"its data is no longer at {recorded}" if recorded else "nothing says where its data lies")
+        raise SaevxError(f"its data is no longer at {folder}" if folder else "nothing says where its data lies")
 
     @cached_property
     def _rows(self) -> tuple[Sequence[Row], dict[str, int]]:
@@ -62,21 +62,21 @@ class Originals:
         Raises:
             SaevxError: with the reason as a clause: the data is gone, or is no longer what the store was made of.
         """
-        stored = self.store.samples.original(row)
-        if not stored["sha256"]:
-            return Pair(stored["text"])
+        original = self.store.samples.original(row)
+        if not original["sha256"]:
+            return Pair(original["text"])
         with self.lock:  # the data is read once, whoever asks first
             rows, place_of = self._rows
-            if stored["sample_id"] not in place_of:
+            if original["sample_id"] not in place_of:
                 raise SaevxError("the data no longer has it")
-            row_of_data = rows[place_of[stored["sample_id"]]]
+            row_of_data = rows[place_of[original["sample_id"]]]
         try:
             images = [open_image(image) for image in row_of_data.images]
-        except BadRow as bad:
-            raise SaevxError(str(bad)) from bad
-        if row_of_data.text != stored["text"] or [one.sha256 for one in images] != stored["sha256"]:
+        except BadRow as error:
+            raise SaevxError(str(error)) from error
+        if row_of_data.text != original["text"] or [i.sha256 for i in images] != original["sha256"]:
             raise SaevxError("its text or image is no longer the one that the store was made of")
-        return Pair(row_of_data.text, [one.image for one in images])
+        return Pair(row_of_data.text, [i.image for i in images])
 
     def events(self, row: int, mllm: Mllm, sae: SaeV) -> SampleEvents:
         """What fires in a sample, computed again by the code of the pass. Alone in its batch: the last bits of a sum
@@ -85,8 +85,8 @@ class Originals:
         Raises:
             SaevxError: as `pair`; or the model reads other tokens than the store has.
         """
-        one = encode_pair(mllm, sae, self.store.manifest, self.pair(row))
+        encoding = encode_pair(mllm, sae, self.store.manifest, self.pair(row))
         tokens = self.store.events.tokens(row)
-        if not np.array_equal(one.token_id_t, tokens.token_id_t):
+        if not np.array_equal(encoding.token_id_t, tokens.token_id_t):
             raise SaevxError("the model reads other tokens in it than the store has")
-        return one.events(self.store.scale_log2)
+        return encoding.events(self.store.scale_log2)

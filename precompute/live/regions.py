@@ -49,17 +49,17 @@ class Region(NamedTuple):
 
 
 def groups(
-    opened: Store, events: SampleEvents | None, views: Sequence[Any], ranked: Ranked
+    store: Store, events: SampleEvents | None, views: Sequence[Any], ranking: Ranked
 ) -> list[dict[str, Any]]:
     """The image's regions, best first, then its background, then the features that are tied to a place: of each the
     best families, as `POST /search` has them. Without the query's events there are no regions.
 
     Args:
-        views: [rows, cols, box, image] of each view. ranked: from `rank`, for the images.
+        views: [rows, cols, box, image] of each view. ranking: from `rank`, for the images.
     """
-    features, table = opened.features, opened.features.table
-    apart = is_dense(table) | features.has_place
-    specificity = np.where(apart, 0, features.specificity[:, IMAGE])
+    features, table = store.features, store.features.table
+    is_apart = is_dense(table) | features.has_place
+    specificity = np.where(is_apart, 0, features.specificity[:, IMAGE])
     regions: list[Region] = []
     if events is not None and views:
         regions = find_regions(events, views, np.nan_to_num(table["p999"]), specificity, features.concept)
@@ -68,16 +68,16 @@ def groups(
         places = zip(region.view_p.tolist(), region.row_p.tolist(), region.col_p.tolist(), strict=True)
         kind = "background" if region.background else "region"
         result.append((kind, list(places), region.feature_n, region.score_n))
-    of_place = features.has_place[ranked.feature] & ~ranked.dense
+    of_place = features.has_place[ranking.feature] & ~ranking.dense
     if of_place.any():
-        result.append(("place", [], ranked.feature[of_place], ranked.score[of_place]))
+        result.append(("place", [], ranking.feature[of_place], ranking.score[of_place]))
     return [
-        {"kind": kind, "patches": places, "families": families(opened, feature_n, score_n)}
+        {"kind": kind, "patches": places, "families": families(store, feature_n, score_n)}
         for kind, places, feature_n, score_n in result
     ]
 
 
-def families(opened: Store, feature_n: Array, score_n: Array) -> list[dict[str, Any]]:
+def families(store: Store, feature_n: Array, score_n: Array) -> list[dict[str, Any]]:
     """The best families among features.
 
     Args:
@@ -86,13 +86,13 @@ def families(opened: Store, feature_n: Array, score_n: Array) -> list[dict[str, 
     Returns:
         at most N_BEST of {family, features}, the features best first.
     """
-    concept_n = opened.features.concept[feature_n]
-    best = concept_n[np.sort(np.unique(concept_n, return_index=True)[1])[:N_BEST]]
-    members = [np.flatnonzero(concept_n == concept)[:N_MEMBERS] for concept in best]
-    refs = opened.features.refs(np.concatenate([feature_n[:0], *(feature_n[at] for at in members)]))
+    concept_n = store.features.concept[feature_n]
+    best_rows = concept_n[np.sort(np.unique(concept_n, return_index=True)[1])[:N_BEST]]
+    members = [np.flatnonzero(concept_n == concept)[:N_MEMBERS] for concept in best_rows]
+    refs = store.features.refs(np.concatenate([feature_n[:0], *(feature_n[at] for at in members)]))
     return [
         {
-            "family": int(opened.features.family[feature_n[at[0]]]),
+            "family": int(store.features.family[feature_n[at[0]]]),
             "features": [
                 {**refs[int(k)], "score": float(score)} for k, score in zip(feature_n[at], score_n[at], strict=True)
             ],
@@ -121,7 +121,7 @@ def find_regions(
     border_p = on_border(where, views)
     total_f = np.maximum(np.asarray(weight_pf.sum(axis=0)).ravel(), 1e-30)
     at = [np.flatnonzero(label_p == label) for label in range(label_p.max() + 1)]
-    behind = max(range(len(at)), key=lambda i: (int(border_p[at[i]].sum()), len(at[i]), -i))
+    background = max(range(len(at)), key=lambda i: (int(border_p[at[i]].sum()), len(at[i]), -i))
     regions = []
     for i, at_q in enumerate(at):
         own_qf = weight_pf[at_q]
@@ -131,11 +131,11 @@ def find_regions(
         feature_n = np.flatnonzero(score_f)
         feature_n = feature_n[np.argsort(-score_f[feature_n], kind="stable")]
         view_q, row_q, col_q = (column[at_q] for column in where[1:])
-        best = np.sort(np.unique(concept[feature_n], return_index=True)[1])[:N_BEST]
-        rank = score_f[feature_n][best].sum() * (len(at_q) / len(has)) ** -0.25
-        region = Region(i == behind, view_q, row_q, col_q, feature_n, score_f[feature_n])
-        regions.append((i == behind, -rank, i, region))
-    return [region for *_, region in sorted(regions, key=lambda one: one[:3])]
+        best_rows = np.sort(np.unique(concept[feature_n], return_index=True)[1])[:N_BEST]
+        rank = score_f[feature_n][best_rows].sum() * (len(at_q) / len(has)) ** -0.25
+        region = Region(i == background, view_q, row_q, col_q, feature_n, score_f[feature_n])
+        regions.append((i == background, -rank, i, region))
+    return [region for *_, region in sorted(regions, key=lambda r: r[:3])]
 
 
 def weights(events: SampleEvents, where: Patches, p999: Array, specificity: Array) -> csr_matrix:
@@ -148,10 +148,10 @@ def weights(events: SampleEvents, where: Patches, p999: Array, specificity: Arra
     patch_t[where.position] = np.arange(len(where.position))
     patch_t[events.modality_t != IMAGE] = -1
     patch_e, k = np.repeat(patch_t, np.diff(events.offset_t)), events.feature_e
-    chosen = (patch_e >= 0) & (specificity[k] > 0) & (p999[k] > 0)
-    k = k[chosen]
-    weight_e = np.minimum(events.z_e[chosen] / p999[k], 1) * specificity[k]
-    return csr_matrix((weight_e, (patch_e[chosen], k)), shape=(len(where.position), len(p999)))
+    has_weight = (patch_e >= 0) & (specificity[k] > 0) & (p999[k] > 0)
+    k = k[has_weight]
+    weight_e = np.minimum(events.z_e[has_weight] / p999[k], 1) * specificity[k]
+    return csr_matrix((weight_e, (patch_e[has_weight], k)), shape=(len(where.position), len(p999)))
 
 
 def cluster(weight_pf: csr_matrix, where: Patches) -> Array:

@@ -40,13 +40,13 @@ class Ranked(NamedTuple):
 
 def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_features: int) -> Array:
     """Largest z of each feature in each modality, [F, 2] (0 text, 1 image), from one sample's events."""
-    largest = np.zeros((n_features, 2))
+    max_f2 = np.zeros((n_features, 2))
     token_e = np.repeat(np.arange(len(modality_t)), np.diff(offset_t))
     kind_e = modality_t[token_e]
     for modality in (0, 1):
-        hit = kind_e == modality
-        np.maximum.at(largest[:, modality], feature_e[hit], z_e[hit])
-    return largest
+        of_modality = kind_e == modality
+        np.maximum.at(max_f2[:, modality], feature_e[of_modality], z_e[of_modality])
+    return max_f2
 
 
 def is_dense(table: dict[str, Array]) -> Array:
@@ -55,24 +55,24 @@ def is_dense(table: dict[str, Array]) -> Array:
     return dense_f
 
 
-def rank(largest: Array, features: Features, queried: tuple[int, ...]) -> Ranked:
+def rank(max_f2: Array, features: Features, modalities: tuple[int, ...]) -> Ranked:
     """Rank the features of a query.
 
     Args:
-        largest: [F, 2] max z of the query, from `maxima`.
+        max_f2: [F, 2] max z of the query, from `maxima`.
         features: of the store.
-        queried: modalities of the query: (0,), (1,) or (0, 1).
+        modalities: modalities of the query: (0,), (1,) or (0, 1).
     """
     p999, specificity = np.nan_to_num(features.table["p999"]), features.specificity
-    active = (specificity > 0) & (p999 > 0)[:, None]
-    strength = np.divide(largest, p999[:, None], out=np.zeros_like(largest), where=active)
+    has_weight = (specificity > 0) & (p999 > 0)[:, None]
+    strength = np.divide(max_f2, p999[:, None], out=np.zeros_like(max_f2), where=has_weight)
     by = np.minimum(strength, 1) * specificity
-    score = by[:, list(queried)].min(axis=1)
-    scored = np.flatnonzero(score > 0)
-    order = scored[np.lexsort((scored, -score[scored]))]
+    score = by[:, list(modalities)].min(axis=1)
+    candidates = np.flatnonzero(score > 0)
+    order = candidates[np.lexsort((candidates, -score[candidates]))]
     shown_strength, shown_by = strength[order].copy(), by[order].copy()
     for modality in (0, 1):
-        if modality not in queried:
+        if modality not in modalities:
             shown_strength[:, modality] = shown_by[:, modality] = np.nan
     return Ranked(order, score[order], shown_strength, shown_by, is_dense(features.table)[order])
 

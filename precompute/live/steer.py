@@ -94,12 +94,12 @@ class Done:
 @contextmanager
 def plain_generation(model: Any) -> Iterator[None]:
     """Without the model's own sampling defaults (penalties and the like), because raw logits are compared."""
-    own = model.generation_config
+    config = model.generation_config
     model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = config
 
 
 def rows_for(
@@ -120,12 +120,12 @@ def rows_for(
     length = len(chosen_s)
     first = int(chosen_s.argmax()) if chosen_s.any() else length - 1
     tail, n_edits = length - first, len({role.edit for role in roles if role.edit})
-    longest = getattr(mllm.model.config.get_text_config(), "sliding_window", None) or np.inf
+    window = getattr(mllm.model.config.get_text_config(), "sliding_window", None) or np.inf
     # Within an image attention may run both ways, but no position may attend to packed ones behind it. And packed
     # positions must not move others out of a sliding window.
     after_images = not (batch.modality_bs[0, first:] == IMAGE).any()
-    short = 2 * tail <= length and n_edits * tail <= length
-    pack = not steering.frozen and after_images and short and length + n_edits * tail < longest
+    is_short = 2 * tail <= length and n_edits * tail <= length
+    pack = not steering.frozen and after_images and is_short and length + n_edits * tail < window
     return SharedRows(mllm.layer, length, first, pack=pack, roles=roles)
 
 
@@ -147,8 +147,8 @@ def steer(
         SaevxError: features or patches that do not exist; the hook did not fire on every step.
     """
     o = steering
-    one = replace(o, candidates=[Candidate(o.interventions, o.seed, o.control)])
-    return steer_candidates(mllm, sae, batch, one, emit=lambda _, event: emit(event), stop=stop)[0]
+    options = replace(o, candidates=[Candidate(o.interventions, o.seed, o.control)])
+    return steer_candidates(mllm, sae, batch, options, emit=lambda _, event: emit(event), stop=stop)[0]
 
 
 def steer_candidates(
@@ -172,17 +172,17 @@ def steer_candidates(
     o = steering
     if o.frozen and (sentence := why_not_frozen(mllm)) is not None:
         raise SaevxError(sentence)
-    keys = [(tuple(one.interventions), one.control) for one in o.candidates]
+    keys = [(tuple(c.interventions), c.control) for c in o.candidates]
     edits = {key: Steer(sae, key[0], control=key[1]) for key in dict.fromkeys(keys)}
     number = {key: i for i, key in enumerate(edits, 1)}
-    seeds = [one.seed for one in o.candidates]
+    seeds = [c.seed for c in o.candidates]
     cast = Cast.of([number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
     chosen_s = prompt_scope(batch, o.scope, o.mask)
     rows = rows_for(mllm, batch, chosen_s, o, cast.roles)
-    steered = [cast.roles[cast.writers[channel].role] for channel in cast.steered]
+    steered_roles = [cast.roles[cast.writers[channel].role] for channel in cast.steered]
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
     hook = Hook(
-        rows, list(edits.values()), steered, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope,
+        rows, list(edits.values()), steered_roles, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope,
         o.sink_norm, o.hooked,
     )  # fmt: skip
     sampler = TokenSampler(mllm, cast, emit, o.temperature, eos_ids(mllm) if o.eos is None else o.eos)
@@ -218,8 +218,8 @@ def rows_in(mllm: Mllm, rows: AllRows, hook: Hook) -> Iterator[None]:
     """With the hook on its layer, and the inputs of the layers above fitted to the rows."""
     handles = [mllm.decoder_layer().register_forward_hook(hook)]
     if isinstance(rows, SharedRows):
-        above = mllm.decoder.layers[mllm.layer + 1 :]
-        handles += [layer.register_forward_pre_hook(rows.fit_layer_inputs, with_kwargs=True) for layer in above]
+        layers = mllm.decoder.layers[mllm.layer + 1 :]
+        handles += [layer.register_forward_pre_hook(rows.fit_layer_inputs, with_kwargs=True) for layer in layers]
     with remove_at_end(*handles):
         yield
 
@@ -239,29 +239,29 @@ class Decoding:
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        special = set(self.mllm.tokenizer.all_special_ids)
+        special_ids = set(self.mllm.tokenizer.all_special_ids)
         inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **kwargs)
         while True:
-            out = model(**self.rows.expand_inputs(inputs), return_dict=True)
-            if self.hook.fired <= self.sampler.step:
+            output = model(**self.rows.expand_inputs(inputs), return_dict=True)
+            if self.hook.n_calls <= self.sampler.step:
                 raise SaevxError(
-                    f"The steering hook fired {self.hook.fired} times in {self.sampler.step + 1} steps, the text is "
+                    f"The steering hook fired {self.hook.n_calls} times in {self.sampler.step + 1} steps, the text is "
                     f"not steered: layer {self.mllm.layer} of this model does not run its forward in the usual way."
                 )
-            kwargs = model._update_model_kwargs_for_generation(out, kwargs)
-            token = self.sampler(*self.rows.logits(out.logits))
+            kwargs = model._update_model_kwargs_for_generation(output, kwargs)
+            token = self.sampler(*self.rows.logits(output.logits))
             if self.sampler.step == self.max_tokens or not self.sampler.live or self.stop():
                 return input_ids
-            self.hook.skip = {channel for channel, one in token.items() if one in special}
-            ids = self.rows.next_inputs(token, self.sampler.live, out.past_key_values)
+            self.hook.skip = {channel for channel, id in token.items() if id in special_ids}
+            ids = self.rows.next_inputs(token, self.sampler.live, output.past_key_values)
             ids_b1 = torch.tensor(ids, device=input_ids.device)[:, None]
             inputs = model.prepare_inputs_for_generation(ids_b1, next_sequence_length=1, **kwargs)
 
 
 def eos_ids(mllm: Mllm) -> set[int]:
     """Tokens that end a text: the model's own list and the tokenizer's."""
-    own = mllm.model.generation_config.eos_token_id
-    ids = set(own if isinstance(own, list) else [own]) | {mllm.tokenizer.eos_token_id}
+    token_ids = mllm.model.generation_config.eos_token_id
+    ids = set(token_ids if isinstance(token_ids, list) else [token_ids]) | {mllm.tokenizer.eos_token_id}
     return {int(token) for token in ids if token is not None}
 
 
@@ -269,22 +269,22 @@ def report(sampler: TokenSampler, candidate: int, parts: Sequence[Tensor], secon
     """Of a candidate. Args: ‖Δ‖/‖h‖ of its steered tokens, float32 [t] per forward."""
     ratios = torch.cat(list(parts)) if parts else torch.zeros(0)
     ratios = ratios[ratios > 0]
-    largest = float(ratios.max()) if len(ratios) else 0.0
-    capped, warning = largest > 1.0, None
-    if capped:
-        warning = f"‖Δ‖ reached {largest:.2f} ‖h‖ and was scaled down to ‖h‖: {AT_THIS_LENGTH}"
-    elif largest > WARN_RATIO:
-        warning = f"‖Δ‖ reached {largest:.2f} ‖h‖, above {WARN_RATIO}: {AT_THIS_LENGTH}"
+    max_ratio = float(ratios.max()) if len(ratios) else 0.0
+    is_capped, warning = max_ratio > 1.0, None
+    if is_capped:
+        warning = f"‖Δ‖ reached {max_ratio:.2f} ‖h‖ and was scaled down to ‖h‖: {AT_THIS_LENGTH}"
+    elif max_ratio > WARN_RATIO:
+        warning = f"‖Δ‖ reached {max_ratio:.2f} ‖h‖, above {WARN_RATIO}: {AT_THIS_LENGTH}"
     return Done(
         text={
             "default": sampler.written(sampler.cast.default[candidate]),
             "steered": sampler.written(sampler.cast.steered[candidate]),
         },
         mean_kl=float(np.mean(sampler.kl[candidate])) if sampler.kl[candidate] else None,
-        delta_ratio=largest,
+        delta_ratio=max_ratio,
         delta_ratio_mean=float(ratios.mean()) if len(ratios) else 0.0,
         warning=warning,
-        capped=capped,
+        capped=is_capped,
         n_steered=len(ratios),
         seconds=seconds,
     )

@@ -34,9 +34,9 @@ class Hook:
     sink_norm: tuple[float, float] | None
     hooked: bool = True
     """False steers nothing: the control."""
-    seen: int = 0
+    n_seen: int = 0
     """Positions that have passed so far."""
-    fired: int = 0
+    n_calls: int = 0
     skip: set[int] = field(default_factory=set)
     """Channels whose next position holds a special token."""
     ratios: list[list[Tensor]] = field(default_factory=list)
@@ -48,9 +48,9 @@ class Hook:
     def __call__(self, module: Any, args: Any, output: Any) -> Any:
         hidden_bsd: Tensor = output[0] if isinstance(output, tuple) else output
         n = hidden_bsd.shape[1]
-        begin, self.seen = self.seen, self.seen + n
-        self.fired += 1
-        changed = self.rows.expand_hidden(hidden_bsd)
+        begin, self.n_seen = self.n_seen, self.n_seen + n
+        self.n_calls += 1
+        new_hidden = self.rows.expand_hidden(hidden_bsd)
         for number, row in enumerate(self.rows.rows):
             if not row.edit or not self.hooked or row.channel not in self.rows.live:
                 continue
@@ -58,14 +58,14 @@ class Hook:
             index_n = self.in_scope(hidden_sd, begin, row.channel)
             if not len(index_n):
                 continue
-            if changed is hidden_bsd:
-                changed = hidden_bsd.clone()
+            if new_hidden is hidden_bsd:
+                new_hidden = hidden_bsd.clone()
             edit, at = self.edits[row.edit - 1], self.rows.positions(number, index_n)
-            changed[at] = edit(hidden_sd[index_n])
+            new_hidden[at] = edit(hidden_sd[index_n])
             for ratios, role in zip(self.ratios, self.candidates, strict=True):
                 if edit.ratios and self.rows.at(role) == number:
                     ratios.append(edit.ratios[-1])
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+        return (new_hidden, *output[1:]) if isinstance(output, tuple) else new_hidden
 
     def in_scope(self, hidden_sd: Tensor, begin: int, channel: int) -> Tensor:
         """int64: the positions to steer, of those from `begin` that this forward brings."""

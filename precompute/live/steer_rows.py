@@ -51,20 +51,20 @@ def why_not_shared(mllm: Mllm) -> str | None:
     A layer above the hook must take nothing that belongs to one row but h and its own cache of keys and values."""
     text_config = mllm.model.config.get_text_config()
     for layer in mllm.decoder.layers[mllm.layer + 1 :]:
-        taken = {
-            name for name, one in inspect.signature(layer.forward).parameters.items() if one.kind != one.VAR_KEYWORD
+        parameters = {
+            name for name, p in inspect.signature(layer.forward).parameters.items() if p.kind != p.VAR_KEYWORD
         }
-        if strange := sorted(taken - SAME_FOR_ALL - WITHOUT_ROWS):
-            return f"its layers also take {', '.join(strange)}"
+        if unknown_names := sorted(parameters - SAME_FOR_ALL - WITHOUT_ROWS):
+            return f"its layers also take {', '.join(unknown_names)}"
     kinds = set(getattr(text_config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds:
         return f"it has layers of {', '.join(sorted(kinds))}"
     attention = getattr(text_config, "_attn_implementation", None)
     if attention not in ("sdpa", "eager"):
         return f"its attention is {attention}"
-    deep = getattr(getattr(mllm.model.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
-    if mllm.layer < len(deep):
-        return f"images are added after its layers up to {len(deep) - 1}"
+    layer_indexes = getattr(getattr(mllm.model.config, "vision_config", None), "deepstack_visual_indexes", None) or ()
+    if mllm.layer < len(layer_indexes):
+        return f"images are added after its layers up to {len(layer_indexes) - 1}"
     return None
 
 
@@ -92,12 +92,12 @@ class AllRows:
 
     def twins(self) -> list[int]:
         """Of each row the index of that in which the unchanged model reads the same text; its own where none does."""
-        unchanged = {row.channel: number for number, row in enumerate(self.rows) if not row.edit}
-        return [unchanged.get(row.channel, number) for number, row in enumerate(self.rows)]
+        row_of_channel = {row.channel: number for number, row in enumerate(self.rows) if not row.edit}
+        return [row_of_channel.get(row.channel, number) for number, row in enumerate(self.rows)]
 
     def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Inputs of `generate`, from the prompt's own."""
-        return {name: torch.cat([one] * len(self.roles)) for name, one in inputs.items()}
+        return {name: torch.cat([tensor] * len(self.roles)) for name, tensor in inputs.items()}
 
     def expand_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs of one step's forward."""
@@ -124,14 +124,14 @@ class AllRows:
         """[r, V]: of each row's last position."""
         return logits_bsv[:, -1]
 
-    def next_inputs(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
+    def next_inputs(self, token: Mapping[int, int], channels: Sequence[int], cache: Any) -> list[int]:
         """The tokens to feed next, one for each row below the hook layer.
 
         Args:
             token: chosen by each channel.
-            live: channels that have not ended.
+            channels: channels that have not ended.
         """
-        self.live = set(live)
+        self.live = set(channels)
         return [token.get(role.channel, 0) for role in self.roles]
 
 
@@ -157,8 +157,8 @@ class SharedRows(AllRows):
 
     def arrange(self) -> None:
         """The rows, from the texts: below the hook layer one for each text, above it one for each edit on each."""
-        live = [role for role in self.roles if role.channel in self.live]
-        self.rows = list(dict.fromkeys(role._replace(channel=self.text_of[role.channel]) for role in live))
+        live_roles = [role for role in self.roles if role.channel in self.live]
+        self.rows = list(dict.fromkeys(role._replace(channel=self.text_of[role.channel]) for role in live_roles))
         self.texts = sorted({row.channel for row in self.rows})
 
     def below(self, row: Role) -> int:
@@ -209,21 +209,21 @@ class SharedRows(AllRows):
         """The last position of each row of a packed one."""
         return [self.length - 1 + row * self.tail for row in range(len(self.rows))]
 
-    def next_inputs(self, token: Mapping[int, int], live: Sequence[int], cache: Any) -> list[int]:
+    def next_inputs(self, token: Mapping[int, int], channels: Sequence[int], cache: Any) -> list[int]:
         """As in `AllRows`. Rows come and go with the texts: the cache of keys and values follows."""
         if self.packed:
             self.unpack(cache)
         rows, texts, text_of = self.rows, self.texts, self.text_of
         first: dict[tuple[int, int], int] = {}
-        self.live = set(live)
-        self.text_of = {c: first.setdefault((text_of[c], token[c]), c) for c in sorted(live)}
+        self.live = set(channels)
+        self.text_of = {c: first.setdefault((text_of[c], token[c]), c) for c in sorted(channels)}
         self.arrange()
-        below = [texts.index(text_of[text]) for text in self.texts]
-        above = [rows.index(Role(row.edit, text_of[row.channel])) for row in self.rows]
+        old_texts = [texts.index(text_of[text]) for text in self.texts]
+        old_rows = [rows.index(Role(row.edit, text_of[row.channel])) for row in self.rows]
         for number, layer in enumerate(cache.layers):
-            chosen, n = (below, len(texts)) if number <= self.layer else (above, len(rows))
-            if chosen != list(range(n)):
-                layer.batch_select_indices(torch.tensor(chosen))
+            picks, n = (old_texts, len(texts)) if number <= self.layer else (old_rows, len(rows))
+            if picks != list(range(n)):
+                layer.batch_select_indices(torch.tensor(picks))
         return [token[text] for text in self.texts]
 
     def unpack(self, cache: Any) -> None:
@@ -235,16 +235,16 @@ class SharedRows(AllRows):
             layer.batch_repeat_interleave(n + 1)
             for row in range(1, n + 1):
                 at = slice((row - 1) * tail, row * tail)
-                layer.keys[row, :, self.first :], layer.values[row, :, self.first :] = (one[:, at] for one in tails)
+                layer.keys[row, :, self.first :], layer.values[row, :, self.first :] = (t[:, at] for t in tails)
         self.packed = False
 
     # ---- the other inputs of layers
 
     def expand_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         for name in PER_TOKEN:
-            one = inputs.get(name)
-            if isinstance(one, Tensor):
-                inputs[name] = one.expand(*one.shape[:-2], len(self.texts), one.shape[-1])
+            tensor = inputs.get(name)
+            if isinstance(tensor, Tensor):
+                inputs[name] = tensor.expand(*tensor.shape[:-2], len(self.texts), tensor.shape[-1])
         if self.packed and "logits_to_keep" in inputs:
             inputs["logits_to_keep"] = torch.tensor(self.last_packed())
         return inputs
@@ -255,7 +255,7 @@ class SharedRows(AllRows):
             args, kwargs = args[:1], {**dict(zip(parameters[1:], args[1:], strict=False)), **kwargs}
         edits: dict[str, Callable[[Any], Any]] = {
             "attention_mask": self.fit_mask,
-            "position_embeddings": lambda pair: tuple(self.fit_embedding(one) for one in pair),
+            "position_embeddings": lambda pair: tuple(self.fit_embedding(tensor) for tensor in pair),
             "position_ids": self.fit_ids,
         }
         names = {name for name in edits if kwargs.get(name) is not None}
@@ -278,21 +278,21 @@ class SharedRows(AllRows):
         f, n = self.first, self.n_packed
         if mask is None:
             mask = torch.ones(1, 1, self.length, self.length, dtype=torch.bool, device=self.device).tril()
-        shut = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+        blocked = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
         tail = mask[..., f:, f:]
-        closed = torch.full_like(tail, shut)
-        plain = torch.cat([mask] + [torch.full_like(mask[..., f:], shut)] * n, dim=-1)
-        packed = [
-            torch.cat([mask[..., f:, :f], closed, *(tail if i == row else closed for i in range(n))], dim=-1)
+        no_tail = torch.full_like(tail, blocked)
+        mask_of_texts = torch.cat([mask] + [torch.full_like(mask[..., f:], blocked)] * n, dim=-1)
+        mask_of_rows = [
+            torch.cat([mask[..., f:, :f], no_tail, *(tail if i == row else no_tail for i in range(n))], dim=-1)
             for row in range(n)
         ]
-        return torch.cat([plain, *packed], dim=-2)
+        return torch.cat([mask_of_texts, *mask_of_rows], dim=-2)
 
-    def fit_embedding(self, one: Tensor) -> Tensor:
+    def fit_embedding(self, tensor: Tensor) -> Tensor:
         """cos or sin [b, s, head]."""
-        tails = [one[..., self.first :, :]] * self.n_packed
-        return torch.cat([one, *tails], dim=-2) if self.packed else one[..., :1, :, :]
+        tails = [tensor[..., self.first :, :]] * self.n_packed
+        return torch.cat([tensor, *tails], dim=-2) if self.packed else tensor[..., :1, :, :]
 
-    def fit_ids(self, one: Tensor) -> Tensor:
+    def fit_ids(self, ids: Tensor) -> Tensor:
         """[b, s]."""
-        return torch.cat([one, *[one[..., self.first :]] * self.n_packed], dim=-1) if self.packed else one[..., :1, :]
+        return torch.cat([ids, *[ids[..., self.first :]] * self.n_packed], dim=-1) if self.packed else ids[..., :1, :]

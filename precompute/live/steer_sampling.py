@@ -87,12 +87,12 @@ class Cast:
         the default text, for alternatives."""
         cast, of_seed = cls(), dict[int, int]()
         for edit, seed in zip(edits, seeds, strict=True):
-            if new := seed not in of_seed:
+            if is_new := seed not in of_seed:
                 of_seed[seed] = cast.add(0, seed)
             cast.default.append(of_seed[seed])
             cast.steered.append(cast.add(edit, seed))
             cast.read_too(0, cast.steered[-1])
-            if new and alternatives:
+            if is_new and alternatives:
                 cast.read_too(edit, of_seed[seed])
         return cast
 
@@ -153,9 +153,9 @@ class TokenSampler:
         text = self.written(channel)
         if text.endswith("\ufffd"):
             return ""  # bytes of an unfinished character
-        added = text[len(self.text[channel]) :]
+        new_text = text[len(self.text[channel]) :]
         self.text[channel] = text
-        return added
+        return new_text
 
     def written(self, channel: int) -> str:
         """All that the channel has written."""
@@ -170,45 +170,45 @@ class TokenSampler:
         """
         logprob_rv = logits_rv.log_softmax(dim=-1)
         writers = [self.cast.writers[channel] for channel in self.live]
-        chosen = self.choose(logits_rv[[row[one.role] for one in writers]], [one.seed for one in writers]).tolist()
-        token = dict(zip(self.live, chosen, strict=True))
-        pieces = {c: "" if one in self.eos else self.piece(c, one) for c, one in token.items()}
-        read = {number: logprob_rv[r] for number, r in row.items()}
+        token_ids = self.choose(logits_rv[[row[w.role] for w in writers]], [w.seed for w in writers]).tolist()
+        token = dict(zip(self.live, token_ids, strict=True))
+        pieces = {c: "" if id in self.eos else self.piece(c, id) for c, id in token.items()}
+        logprobs = {number: logprob_rv[r] for number, r in row.items()}
         for candidate, channels in enumerate(zip(self.cast.default, self.cast.steered, strict=True)):
-            default, steered = (self.cast.writers[channel] for channel in channels)
+            default, edit = (self.cast.writers[channel] for channel in channels)
             if self.target and not self.step:
-                p_2 = [float(read[one.role][self.target].double().exp().sum()) for one in (default, steered)]
+                p_2 = [float(logprobs[w.role][self.target].double().exp().sum()) for w in (default, edit)]
                 self.emit(candidate, TargetEvent(*p_2))
             for channel, name in zip(channels, NAMES, strict=True):
                 if channel in token:
-                    fields = self.likely(channel, token[channel], read)
+                    fields = self.likely(channel, token[channel], logprobs)
                     self.emit(candidate, TokenEvent(name, pieces[channel], **fields))
-            if channels[1] in token and steered.other is not None:
-                self.compare(candidate, read[steered.role], read[steered.other], token[channels[1]])
+            if channels[1] in token and edit.other is not None:
+                self.compare(candidate, logprobs[edit.role], logprobs[edit.other], token[channels[1]])
         self.live = [c for c in self.live if token[c] not in self.eos]
         self.step += 1
         return token
 
-    def likely(self, channel: int, token: int, read: Mapping[int, Tensor]) -> dict[str, Any]:
+    def likely(self, channel: int, token: int, logprob_of: Mapping[int, Tensor]) -> dict[str, Any]:
         """How likely a channel's token is, as a `TokenEvent` has it; with alternatives where they are wanted.
 
         Args:
-            read: log-probabilities [V] of each role.
+            logprob_of: log-probabilities [V] of each role.
         """
         writer = self.cast.writers[channel]
-        fields: dict[str, Any] = {"logprob": float(read[writer.role][token]), "step": self.step}
+        fields: dict[str, Any] = {"logprob": float(logprob_of[writer.role][token]), "step": self.step}
         if not self.n_alternatives or writer.other is None:
             return fields
-        both = [writer.role, writer.other]
+        roles = [writer.role, writer.other]
         if self.cast.roles[writer.role].edit:
-            both.reverse()
-        alternatives = {name: self.likeliest(read[role]) for name, role in zip(NAMES, both, strict=True)}
-        return {**fields, "other_logprob": float(read[writer.other][token]), "alternatives": alternatives}
+            roles.reverse()
+        alternatives = {name: self.likeliest(logprob_of[role]) for name, role in zip(NAMES, roles, strict=True)}
+        return {**fields, "other_logprob": float(logprob_of[writer.other][token]), "alternatives": alternatives}
 
     def likeliest(self, logprob_v: Tensor) -> list[Likely]:
         """The likeliest tokens, first ones first. Args: float32 [V]."""
         top = logprob_v.topk(min(self.n_alternatives, len(logprob_v)))
-        return [Likely(*one) for one in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+        return [Likely(*entry) for entry in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
 
     def compare(self, candidate: int, steered_v: Tensor, control_v: Tensor, token: int) -> None:
         """Report the KL of the two models, from log-probabilities [V] on the same prefix."""

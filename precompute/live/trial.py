@@ -94,9 +94,9 @@ class Prompt:
         sizes = [image.size for image in self.pair.images]
         views = self.batch.views[0]
         hidden_p = np.isin(np.arange(sum(view.rows * view.cols for view in views)), patches)
-        hidden = visible_pixels(regions(views, sizes), hidden_p, sizes)
+        pixels = visible_pixels(regions(views, sizes), hidden_p, sizes)
         colour = mean_colour(self.mllm.processor) if fill == "mean" else (0, 0, 0)
-        images = paint(self.pair.images, [~mask for mask in hidden], colour)
+        images = paint(self.pair.images, [~mask for mask in pixels], colour)
         return replace(self, pair=Pair(self.pair.text, images))
 
     def without_image(self) -> Prompt:
@@ -143,34 +143,34 @@ def run_trial(
         SaevxError: a feature that does not exist or has no direction; a prompt that the model refuses.
     """
 
-    def outcome(one: Removal) -> Outcome:
-        painted = prompt.painted(one.patches, one.fill)
-        return Outcome(painted.logprobs(ids, one.features), painted.answer(max_tokens, one.features, stop))
+    def outcome(part: Removal) -> Outcome:
+        variant = prompt.painted(part.patches, part.fill)
+        return Outcome(variant.logprobs(ids, part.features), variant.answer(max_tokens, part.features, stop))
 
     no_image = None
     if prompt.pair.images:
-        alone = prompt.without_image()
-        no_image = Outcome(alone.logprobs(ids), alone.answer(max_tokens, (), stop))
+        text_prompt = prompt.without_image()
+        no_image = Outcome(text_prompt.logprobs(ids), text_prompt.answer(max_tokens, (), stop))
     before_n = prompt.logprobs(ids)
-    return Trial(before_n, outcome(removal), [outcome(one) for one in draws], list(draws), no_image)
+    return Trial(before_n, outcome(removal), [outcome(draw) for draw in draws], list(draws), no_image)
 
 
 def random_removals(
-    removal: Removal, firing: Sequence[int], family: Array, n_patches: int, *, n_draws: int, seed: int
+    removal: Removal, features_on: Sequence[int], family: Array, n_patches: int, *, n_draws: int, seed: int
 ) -> list[Removal]:
     """As many features and patches as `removal` has, drawn at random: features that fire on the pair and are of no
     chosen one's family, patches that are not chosen. Fewer where there are not as many.
 
     Args:
-        firing: features. family: int64 [F]. n_patches: of the image.
+        features_on: features. family: int64 [F]. n_patches: of the image.
     """
     rng = np.random.default_rng([seed, 17])
-    chosen = family[list(removal.features)] if removal.features else family[:0]
-    features = [k for k in firing if family[k] not in chosen]
+    families = family[list(removal.features)] if removal.features else family[:0]
+    features = [k for k in features_on if family[k] not in families]
     patches = sorted(set(range(n_patches)) - set(removal.patches)) or list(range(n_patches))
 
-    def draw(others: Sequence[int], n: int) -> tuple[int, ...]:
-        return tuple(sorted(rng.permutation(np.array(others, np.int64))[:n].tolist()))
+    def draw(candidates: Sequence[int], n: int) -> tuple[int, ...]:
+        return tuple(sorted(rng.permutation(np.array(candidates, np.int64))[:n].tolist()))
 
     return [
         Removal(draw(features, len(removal.features)), draw(patches, len(removal.patches)), removal.fill)

@@ -83,31 +83,31 @@ def calibrate(
     hidden_m: dict[int, list[Tensor]] = {TEXT: [], IMAGE: []}
     rejected_rows: list[RejectedRow] = []
     n_samples = 0
-    for one in batches:
-        rejected_rows += one.rejected_rows
-        if one.batch is None:
+    for batch in batches:
+        rejected_rows += batch.rejected_rows
+        if batch.batch is None:
             continue
-        hidden_bsd = hidden_of(one)[: CALIBRATION_SAMPLES - n_samples]
+        hidden_bsd = hidden_of(batch)[: CALIBRATION_SAMPLES - n_samples]
         for modality, parts in hidden_m.items():
-            mask_bs = torch.from_numpy(one.batch.modality_bs[: len(hidden_bsd)] == modality)
+            mask_bs = torch.from_numpy(batch.batch.modality_bs[: len(hidden_bsd)] == modality)
             parts.append(hidden_bsd[mask_bs.to(hidden_bsd.device)].float())
-        n_samples += len(one.rows)
+        n_samples += len(batch.rows)
         if n_samples >= CALIBRATION_SAMPLES:
             break
     if not n_samples:
         raise SaevxError(all_rejected_message("No sample could be used", rejected_rows))
     median: dict[str, float | None] = {}
-    counted: list[Tensor] = []
+    hidden_parts: list[Tensor] = []
     n_tokens = 0
     for name, modality in MODALITIES.items():
         hidden_td = torch.cat(hidden_m[modality])
         n_tokens += len(hidden_td)
         median[name] = median_norm(hidden_td)
         keep_t = torch.isfinite(hidden_td).all(dim=-1) & (hidden_td.norm(dim=-1) <= _limit(multiple, median[name]))
-        counted.append(hidden_td[keep_t])
+        hidden_parts.append(hidden_td[keep_t])
     if n_tokens and set(median.values()) == {None}:
         raise SaevxError(no_finite(layer))
-    return Calibration(multiple, median, counted, n_samples)
+    return Calibration(multiple, median, hidden_parts, n_samples)
 
 
 def calibrate_data(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -> Calibration:
@@ -118,9 +118,9 @@ def calibrate_data(mllm: Mllm, data: Data, plan: Plan, multiple: float | None) -
     """
     batches = load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches))
 
-    def hidden_of(one: LoadedBatch) -> Tensor:
-        assert one.batch is not None
-        return mllm.hidden(one.batch)
+    def hidden_of(batch: LoadedBatch) -> Tensor:
+        assert batch.batch is not None
+        return mllm.hidden(batch.batch)
 
     calibration = calibrate(batches, hidden_of, multiple, mllm.layer)
     if not any(map(len, calibration.counted)):

@@ -53,8 +53,8 @@ class Worker:
 
     def stop(self) -> None:
         if self.process is not None and self.owner == os.getpid():
-            with suppress(BrokenPipeError), self.process as ended:
-                ended.kill()
+            with suppress(BrokenPipeError), self.process as process:
+                process.kill()
             self.process = None
 
     def ask(self, request: str) -> dict[str, Any]:

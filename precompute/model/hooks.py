@@ -43,17 +43,17 @@ def replace(module: nn.Module, layer: int, change: Callable[[Tensor], Tensor]) -
     Raises:
         SaevxError: at the end, where the model did not pass through the layer.
     """
-    called = False
+    was_called = False
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
-        nonlocal called
-        called = True
-        changed = change((output[0] if isinstance(output, tuple) else output).clone())
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+        nonlocal was_called
+        was_called = True
+        new_hidden = change((output[0] if isinstance(output, tuple) else output).clone())
+        return (new_hidden, *output[1:]) if isinstance(output, tuple) else new_hidden
 
     with remove_at_end(module.register_forward_hook(hook)):
         yield
-    if not called:
+    if not was_called:
         raise SaevxError(
             f"The model does not pass through its layer {layer}, so nothing was replaced: choose another --layer."
         )
@@ -67,23 +67,23 @@ def without_tokens(layers: Iterable[nn.Module], dropped_bs: Tensor) -> Iterator[
     Raises:
         SaevxError: attention that takes no mask of its own.
     """
-    edited: tuple[Any, Tensor] | None = None
+    memo: tuple[Any, Tensor] | None = None
 
     def hook(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        nonlocal edited
+        nonlocal memo
         n, mask = (args[0] if args else kwargs["hidden_states"]).shape[1], kwargs.get("attention_mask")
-        if edited is None or edited[0] is not mask or edited[1].shape[-1] != n:  # layers of one kind share a mask
-            edited = mask, close(mask, n)
-        return args, {**kwargs, "attention_mask": edited[1]}
+        if memo is None or memo[0] is not mask or memo[1].shape[-1] != n:  # layers of one kind share a mask
+            memo = mask, close(mask, n)
+        return args, {**kwargs, "attention_mask": memo[1]}
 
     def close(mask: Any, n: int) -> Tensor:
         """[b, 1, n, n]; None is causal."""
-        own = torch.eye(n, dtype=torch.bool, device=dropped_bs.device)
-        mask = torch.ones_like(own).tril()[None, None] if mask is None else mask
+        diagonal = torch.eye(n, dtype=torch.bool, device=dropped_bs.device)
+        mask = torch.ones_like(diagonal).tril()[None, None] if mask is None else mask
         if not isinstance(mask, Tensor) or mask.dim() != 4:
             raise SaevxError("This model's attention cannot leave single tokens out: choose --removed black or mean.")
-        closed = nn.functional.pad(dropped_bs, (0, n - dropped_bs.shape[1]))[:, None, None, :] & ~own
-        return mask.masked_fill(closed, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+        blocked = nn.functional.pad(dropped_bs, (0, n - dropped_bs.shape[1]))[:, None, None, :] & ~diagonal
+        return mask.masked_fill(blocked, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
 
     with remove_at_end(*(layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers)):
         yield
@@ -97,13 +97,13 @@ def bfloat16_products(modules: Iterable[nn.Module]) -> Iterator[None]:
     if products is None:
         yield
         return
-    before = products.fp32_precision
+    old_precision = products.fp32_precision
 
     def begin(_module: Any, _args: Any) -> None:
         products.fp32_precision = "bf16"
 
     def end(_module: Any, _args: Any, _output: Any) -> None:
-        products.fp32_precision = before
+        products.fp32_precision = old_precision
 
     # Only in linear layers: the small products of attention are several times slower that way.
     linear = [part for module in modules for part in module.modules() if isinstance(part, nn.Linear)]

@@ -73,8 +73,8 @@ def _configuration(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def _without_volatile(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_volatile(one) for name, one in value.items() if name not in _VOLATILE}
-    return [_without_volatile(one) for one in value] if isinstance(value, list) else value
+        return {name: _without_volatile(part) for name, part in value.items() if name not in _VOLATILE}
+    return [_without_volatile(part) for part in value] if isinstance(value, list) else value
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, str, bytes]]:

@@ -68,7 +68,7 @@ class LoadedBatch:
         if self.batch is not None:
             kinds_bs = self.batch.modality_bs
             both_b = (kinds_bs == TEXT).any(1) & (kinds_bs == IMAGE).any(1)
-            self.alone_members = [b for b, both in enumerate(both_b.tolist()) if both]
+            self.alone_members = [b for b, is_pair in enumerate(both_b.tolist()) if is_pair]
         if self.alone_members:
             self.alone = mllm.prepare([Pair(self.rows[b].text, []) for b in self.alone_members])
 
@@ -81,7 +81,7 @@ class Readable(NamedTuple):
 
     @property
     def pair(self) -> Pair:
-        return Pair(self.row.text, [one.image for one in self.images])
+        return Pair(self.row.text, [image.image for image in self.images])
 
 
 def load_model(source: str, place: ModelLoading, *, layer: int, full: bool = False) -> Mllm:
@@ -115,20 +115,20 @@ def load_batch(mllm: Mllm, rows: Sequence[Row], save_image: SaveImage | None = N
     for row in rows:
         try:
             readable.append(Readable(row, [open_image(path) for path in row.images]))
-        except BadRow as bad:
-            rejected_rows.append(RejectedRow(row.index, row.sample_id, str(bad)))
+        except BadRow as error:
+            rejected_rows.append(RejectedRow(row.index, row.sample_id, str(error)))
     parts = _prepare(mllm, readable, rejected_rows)
-    loaded = []
+    batches = []
     for members, batch in parts:
         if save_image is not None:
             for row, images in members:
                 for i, image in enumerate(images):
                     save_image(row, i, image)
-        facts = [[ImageFacts(*one.image.size, one.sha256) for one in images] for _, images in members]
-        loaded.append(LoadedBatch([one.row for one in members], batch, facts, [], ends_batch=False))
-    loaded = loaded or [LoadedBatch([], None, [], [])]
-    loaded[0].rejected_rows, loaded[-1].ends_batch = rejected_rows, True
-    return loaded
+        facts = [[ImageFacts(*image.image.size, image.sha256) for image in images] for _, images in members]
+        batches.append(LoadedBatch([member.row for member in members], batch, facts, [], ends_batch=False))
+    batches = batches or [LoadedBatch([], None, [], [])]
+    batches[0].rejected_rows, batches[-1].ends_batch = rejected_rows, True
+    return batches
 
 
 def _prepare(
@@ -139,19 +139,19 @@ def _prepare(
     if not readable:
         return []
     try:
-        return [(readable, mllm.prepare([one.pair for one in readable]))]
+        return [(readable, mllm.prepare([readable_row.pair for readable_row in readable]))]
     except PairError:
-        single: list[tuple[list[Readable], Batch]] = []
-        for one in readable:
+        parts: list[tuple[list[Readable], Batch]] = []
+        for readable_row in readable:
             try:
-                single.append(([one], mllm.prepare([one.pair])))
+                parts.append(([readable_row], mllm.prepare([readable_row.pair])))
             except PairError as error:
-                rejected_rows.append(RejectedRow(one.row.index, one.row.sample_id, error.reason))
-    accepted = [members[0] for members, _ in single]
+                rejected_rows.append(RejectedRow(readable_row.row.index, readable_row.row.sample_id, error.reason))
+    rows = [members[0] for members, _ in parts]
     try:
-        return [(accepted, mllm.prepare([one.pair for one in accepted]))] if accepted else []
+        return [(rows, mllm.prepare([readable_row.pair for readable_row in rows]))] if rows else []
     except PairError:
-        return single
+        return parts
 
 
 def load_batches(mllm: Mllm, batches: Iterable[Sequence[Row]]) -> Iterator[LoadedBatch]:
@@ -166,15 +166,15 @@ def prefetch(work: Callable[[Item], Result], items: Iterable[Item], *, wait: boo
     Args:
         wait: when this is closed early, wait until the item in work is done.
     """
-    waiting: deque[Future[Result]] = deque()
+    futures: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > PREFETCH:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            futures.append(pool.submit(work, item))
+            if len(futures) > PREFETCH:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:
         # Without `wait` it is not waited for: the garbage collector may close this in that very thread.
         pool.shutdown(wait=wait, cancel_futures=True)

@@ -141,11 +141,11 @@ def field_of_code(value: Any, name: str = "") -> str | None:
     """The first field that asks for code, with the fields that it lies in; None where none does."""
     if isinstance(value, list):
         value = dict(enumerate(value))
-    for key, one in value.items() if isinstance(value, dict) else ():
-        inner = f"{name}.{key}".lstrip(".")
-        if (key == "trust_remote_code" and one) or (str(key).strip("_").startswith(KERNELS) and "/" in str(one)):
-            return inner
-        if (field := field_of_code(one, inner)) is not None:
+    for key, item in value.items() if isinstance(value, dict) else ():
+        inner_name = f"{name}.{key}".lstrip(".")
+        if (key == "trust_remote_code" and item) or (str(key).strip("_").startswith(KERNELS) and "/" in str(item)):
+            return inner_name
+        if (field := field_of_code(item, inner_name)) is not None:
             return field
     return None
 
@@ -157,16 +157,16 @@ def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
     Args:
         report: what `from_pretrained` returns as its loading info.
     """
-    missing = sorted(report.get("missing_keys") or ())
-    heads = {name for name in missing if ("head" in name or "pooler" in name) and not (full and "lm_head" in name)}
-    wanted = [name for name in missing if name not in heads]
-    names = ", ".join((wanted or missing)[:3]) + (" …" if len(wanted or missing) > 3 else "")
-    if wanted:
+    absent = sorted(report.get("missing_keys") or ())
+    heads = {name for name in absent if ("head" in name or "pooler" in name) and not (full and "lm_head" in name)}
+    needs = [name for name in absent if name not in heads]
+    names = ", ".join((needs or absent)[:3]) + (" …" if len(needs or absent) > 3 else "")
+    if needs:
         raise SaevxError(
-            f"The files of the model {source} lack {len(wanted)} of its weights ({names}): download it again, with all "
+            f"The files of the model {source} lack {len(needs)} of its weights ({names}): download it again, with all "
             "its files."
         )
-    if missing:
+    if absent:
         say(f"The files of the model {source} lack {names}, set by chance: what is read from them means nothing.")
 
 
@@ -181,10 +181,10 @@ def needs_all_layers(text_config: Any) -> bool:
 
 def truncate_layers(text_config: Any, n_layers: int) -> None:
     """Leave only the first layers in a config; lists that name a kind per layer are cut with it."""
-    before = int(text_config.num_hidden_layers)
+    n_before = int(text_config.num_hidden_layers)
     text_config.num_hidden_layers = n_layers
     for name, value in list(vars(text_config).items()):
-        if "layer" in name and isinstance(value, list) and len(value) == before:
+        if "layer" in name and isinstance(value, list) and len(value) == n_before:
             setattr(text_config, name, value[:n_layers])
 
 
@@ -205,22 +205,22 @@ def pick_device(device: str) -> str:
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    picked = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
-    if picked is None:
+    torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
+    if torch_dtype is None:
         raise SaevxError(f"--dtype {dtype!r} is not known: choose auto, float32, bfloat16 or float16.")
-    return picked
+    return torch_dtype
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences what transformers would warn of: the layers above L are left out on purpose."""
-    before: Callable[[], int] | int = transformers_logging.get_verbosity()
+    verbosity: Callable[[], int] | int = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(before)
+        transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -57,8 +57,8 @@ class Mllm:
         """A tokenizer serves one thread at a time, and a server tokenises while the model writes."""
         self.media_marks: dict[str, str] = media_marks(processor, image_token_id) if multimodal else {}
         self.special_ids = np.array(sorted(set(self.tokenizer.all_special_ids)), dtype=np.int64)
-        before, after = self._template_parts(1 if multimodal else 0, False)
-        self.template = f"{before}{{text}}{after}"
+        prefix, suffix = self._template_parts(1 if multimodal else 0, False)
+        self.template = f"{prefix}{{text}}{suffix}"
 
     @classmethod
     def load(cls, name_or_dir: str | Path, *, layer: int, full: bool = False, **loading: Unpack[Loading]) -> Mllm:
@@ -102,10 +102,10 @@ class Mllm:
             if source is self.tokenizer:
                 content = self._image_marks(n_images) + _MARK
             messages = [{"role": "user", "content": content}]
-            rendered = render(template, messages, generate=generate, **self.tokenizer.special_tokens_map)
-            if rendered.count(_MARK) == 1:
-                before, _, after = rendered.partition(_MARK)
-                return before, after
+            text = render(template, messages, generate=generate, **self.tokenizer.special_tokens_map)
+            if text.count(_MARK) == 1:
+                prefix, _, suffix = text.partition(_MARK)
+                return prefix, suffix
         return self._image_marks(n_images), ""
 
     def _image_marks(self, n_images: int) -> str:
@@ -134,19 +134,19 @@ class Mllm:
             around = [self._template_parts(len(pair.images), generate) for pair in pairs]
         except TemplateError as error:
             raise PairError(f"the model's processor refuses it in its chat template ({first_line(error)})") from error
-        rendered = [before + pair.text + after for pair, (before, after) in zip(pairs, around, strict=True)]
+        texts = [prefix + pair.text + suffix for pair, (prefix, suffix) in zip(pairs, around, strict=True)]
         bos = self.tokenizer.bos_token
         # A template may bring its own begin-of-sequence token. The texts, which may hold one, do not decide this.
-        special = not (bos and self.template.startswith(bos))
+        adds_bos = not (bos and self.template.startswith(bos))
         with self.processing:
             inputs, grown_b = process(
-                self.processor, self.tokenizer, pairs, rendered, multimodal=self.multimodal, add_special_tokens=special
+                self.processor, self.tokenizer, pairs, texts, multimodal=self.multimodal, add_special_tokens=adds_bos
             )
         offset_bs2 = inputs.pop("offset_mapping").numpy()
         ids_bs = inputs["input_ids"].numpy()
         length_b = inputs["attention_mask"].sum(dim=1).numpy().astype(np.int64)
         self.check_length(int(length_b.max(initial=0)))
-        begin_b = np.array([len(before) for before, _ in around]) + np.array(grown_b)
+        begin_b = np.array([len(prefix) for prefix, _ in around]) + np.array(grown_b)
         end_b = begin_b + np.array([len(pair.text) for pair in pairs])
         start_bs, stop_bs = offset_bs2[..., 0], offset_bs2[..., 1]
         real_bs = np.arange(ids_bs.shape[1]) < length_b[:, None]
@@ -171,9 +171,9 @@ class Mllm:
     def check_length(self, n_tokens: int, n_new: int = 0) -> None:
         """Raises PairError where a pair, with so many new tokens, is longer than the model's context."""
         if n_tokens + n_new > self.context:
-            more = f" and would grow by {n_new}" if n_new else ""
+            growth = f" and would grow by {n_new}" if n_new else ""
             raise PairError(
-                f"it has {n_tokens} tokens{more}, more than the model's context of {self.context}", "shorten it"
+                f"it has {n_tokens} tokens{growth}, more than the model's context of {self.context}", "shorten it"
             )
 
     def _layout(self, pair: Pair, n_tokens: int) -> Layout:
@@ -204,7 +204,7 @@ class Mllm:
         """[n] tokens of texts without the template, for planning."""
         with self.processing, no_panic():
             ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-        return np.array([len(one) for one in ids], dtype=np.int64)
+        return np.array([len(ids_of_text) for ids_of_text in ids], dtype=np.int64)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """Tokens as one text, special ones left out. Safe while another thread is in `prepare`."""
@@ -226,9 +226,9 @@ class Mllm:
 
     def hidden(self, batch: Batch) -> Tensor:
         """h [b, s, d] in the model's dtype: layer L's own output, never after the final norm."""
-        with capture(self.decoder_layer()) as hidden, self._only_to_layer(), torch.inference_mode():
+        with capture(self.decoder_layer()) as captured, self._only_to_layer(), torch.inference_mode():
             self.model.base_model(**self.causal_inputs(batch), use_cache=False)
-        return hidden[0]
+        return captured[0]
 
     def hidden_and_nll(self, batch: Batch, *, quick: bool = False) -> tuple[Tensor, NDArray[np.float64]]:
         """`hidden`, and the mean cross-entropy in nats [b] of each pair's text tokens given what stands before
@@ -246,9 +246,9 @@ class Mllm:
         keep = text_bs.shape[1] - first + 1
         last = self.last_positions(text_bs.shape[1], keep)
         rounding = self._rounded_above() if quick else nullcontext()
-        with capture(self.decoder_layer()) as hidden, rounding, torch.inference_mode():
-            out = self.model(**self.causal_inputs(batch), use_cache=False, logits_to_keep=last)
-            logits_bsv = out.logits[:, -keep:-1]
+        with capture(self.decoder_layer()) as captured, rounding, torch.inference_mode():
+            output = self.model(**self.causal_inputs(batch), use_cache=False, logits_to_keep=last)
+            logits_bsv = output.logits[:, -keep:-1]
             text_bs = text_bs[:, first:]
             target_n = batch.inputs["input_ids"][:, first:][text_bs]
             loss_n = nn.functional.cross_entropy(logits_bsv[text_bs].float(), target_n, reduction="none")
@@ -257,7 +257,7 @@ class Mllm:
             total_b.index_add_(0, text_bs.nonzero()[:, 0], loss_n.double())
         n_b = text_bs.sum(dim=1).double()
         mean_b: NDArray[np.float64] = (total_b / n_b).cpu().numpy()
-        return hidden[0], mean_b
+        return captured[0], mean_b
 
     def last_positions(self, n_positions: int, keep: int) -> Any:
         """`logits_to_keep` for the last `keep` of `n_positions` tokens, of a model that runs all layers on all."""
@@ -280,8 +280,8 @@ class Mllm:
         It is what every GPU run does from the first layer on, and a mean cross-entropy bears it."""
         if self.device.type != "cpu" or self.dtype != torch.float32:
             return nullcontext()
-        above = [self.model.get_output_embeddings(), *self.decoder.layers[self.layer + 1 :]]
-        return bfloat16_products(above)
+        modules = [self.model.get_output_embeddings(), *self.decoder.layers[self.layer + 1 :]]
+        return bfloat16_products(modules)
 
     @contextmanager
     def _only_to_layer(self) -> Iterator[None]:
@@ -317,7 +317,7 @@ class Mllm:
         weight_d = None
         if norm is not None:
             with torch.inference_mode():
-                own = norm.weight
-                ones = torch.ones_like(own, dtype=torch.float32)
-                weight_d = (own if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
+                weight = norm.weight
+                ones = torch.ones_like(weight, dtype=torch.float32)
+                weight_d = (weight if getattr(norm, "bias", None) is not None else norm(ones)).float().cpu().clone()
         return weight_d, unembed_vd.detach().float().cpu()

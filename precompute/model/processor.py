@@ -31,15 +31,15 @@ def load_processor(source: str, config: Any) -> Any:
     try:
         return AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except (ImportError, OSError):
-        own = PROCESSOR_MAPPING.get(type(config), None)
-        if own is None or "video_processor" not in own.get_attributes():
+        processor_class = PROCESSOR_MAPPING.get(type(config), None)
+        if processor_class is None or "video_processor" not in processor_class.get_attributes():
             raise
     args = [
         PARTS[name].from_pretrained(source, trust_remote_code=False) if name in PARTS else NoVideo()
-        for name in own.get_attributes()
+        for name in processor_class.get_attributes()
     ]
-    settings, _ = own.get_processor_dict(source)
-    return without_video(own).from_args_and_dict(args, settings)
+    settings, _ = processor_class.get_processor_dict(source)
+    return without_video(processor_class).from_args_and_dict(args, settings)
 
 
 def mean_colour(processor: Any) -> tuple[int, int, int]:
@@ -59,28 +59,28 @@ class NoVideo(dict[str, Any]):
     num_frames = fps = None
 
 
-def without_video(own: Any) -> Any:
+def without_video(base: Any) -> Any:
     """The processor class, content with `NoVideo`."""
 
-    class ImagesOnly(own):
+    class ImagesOnly(base):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             if isinstance(argument, NoVideo):
                 return NoVideo
             return super().check_argument_for_proper_class(argument_name, argument)
 
-    ImagesOnly.__name__ = ImagesOnly.__qualname__ = own.__name__
+    ImagesOnly.__name__ = ImagesOnly.__qualname__ = base.__name__
     return ImagesOnly
 
 
 def process(
-    processor: Any, tokenizer: Any, pairs: Sequence[Pair], rendered: list[str], *, multimodal: bool,
+    processor: Any, tokenizer: Any, pairs: Sequence[Pair], texts: list[str], *, multimodal: bool,
     add_special_tokens: bool,
 ) -> tuple[dict[str, Any], list[int]]:  # fmt: skip
     """The processor's tensors [b, …] on the CPU, and by how many characters each pair's text before its own has grown
     when its images' marks were replaced by one mark a token.
 
     Args:
-        rendered: each pair in the template.
+        texts: each pair in the template.
 
     Raises:
         PairError: the processor fails on them, in whatever way.
@@ -90,25 +90,25 @@ def process(
         "add_special_tokens": add_special_tokens,
     }  # fmt: skip
     if not any(pair.images for pair in pairs):
-        call = partial(processor, text=rendered) if multimodal else partial(tokenizer, rendered)
+        call = partial(processor, text=texts) if multimodal else partial(tokenizer, texts)
         return _pair_errors(call, **options), [0] * len(pairs)
     # Some processors fail where the first pair has no image and a later one has.
     order = sorted(range(len(pairs)), key=lambda i: not pairs[i].images)
     inputs = _pair_errors(
         processor,
-        text=[rendered[i] for i in order],
+        text=[texts[i] for i in order],
         # A list a pair: some families treat several images of one pair otherwise than one each.
         images=[pairs[i].images for i in order],
         return_text_replacement_offsets=True,
         **options,
     )
     parts = list(inputs.pop("text_replacement_offsets"))
-    back = np.argsort(order).tolist()
+    inverse = np.argsort(order).tolist()
     for name in ("input_ids", "attention_mask", "offset_mapping", "token_type_ids", "mm_token_type_ids"):
         if name in inputs:
-            inputs[name] = inputs[name][back]
-    grown = [sum(len(part["replacement"]) - len(part["text"]) for part in of_pair) for of_pair in parts]
-    return inputs, [grown[i] for i in back]
+            inputs[name] = inputs[name][inverse]
+    n_added = [sum(len(part["replacement"]) - len(part["text"]) for part in of_pair) for of_pair in parts]
+    return inputs, [n_added[i] for i in inverse]
 
 
 def _pair_errors(call: Callable[..., Any], **options: Any) -> dict[str, Any]:
@@ -125,6 +125,6 @@ def media_marks(processor: Any, image_token_id: int | None) -> dict[str, str]:
     """Texts of the tokens that stand for images, videos and sound, with what each stands for."""
     token = None if image_token_id is None else processor.tokenizer.convert_ids_to_tokens(image_token_id)
     marks = {*getattr(processor, "all_special_multimodal_tokens", [processor.image_token]), *([token] if token else [])}
-    others = {getattr(processor, f"{name}_token", None): name for name in ("video", "audio")}
+    name_of_mark = {getattr(processor, f"{name}_token", None): name for name in ("video", "audio")}
     medium = {"video": "a video", "audio": "sound"}
-    return {mark: medium.get(others.get(mark, ""), "an image") for mark in sorted(marks)}
+    return {mark: medium.get(name_of_mark.get(mark, ""), "an image") for mark in sorted(marks)}

@@ -30,24 +30,24 @@ def limit_memory() -> None:
         bound(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY)
 
 
-def bound(what: int, value: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def bound(resource_id: int, value: int) -> None:
+    hard = resource.getrlimit(resource_id)[1]
+    resource.setrlimit(resource_id, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def answer(line: str) -> dict[str, object]:
     """The text, or why there is none."""
     try:
-        (rendered,), _ = render_jinja_template(**json.loads(line))
+        (text,), _ = render_jinja_template(**json.loads(line))
     except MemoryError:
         return {"limit": "needs too much memory"}
     except RecursionError:
         return {"limit": "calls itself without an end"}
     except Exception as error:  # whatever a template raises
         return {"error": f"{type(error).__name__}: {error}"[:500]}
-    if len(rendered) > MAX_CHARACTERS:
+    if len(text) > MAX_CHARACTERS:
         return {"limit": "writes more than 100,000 characters"}
-    return {"rendered": rendered}
+    return {"rendered": text}
 
 
 def main() -> None:

@@ -51,8 +51,8 @@ def capture_vision_norms(mllm: Mllm) -> Iterator[VisionNorms]:
     norms = VisionNorms()
 
     def enter_projector(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        features = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.is_floating_point()]
-        norms.feature_n += [token_norms(one).ravel() for one in features[:1]]
+        features = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.is_floating_point()]
+        norms.feature_n += [token_norms(a).ravel() for a in features[:1]]
 
     def enter_decoder(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         norms.embedding_bs.append(token_norms(args[0] if args else kwargs["hidden_states"]))

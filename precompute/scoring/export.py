@@ -25,8 +25,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 def columns_of(store: Store, by: str | None) -> list[str]:
     """`id`, `text`, the fields that any row of the data has, by name, and the score."""
     fields = fetch_plain(store.engine, "SELECT DISTINCT j.key FROM samples, json_each(samples.extra) j ORDER BY 1")
-    others = [name for (name,) in fields if name not in ("id", "text", by)]
-    return ["id", "text", *others, *([by] if by in SCORES else [])]
+    other_names = [name for (name,) in fields if name not in ("id", "text", by)]
+    return ["id", "text", *other_names, *([by] if by in SCORES else [])]
 
 
 def rows_in(store: Store, rows: Array, by: str | None, columns: list[str]) -> Iterator[list[list[Any]]]:

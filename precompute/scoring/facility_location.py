@@ -28,7 +28,7 @@ def representative(vectors_nd: Array, n_chosen: int) -> Array:
     """
     n = len(vectors_nd)
     blocks = np.array_split(np.random.default_rng(0).permutation(n), max(1, -(-n // BLOCK)))
-    chosen: list[Array] = []
+    picks: list[Array] = []
     n_seen = n_done = 0
     for block in blocks:
         n_seen += len(block)
@@ -36,8 +36,8 @@ def representative(vectors_nd: Array, n_chosen: int) -> Array:
         n_done += share
         members = np.sort(block)
         similarity_nn = np.maximum(vectors_nd[members] @ vectors_nd[members].T, 0)
-        chosen.append(members[greedy(similarity_nn, share)])
-    return np.sort(np.concatenate(chosen))
+        picks.append(members[greedy(similarity_nn, share)])
+    return np.sort(np.concatenate(picks))
 
 
 def greedy(similarity_nn: Array, n_chosen: int) -> Array:

@@ -28,17 +28,17 @@ _CHUNK = 500
 
 def kept_rows(
     store: Store, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = (),
-    within: Array | None = None,
+    mask: Array | None = None,
 ) -> Array:  # fmt: skip
     """`best_rows`, also by the names of `SELECTIONS`, which look at the whole set: int64 [K], rising.
 
-    `within`: bool [N], only these samples."""
+    `mask`: bool [N], only these samples."""
     if by not in s.SELECTIONS:
-        return store.quality.best_rows(by=by, keep=keep, flags=flags, require=require, within=within)
+        return store.quality.best_rows(by=by, keep=keep, flags=flags, require=require, within=mask)
     check_keep(keep)
-    rows = np.flatnonzero(store.quality.matching(flags, require, within))
-    chosen: Array = rows[representative(store.search.vectors_of(rows), n_kept(len(rows), keep))]
-    return chosen
+    rows = np.flatnonzero(store.quality.matching(flags, require, mask))
+    row_ids: Array = rows[representative(store.search.vectors_of(rows), n_kept(len(rows), keep))]
+    return row_ids
 
 
 def filter_store(
@@ -59,8 +59,8 @@ def filter_store(
 def lines_of(store: Store, rows: Array, by: str | None, format: Format) -> Iterator[str]:
     """Lines of these rows. Raises SaevxError where an id has a line break and `format` is ids."""
     if format == "ids":
-        broken = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
-        for _, sample_id in (one for one in broken if one[0] in rows):
+        bad_ids = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
+        for _, sample_id in (pair for pair in bad_ids if pair[0] in rows):
             raise SaevxError(_broken(sample_id))
     return _lines(store, rows, by, format)
 
@@ -108,21 +108,21 @@ def filter_file(
         raise SaevxError(f"Unknown score {by!r}: use one of {', '.join(s.SCORES)}.")
     column = s.score_column(by)
     limits = [flag_and_limit(option) for option in flags]
-    scores, allowed = array("d"), bytearray()
+    scores, is_allowed = array("d"), bytearray()
     for item in rows_of(path, (column, "flags", *(s.flag_column(name) for name, _ in limits))):
         scores.append(np.nan if item[column] is None else item[column])
-        allowed.append(not any(_has_flag(item, name, limit) for name, limit in limits))
+        is_allowed.append(not any(_has_flag(item, name, limit) for name, limit in limits))
     score = np.asarray(scores)
     if np.isnan(score).all():
         raise SaevxError(f"{path} has no {by!r} score: run `saevx score` with it, or choose another.")
-    chosen = np.zeros(len(score), dtype=bool)
-    chosen[best(score, np.frombuffer(bytes(allowed), dtype=bool), keep)] = True
-    for wanted, item in zip(chosen, rows_of(path, ("id", "fields", column)), strict=True):
-        if wanted and format == "ids":
+    passes = np.zeros(len(score), dtype=bool)
+    passes[best(score, np.frombuffer(bytes(is_allowed), dtype=bool), keep)] = True
+    for is_kept, item in zip(passes, rows_of(path, ("id", "fields", column)), strict=True):
+        if is_kept and format == "ids":
             if "\n" in item["id"]:
                 raise SaevxError(_broken(item["id"]))
             yield f"{item['id']}\n"
-        elif wanted:
+        elif is_kept:
             yield json.dumps({"id": item["id"], **item["fields"], by: item[column]}, ensure_ascii=False) + "\n"
 
 

@@ -78,30 +78,30 @@ def flag_scores(pairs: Pairs, scores: Mapping[str, Array], reference: Reference)
     text, image = pairs.maxima
     n = len(pairs.texts)
     has_both = (np.diff(text.indptr) > 0) & (pairs.n_tokens_nm[:, IMAGE] > 0)
-    lacking = unsupported_score(pairs.text_events, image, reference.p999_f, reference.weights.support_f)
+    unsupported = unsupported_score(pairs.text_events, image, reference.p999_f, reference.weights.support_f)
     fvu_nm = fvu(pairs.error_nm, pairs.n_tokens_nm, reference.variance_m)
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing fires at all in some data
-        few = 1 - scores["l0"] / np.float64(reference.median_l0)
+        sparseness = 1 - scores["l0"] / np.float64(reference.median_l0)
     files, row = pairs.thumbnails
     of_pixels = {name: largest_of_row(values, row, n) for name, values in pixel_flags(files).items()}
     return {
         "mismatch": np.where(has_both, 1 - scores[reference.mismatch_score], np.nan),
-        "unsupported": np.where(has_both, lacking, np.nan),
+        "unsupported": np.where(has_both, unsupported, np.nan),
         "near-duplicate": np.full(n, np.nan),
         **of_pixels,
         "tiny": tiny(*pairs.size_n2.T),
         "empty-text": np.array([float(not has_letters(text)) for text in pairs.texts]),
         "repeated-text": np.array([repeated_share(text) for text in pairs.texts]),
         "reconstruction": np.fmax(fvu_nm[:, TEXT], fvu_nm[:, IMAGE]),
-        "few-features": few,
+        "few-features": sparseness,
     }
 
 
 def largest_of_row(values: Array, row: Array, n: int) -> Array:
     """float64 [n]: the largest of the values of each row, NaN where it has none."""
-    largest = np.full(n, np.nan)
-    np.fmax.at(largest, row, values)
-    return largest
+    max_n = np.full(n, np.nan)
+    np.fmax.at(max_n, row, values)
+    return max_n
 
 
 def fvu(error_nm: Array, n_tokens_nm: Array, variance_m: tuple[float | None, float | None]) -> Array:
@@ -129,7 +129,7 @@ def thresholds(scores: Mapping[str, Array], mismatch_of_own: Array) -> dict[str,
     return {name: limit[name] for name in FLAGS}
 
 
-def false_alarm_limit(own: Array) -> float:
+def false_alarm_limit(own_scores: Array) -> float:
     """The value that 5 % of the data's own pairs exceed."""
-    own = own[np.isfinite(own)]
-    return float(np.quantile(own, 1 - FALSE_ALARMS)) if len(own) else 1.0
+    own_scores = own_scores[np.isfinite(own_scores)]
+    return float(np.quantile(own_scores, 1 - FALSE_ALARMS)) if len(own_scores) else 1.0

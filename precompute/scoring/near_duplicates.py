@@ -33,49 +33,49 @@ class NearDuplicates(NamedTuple):
     """float32 [N]: of the two samples' image vectors."""
 
 
-def nearest_vectors(vectors: Array, live: Array, k: int, products: Products) -> Array:
-    """The k nearest of each by inner product, int [n, k] places in `live`, −1 where fewer were found.
+def nearest_vectors(vectors: Array, rows: Array, k: int, products: Products) -> Array:
+    """The k nearest of each by inner product, int [n, k] places in `rows`, −1 where fewer were found.
 
     Exact up to EXACT vectors; of more, those in the nearest of some √n cells, as all against all would take days. What
     is nearly the same lies in the same cell or the next. The cells hold float16: these are candidates, which are
     compared in float32 afterwards.
 
     Args:
-        live: int64 [n]: rows of the vectors compared.
+        rows: int64 [n]: rows of the vectors compared.
     """
-    n, width = len(live), vectors.shape[1]
+    n, width = len(rows), vectors.shape[1]
     if n <= EXACT:
-        own = torch.from_numpy(np.ascontiguousarray(vectors[live]))
-        return largest_products(own, k, products, "near-duplicates")[1]
+        vectors_rd = torch.from_numpy(np.ascontiguousarray(vectors[rows]))
+        return largest_products(vectors_rd, k, products, "near-duplicates")[1]
     n_cells = int(4 * np.sqrt(n))
     cells = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width), width, n_cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
-    cells.train(vectors[live[:: max(1, n // (64 * n_cells))]])
+    cells.train(vectors[rows[:: max(1, n // (64 * n_cells))]])
     for at in slices(n, BLOCK):
-        cells.add(vectors[live[at]])
+        cells.add(vectors[rows[at]])
         memory.release(vectors)
     cells.nprobe = PROBED
-    nearest = np.empty((n, k), np.int32)
+    nearest_nk = np.empty((n, k), np.int32)
     for at in slices(n, BLOCK):
-        nearest[at] = cells.search(vectors[live[at]], k)[1]
+        nearest_nk[at] = cells.search(vectors[rows[at]], k)[1]
         memory.release(vectors)
-    return nearest
+    return nearest_nk
 
 
-def nearest_hashes(packed: Array, k: int) -> Array:
+def nearest_hashes(hash_bytes: Array, k: int) -> Array:
     """int32 [n, k]: the k nearest of each by differing bits, as `nearest_vectors`. Of many, among those that differ in
     at most one of the first 16 bits, from a table of these."""
-    n, n_bytes = packed.shape
+    n, n_bytes = hash_bytes.shape
     table: Any = faiss.IndexBinaryFlat(8 * n_bytes)
     if n > EXACT:
         table = faiss.IndexBinaryHash(8 * n_bytes, HASHED_BITS)
         table.nflip = 1
-    table.add(packed)
-    nearest = np.empty((n, k), np.int32)
+    table.add(hash_bytes)
+    nearest_nk = np.empty((n, k), np.int32)
     for at in slices(n, BLOCK):
-        nearest[at] = table.search(packed[at], k)[1]
-    return nearest
+        nearest_nk[at] = table.search(hash_bytes[at], k)[1]
+    return nearest_nk
 
 
 def near_duplicates(
@@ -93,30 +93,30 @@ def near_duplicates(
     """
     n = len(vectors)
     score, row, cosine = np.full(n, np.nan), np.full(n, -1), np.full(n, np.nan)
-    seen = np.zeros(len(row_of_hash), bool)
-    for at in slices(len(seen), BLOCK):
-        seen[at] = np.any(vectors[row_of_hash[at]], axis=1)
+    has_image = np.zeros(len(row_of_hash), bool)
+    for at in slices(len(has_image), BLOCK):
+        has_image[at] = np.any(vectors[row_of_hash[at]], axis=1)
         memory.release(vectors)
-    live, bits = row_of_hash[seen], hashes[seen]
-    if len(live) < 2:
+    rows, bits = row_of_hash[has_image], hashes[has_image]
+    if len(rows) < 2:
         return NearDuplicates(score, row, cosine)
-    k = min(N_COMPARED + 1, len(live))
+    k = min(N_COMPARED + 1, len(rows))
     # Candidates from both sides: a copy may be nearest to the eye and yet not inside the model.
-    by_vector = nearest_vectors(vectors, live, k, products or Products())
-    others = np.concatenate([by_vector, nearest_hashes(np.packbits(bits, axis=1), k)], axis=1)
-    score[live] = 0.0
-    for at in slices(len(live), BLOCK):
-        mine, other = np.arange(len(live))[at, None], others[at].astype(np.int64)
-        other = np.where(other < 0, mine, other)  # an inverted list may hold fewer than k
-        value = np.einsum("nd,nkd->nk", vectors[live[at]], vectors[live[other]]).astype(np.float64)
-        likeness = 1 - (bits[at, None] != bits[other]).sum(-1) / (bits.shape[1] / 2)
+    by_vector = nearest_vectors(vectors, rows, k, products or Products())
+    candidates = np.concatenate([by_vector, nearest_hashes(np.packbits(bits, axis=1), k)], axis=1)
+    score[rows] = 0.0
+    for at in slices(len(rows), BLOCK):
+        at_rows, other_rows = np.arange(len(rows))[at, None], candidates[at].astype(np.int64)
+        other_rows = np.where(other_rows < 0, at_rows, other_rows)  # an inverted list may hold fewer than k
+        value = np.einsum("nd,nkd->nk", vectors[rows[at]], vectors[rows[other_rows]]).astype(np.float64)
+        likeness = 1 - (bits[at, None] != bits[other_rows]).sum(-1) / (bits.shape[1] / 2)
         pair = np.minimum(value, np.maximum(likeness, 0))
-        itself = other == mine
+        itself = other_rows == at_rows
         value, pair = np.where(itself, -np.inf, value), np.where(itself, -np.inf, pair)
-        nearest = np.lexsort((other, -value, -pair))[:, :1]
-        row[live[at]] = live[np.take_along_axis(other, nearest, 1)[:, 0]]
-        cosine[live[at]] = np.minimum(np.take_along_axis(value, nearest, 1)[:, 0], 1)
-        np.fmax.at(score, live[np.maximum(mine, other)[~itself]], pair[~itself])
+        best_pair = np.lexsort((other_rows, -value, -pair))[:, :1]
+        row[rows[at]] = rows[np.take_along_axis(other_rows, best_pair, 1)[:, 0]]
+        cosine[rows[at]] = np.minimum(np.take_along_axis(value, best_pair, 1)[:, 0], 1)
+        np.fmax.at(score, rows[np.maximum(at_rows, other_rows)[~itself]], pair[~itself])
         memory.release(vectors)
     return NearDuplicates(score, row, cosine)
 
@@ -130,8 +130,8 @@ def near_in_lists(vector_lcd: Array, sign_lcb: Array, pair_lcc: Array) -> Array:
         sign_lcb: hash bits as ±1, 0 for samples without an image, float32.
     """
     likeness = sign_lcb @ sign_lcb.transpose(0, 2, 1) / sign_lcb.shape[2]  # 1 − differing bits / 32
-    near: Array = pair_lcc & (likeness > NEAR_LIMIT)
-    lists = np.flatnonzero(near.any((1, 2)))
+    is_near: Array = pair_lcc & (likeness > NEAR_LIMIT)
+    lists = np.flatnonzero(is_near.any((1, 2)))
     vectors = vector_lcd[lists]
-    near[lists] &= vectors @ vectors.transpose(0, 2, 1) > NEAR_LIMIT
-    return near
+    is_near[lists] &= vectors @ vectors.transpose(0, 2, 1) > NEAR_LIMIT
+    return is_near

@@ -115,26 +115,26 @@ class Job:
         self.options, self.store, self.part = options, store, options.part
         self.reference, self.seed = Reference.from_store(store), int(store.manifest["options"].get("seed", 0))
         self.scale = Scale.from_manifest(store.manifest)
-        self.loaded: tuple[Mllm, SaeV] | None = None
+        self.cached_engine: tuple[Mllm, SaeV] | None = None
 
     def run(self) -> tuple[int, int]:
         """All shards, then the file. Returns the numbers of pairs scored and of rejected rows."""
         view = self.survey()
         self.begin()
         n_good = n_bad = n_shards = 0
-        with Seen(self.part / "ids.sqlite") as seen, progress_bar("score", None, "rows") as progress:
-            for good, bad in self.shards(self.chunks(view, seen)):
-                n_good, n_bad, n_shards = n_good + good, n_bad + bad, n_shards + 1
-                progress.update(good + bad)
+        with Seen(self.part / "ids.sqlite") as ids, progress_bar("score", None, "rows") as progress:
+            for shard_file, rejected_file in self.shards(self.chunks(view, ids)):
+                n_good, n_bad, n_shards = n_good + shard_file, n_bad + rejected_file, n_shards + 1
+                progress.update(shard_file + rejected_file)
         shards = [shard_path(self.part, i) for i in range(n_shards)]
         files_of_rejected = [bad_path(self.part, i) for i in range(n_shards)]
         if not n_good:
-            rejected = [RejectedRow(**item) for path in files_of_rejected for item in read_lines(path)]
+            rejected_rows = [RejectedRow(**item) for path in files_of_rejected for item in read_lines(path)]
             shutil.rmtree(self.part)
-            if not rejected:
+            if not rejected_rows:
                 raise empty(self.options.data)
-            what = f"No row of {self.options.data} can be scored"
-            raise SaevxError(all_rejected_message(what, rejected, self.options.id_column))
+            subject = f"No row of {self.options.data} can be scored"
+            raise SaevxError(all_rejected_message(subject, rejected_rows, self.options.id_column))
         self.options.quarantine.unlink(missing_ok=True)
         if n_bad:
             with atomic_write(self.options.quarantine) as file:
@@ -160,9 +160,9 @@ class Job:
 
     def engine(self) -> tuple[Mllm, SaeV]:
         """Model and SAE, as the store had them."""
-        if self.loaded is None:
-            self.loaded = load_engine(self.options, self.store.manifest, full=self.options.nll)
-        return self.loaded
+        if self.cached_engine is None:
+            self.cached_engine = load_engine(self.options, self.store.manifest, full=self.options.nll)
+        return self.cached_engine
 
     def survey(self) -> Survey:
         """A look at the data, before anything is written.
@@ -179,10 +179,10 @@ class Job:
             say(guess_line(view.image))
         return view
 
-    def chunks(self, view: Survey, seen: Seen) -> Iterator[Chunk]:
+    def chunks(self, view: Survey, ids: Seen) -> Iterator[Chunk]:
         """The data, cut."""
         o = self.options
-        rows = stream(view, seen.is_new, (o if o.ray is None else o.absolute()).columns)
+        rows = stream(view, ids.is_new, (o if o.ray is None else o.absolute()).columns)
         return map(Chunk, count(), batched(rows, o.shard_samples))
 
     def shards(self, chunks: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
@@ -198,26 +198,27 @@ class Job:
 
     def shard(self, chunk: Chunk) -> tuple[int, int]:
         """One shard, unless it is there already; its files appear whole or not at all. Returns what `shards` does."""
-        good, bad = shard_path(self.part, chunk.number), bad_path(self.part, chunk.number)
-        if not good.exists():
-            rows = [one for one in chunk.rows if isinstance(one, Row)]
+        shard_file, bad_file = shard_path(self.part, chunk.number), bad_path(self.part, chunk.number)
+        if not shard_file.exists():
+            rows = [row for row in chunk.rows if isinstance(row, Row)]
             items, rejected_rows = self.score(rows) if rows else ([], [])
-            rejected_rows = sorted([*rejected_rows, *(one for one in chunk.rows if isinstance(one, RejectedRow))])
-            for path, lines in ((bad, [as_line(asdict(one)) for one in rejected_rows]), (good, map(as_line, items))):
+            rejected_rows = sorted([*rejected_rows, *(row for row in chunk.rows if isinstance(row, RejectedRow))])
+            rejections = [as_line(asdict(row)) for row in rejected_rows]
+            for path, lines in ((bad_file, rejections), (shard_file, map(as_line, items))):
                 with atomic_write(path, "w") as file:
                     file.writelines(lines)
-        n_bad = bad.read_bytes().count(b"\n")
+        n_bad = bad_file.read_bytes().count(b"\n")
         return len(chunk.rows) - n_bad, n_bad
 
     def score(self, rows: list[Row]) -> tuple[list[dict[str, Any]], list[RejectedRow]]:
         """Rows through the model: what is written of each, in the data's order, and what could not be run."""
         mllm, sae = self.engine()
         usable_rows, lengths, rejected_rows = usable(rows, mllm)
-        o, made = self.options, self.store.manifest["options"]
+        o, options_of_store = self.options, self.store.manifest["options"]
         plan = make_plan(
             [row.sample_id for row in usable_rows],
             lengths,
-            batch_tokens=o.batch_tokens or int(made.get("batch_tokens", 4096)),
+            batch_tokens=o.batch_tokens or int(options_of_store.get("batch_tokens", 4096)),
             shard_samples=max(1, len(usable_rows)),
             ds=0,
             seed=self.seed,
@@ -225,16 +226,16 @@ class Job:
         samples: list[Sample] = []
         with tempfile.TemporaryDirectory(dir=self.part) as scratch:
             job = Collector(mllm, sae, Data("", usable_rows, [], False), plan, Path(scratch), self.seed, o.nll)
-            for one in job.planned_batches(range(len(plan.batches))):
-                rejected_rows += one.rejected_rows
-                if one.batch is None:
+            for batch in job.planned_batches(range(len(plan.batches))):
+                rejected_rows += batch.rejected_rows
+                if batch.batch is None:
                     continue
-                encoded = encode_batch(job.forward(one), one.batch, sae, self.scale, errors=True)
-                for row, reason in zip(one.rows, encoded.reason_b, strict=True):
+                encoding = encode_batch(job.forward(batch), batch.batch, sae, self.scale, errors=True)
+                for row, reason in zip(batch.rows, encoding.reason_b, strict=True):
                     if reason is not None:
                         rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
-                maxima = by_sample(pair_events(encoded, one), sae.n_features)
-                samples += split(encoded, one, maxima, set(), sae.n_features)
+                maxima = by_sample(pair_events(encoding, batch), sae.n_features)
+                samples += split(encoding, batch, maxima, set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
             by_index = {row.index: row for row in usable_rows}
             ran = [by_index[sample.index] for sample in samples]
@@ -255,7 +256,7 @@ class Job:
         )
         scores = pair_scores(pairs, self.reference.weights, self.seed)
         flags = flag_scores(pairs, scores, self.reference)
-        raised = {flag["name"]: flags[flag["name"]] > flag["threshold"] for flag in self.store.quality.flags}
+        is_flagged = {flag["name"]: flags[flag["name"]] > flag["threshold"] for flag in self.store.quality.flags}
         columns = {score_column(name): scores[name].tolist() for name in SCORES}
         columns |= {flag_column(name): flags[name].tolist() for name in FLAGS}
         return [
@@ -264,7 +265,7 @@ class Job:
                 "n_text": int(pairs.n_tokens_nm[i, TEXT]),
                 "n_image": int(pairs.n_tokens_nm[i, IMAGE]),
                 **{name: values[i] if math.isfinite(values[i]) else None for name, values in columns.items()},
-                "flags": [name for name in FLAGS if raised[name][i]],
+                "flags": [name for name in FLAGS if is_flagged[name][i]],
                 "fields": {"text": row.text, **row.extra},
             }
             for i, row in enumerate(rows)

@@ -73,9 +73,9 @@ def contrast_and_edge(path: Path) -> tuple[float, float]:
     with Image.open(path) as image:
         level = np.asarray(image.convert("RGB"))
     low, high = np.quantile(level, [0.005, 0.995], axis=(0, 1))
-    wide = level.astype(np.int16)
-    centre = wide[1:-1, 1:-1]
-    around = wide[2:, 1:-1] + wide[:-2, 1:-1] + wide[1:-1, 2:] + wide[1:-1, :-2]
+    level16 = level.astype(np.int16)
+    centre = level16[1:-1, 1:-1]
+    around = level16[2:, 1:-1] + level16[:-2, 1:-1] + level16[1:-1, 2:] + level16[1:-1, :-2]
     return float((high - low).max()) / 255, float(np.abs(around - 4 * centre).max(initial=0)) / 255
 
 
@@ -88,9 +88,9 @@ def pixel_flags(files: list[Path]) -> dict[str, Array]:
     if not files:
         return {flag: np.zeros(0) for flag, _ in ISSUES.values()}
     with ThreadPoolExecutor() as pool:  # decoding and sorting let other threads run
-        seen = pool.map(contrast_and_edge, files)
+        results = pool.map(contrast_and_edge, files)
         scores = cleanvision_scores(files)
-        contrast, edge = np.array(list(seen)).T
+        contrast, edge = np.array(list(results)).T
     scores["blank"] = np.fmin(scores["blank"], 1 - contrast)
     softness = np.where(contrast > _LEAST_CONTRAST, 1 - np.minimum(edge / np.maximum(contrast, 1e-9), 1), 0.0)
     scores["blurred"] = np.fmax(scores["blurred"], softness)

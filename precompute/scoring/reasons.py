@@ -69,13 +69,13 @@ def _against_image(name: str, value_n: Array, pairs: Pairs, reference: Reference
     result: list[Reason] = []
     for i, value in enumerate(value_n.tolist()):
         text_of = partial(pairs.token, i)
-        strong = most_unsupported(tokens, np.flatnonzero(tokens.row_t == i), text_of)
-        lacking = list(dict.fromkeys(int(k) for k in tokens.feature_t[strong]))
-        token_texts = list(dict.fromkeys(text_of(int(p)) for p in tokens.position_t[strong]))
+        top_tokens = most_unsupported(tokens, np.flatnonzero(tokens.row_t == i), text_of)
+        feature_ids = list(dict.fromkeys(int(k) for k in tokens.feature_t[top_tokens]))
+        token_texts = list(dict.fromkeys(text_of(int(p)) for p in tokens.position_t[top_tokens]))
         words = ", ".join(f"“{token.strip()}”" for token in token_texts if not is_blank(token))
         if name == "unsupported":
             sentence = f"No patch supports {words}." if words else "A caption token has no support on the image."
-            result.append({"text": sentence, "features": lacking, "tokens": token_texts})
+            result.append({"text": sentence, "features": feature_ids, "tokens": token_texts})
             continue
         only_image = np.zeros(pairs.n_features)
         at = slice(*image.indptr[i : i + 2])
@@ -85,6 +85,6 @@ def _against_image(name: str, value_n: Array, pairs: Pairs, reference: Reference
         sentence = f"Text and image share few features ({reference.mismatch_score} {1 - value:.2f})."
         sentence += f" No patch supports {words}." if words else ""
         sentence += " The image has features that the text lacks." if instead else ""
-        features = lacking + [k for k in instead if k not in lacking]
+        features = feature_ids + [k for k in instead if k not in feature_ids]
         result.append({"text": sentence, "features": features, "tokens": token_texts})
     return result

@@ -113,25 +113,25 @@ def closing(path: Path) -> list[str]:
     marks. Memory does not grow with the file."""
     names = tuple(map(s.score_column, s.SCORES))
     total, count = np.zeros(len(names)), np.zeros(len(names), np.int64)
-    raised = dict.fromkeys(s.FLAGS, 0)
-    sampled: list[tuple[int, int, tuple[float, ...]]] = []  # a heap, the largest hash first
+    n_flagged = dict.fromkeys(s.FLAGS, 0)
+    sample: list[tuple[int, int, tuple[float, ...]]] = []  # a heap, the largest hash first
     n = 0
     for n, item in enumerate(rows_of(path, ("id", *COUNTS, *names, "flags")), 1):
         values = np.array([np.nan if item[name] is None else item[name] for name in names])
-        known = ~np.isnan(values)
-        total[known] += values[known]
-        count += known
+        is_known = ~np.isnan(values)
+        total[is_known] += values[is_known]
+        count += is_known
         for name in item["flags"]:
-            raised[name] += 1
+            n_flagged[name] += 1
         digest = -int.from_bytes(hashlib.sha256(item["id"].encode()).digest()[:8])
         entry = (digest, -n, (*values.tolist(), item["n_text"] + item["n_image"]))
-        (heapq.heappush if len(sampled) < FOR_LENGTH else heapq.heappushpop)(sampled, entry)
-    table = np.array([entry[2] for entry in sampled])
-    whose = "" if n <= FOR_LENGTH else f" (of {FOR_LENGTH} pairs)"
-    lines = [f"{'score':<20}{'mean':>12}  rank correlation with length{whose}"]
+        (heapq.heappush if len(sample) < FOR_LENGTH else heapq.heappushpop)(sample, entry)
+    table = np.array([entry[2] for entry in sample])
+    clause = "" if n <= FOR_LENGTH else f" (of {FOR_LENGTH} pairs)"
+    lines = [f"{'score':<20}{'mean':>12}  rank correlation with length{clause}"]
     for i, name in enumerate(s.SCORES):
         if count[i]:
             rho = spearman(table[:, i], table[:, -1])
             lines.append(f"{name:<20}{total[i] / count[i]:>12.4g}  {'–' if rho is None else f'{rho:+.2f}'}")
-    marked = ", ".join(f"{name} {m}" for name, m in raised.items() if m)
-    return [*lines, f"flagged: {marked or 'none'}"]
+    flags_text = ", ".join(f"{name} {m}" for name, m in n_flagged.items() if m)
+    return [*lines, f"flagged: {flags_text or 'none'}"]

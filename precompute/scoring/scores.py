@@ -81,19 +81,19 @@ def score_maxima(text: csr_matrix, image: csr_matrix, weights: Weights) -> dict[
     has_omega = (~np.isnan(weights.omega_f)).astype(np.float64)
     any_nf = text.maximum(image).tocsr()
     any_nf.sort_indices()
-    active, both = _ones(any_nf), _ones(text).multiply(_ones(image)).tocsr()
-    total = active @ omega
-    n_with = active @ has_omega
+    on_any, on_both = _ones(any_nf), _ones(text).multiply(_ones(image)).tocsr()
+    total = on_any @ omega
+    n_with = on_any @ has_omega
     top = _strongest(any_nf, TOP_WEIGHTED)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "cosine": total,
             "cosine-weighted": (top @ omega) / (top @ has_omega),
-            "cosine-cooccurring": both @ omega,
+            "cosine-cooccurring": on_both @ omega,
             "cosine-mean": total / n_with,
             "pooled-cosine": pooled_cosine(text, image),
             "supported-share": supported_share(text, image, weights.support_f),
-            "cooccurring-l0": np.diff(both.indptr).astype(np.float64),
+            "cooccurring-l0": np.diff(on_both.indptr).astype(np.float64),
         }
 
 

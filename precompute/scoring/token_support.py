@@ -51,10 +51,10 @@ def unsupported_tokens(events: TextEvents, image: csr_matrix, p999_f: Array, sup
     lack_e = support_f[feature_e] * np.maximum(ratio_e - np.minimum(image_e, 1), 0)
     first = run_starts(row_e, position_e)
     token_e = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(row_e)]))
-    best = np.lexsort((feature_e, -lack_e, token_e))[first]  # sorted by token: the first entry of each is its largest
+    e = np.lexsort((feature_e, -lack_e, token_e))[first]  # sorted by token: the first entry of each is its largest
     weight_t = LITTLE_WEIGHT + np.add.reduceat(support_f[feature_e] * ratio_e, first)
     share_t = np.add.reduceat(lack_e, first) / weight_t
-    return UnsupportedTokens(row_e[first], position_e[first], share_t, np.where(lack_e[best] > 0, feature_e[best], -1))
+    return UnsupportedTokens(row_e[first], position_e[first], share_t, np.where(lack_e[e] > 0, feature_e[e], -1))
 
 
 def _lookup(matrix: csr_matrix, row: Array, column: Array) -> Array:
@@ -106,5 +106,5 @@ def most_unsupported(tokens: UnsupportedTokens, candidates: Array, text_of: Call
 
 def _preferred(entries: Array, is_preferred: list[bool]) -> Array:
     """Those entries, or all where none is."""
-    preferred = np.array(is_preferred, dtype=bool)
-    return entries[preferred] if preferred.any() else entries
+    mask = np.array(is_preferred, dtype=bool)
+    return entries[mask] if mask.any() else entries

@@ -59,67 +59,67 @@ class Parts(NamedTuple):
     """float64 [k]: the score minus the score without the feature."""
 
 
-def explain(name: str, active: Active, weights: Weights) -> Parts:
+def explain(name: str, maxima: Active, weights: Weights) -> Parts:
     """Raises SaevxError for a score that is not made of features."""
     if name not in _SCORES:
-        known = "is no score" if name not in SCORES else "is not made of features"
-        raise SaevxError(f"{name!r} {known}: choose one of {', '.join(_SCORES)}.")
-    return _SCORES[name](active, weights)
+        problem = "is no score" if name not in SCORES else "is not made of features"
+        raise SaevxError(f"{name!r} {problem}: choose one of {', '.join(_SCORES)}.")
+    return _SCORES[name](maxima, weights)
 
 
-def _omega(active: Active, weights: Weights) -> tuple[Array, Array]:
+def _omega(maxima: Active, weights: Weights) -> tuple[Array, Array]:
     """ω of the active features, 0 where one has none, and whether it has one."""
-    omega_k = weights.omega_f[active.feature_k]
+    omega_k = weights.omega_f[maxima.feature_k]
     return np.nan_to_num(omega_k, nan=0.0), ~np.isnan(omega_k)
 
 
-def _both(active: Active) -> Array:
-    return np.asarray((active.z_k2 > 0).all(axis=1))
+def _both(maxima: Active) -> Array:
+    return np.asarray((maxima.z_k2 > 0).all(axis=1))
 
 
-def _share(over_k: Array, under_k: Array, empty: float = 0.0) -> Parts:
+def _share(over_k: Array, under_k: Array, default: float = 0.0) -> Parts:
     """Parts of Σ over / Σ under."""
-    over, under = over_k.sum(), under_k.sum()
-    without_k = ratio(over - over_k, np.maximum(under - under_k, 0), empty)
-    return Parts(ratio(over_k, under, empty), ratio(over, under, empty) - without_k)
+    numerator, denominator = over_k.sum(), under_k.sum()
+    without_k = ratio(numerator - over_k, np.maximum(denominator - under_k, 0), default)
+    return Parts(ratio(over_k, denominator, default), ratio(numerator, denominator, default) - without_k)
 
 
 def _sum(part_k: Array) -> Parts:
     return Parts(part_k, part_k)
 
 
-def _weighted(active: Active, weights: Weights) -> Parts:
+def _weighted(maxima: Active, weights: Weights) -> Parts:
     """Mean ω of the strongest features, weighted by their activation. Without one of them the next takes its place."""
-    x_k = active.z_k2.max(axis=1)
-    omega_k, has_k = _omega(active, weights)
-    order = np.lexsort((active.feature_k, -x_k))  # ties go to the smaller feature
-    top, following = order[:TOP_WEIGHTED], order[TOP_WEIGHTED : TOP_WEIGHTED + 1]
-    over, under = (x_k * omega_k)[top], (x_k * has_k)[top]
-    more_over, more_under = (x_k * omega_k)[following].sum(), (x_k * has_k)[following].sum()
-    score = ratio(over.sum(), under.sum(), np.nan)
+    x_k = maxima.z_k2.max(axis=1)
+    omega_k, has_k = _omega(maxima, weights)
+    order = np.lexsort((maxima.feature_k, -x_k))  # ties go to the smaller feature
+    top, next_one = order[:TOP_WEIGHTED], order[TOP_WEIGHTED : TOP_WEIGHTED + 1]
+    sum_k, base_k = (x_k * omega_k)[top], (x_k * has_k)[top]
+    more_over, more_under = (x_k * omega_k)[next_one].sum(), (x_k * has_k)[next_one].sum()
+    score = ratio(sum_k.sum(), base_k.sum(), np.nan)
     part_k, effect_k = np.zeros(len(x_k)), np.zeros(len(x_k))
-    part_k[top] = ratio(over, under.sum(), np.nan)
-    without = ratio(over.sum() - over + more_over, np.maximum(under.sum() - under + more_under, 0), np.nan)
+    part_k[top] = ratio(sum_k, base_k.sum(), np.nan)
+    without = ratio(sum_k.sum() - sum_k + more_over, np.maximum(base_k.sum() - base_k + more_under, 0), np.nan)
     effect_k[top] = score - without
     return Parts(part_k, effect_k)
 
 
-def _pooled(active: Active, weights: Weights) -> Parts:
+def _pooled(maxima: Active, weights: Weights) -> Parts:
     """Cosine of the two sides: a feature of one side alone adds nothing and lengthens its vector."""
-    dot_k, square_k2 = active.z_k2.prod(axis=1), active.z_k2**2
+    dot_k, square_k2 = maxima.z_k2.prod(axis=1), maxima.z_k2**2
     dot, square_2 = dot_k.sum(), square_k2.sum(axis=0)
     length = np.sqrt(square_2.prod())
     without_k = ratio(dot - dot_k, np.sqrt(np.maximum(square_2 - square_k2, 0).prod(axis=1)), 0.0)
     return Parts(ratio(dot_k, length, 0.0), ratio(dot, length, 0.0) - without_k)
 
 
-def _supported(active: Active, weights: Weights) -> Parts:
-    weight_k = weights.support_f[active.feature_k] * (active.z_k2[:, TEXT] > 0)
-    return _share(weight_k * _both(active), weight_k)
+def _supported(maxima: Active, weights: Weights) -> Parts:
+    weight_k = weights.support_f[maxima.feature_k] * (maxima.z_k2[:, TEXT] > 0)
+    return _share(weight_k * _both(maxima), weight_k)
 
 
-def _mean(active: Active, weights: Weights) -> Parts:
-    omega_k, has_k = _omega(active, weights)
+def _mean(maxima: Active, weights: Weights) -> Parts:
+    omega_k, has_k = _omega(maxima, weights)
     return _share(omega_k, has_k.astype(np.float64), np.nan)
 
 
@@ -137,35 +137,35 @@ EXPLAINED = tuple(_SCORES)
 """The scores that are made of features, the most telling ones first."""
 
 
-def why(store: Store, row: int, name: str, limit: int, computed: SampleEvents | None = None) -> dict[str, Any]:
+def why(store: Store, row: int, name: str, limit: int, events_now: SampleEvents | None = None) -> dict[str, Any]:
     """Why a stored pair has a score (`GET /samples/{id}/why`): the `limit` features that raise it most, and those that
     lower it most.
 
     Args:
-        computed: the pair's events, where the store does not hold them.
+        events_now: the pair's events, where the store does not hold them.
 
     Raises:
-        EventsNotStored: the store does not hold the pair's events, and they are not `computed`.
+        EventsNotStored: the store does not hold the pair's events, and they are not `events_now`.
         SaevxError: a score that is not made of features.
     """
-    events = computed or store.events.of(row)
+    events = events_now or store.events.of(row)
     value = store.samples.items([row])[row]["scores"][name] if name in SCORES else None
-    return {**why_pair(store, events, name, limit), "value": value, "recomputed": computed is not None}
+    return {**why_pair(store, events, name, limit), "value": value, "recomputed": events_now is not None}
 
 
 def why_pair(store: Store, events: SampleEvents, name: str, limit: int) -> dict[str, Any]:
     """As `why`, of any pair, without the score itself. Raises SaevxError for a score that is not made of features."""
-    active = Active.from_events(events)
-    part_k, effect_k = (np.nan_to_num(values, nan=0.0) for values in explain(name, active, Weights.from_store(store)))
-    order = np.lexsort((active.feature_k, -np.abs(effect_k)))
-    raising, lowering = order[effect_k[order] > 0], order[effect_k[order] < 0]
-    listed = np.concatenate([raising[:limit], lowering[:limit]])
-    refs = store.features.refs(active.feature_k[listed].tolist())
+    maxima = Active.from_events(events)
+    part_k, effect_k = (np.nan_to_num(values, nan=0.0) for values in explain(name, maxima, Weights.from_store(store)))
+    order = np.lexsort((maxima.feature_k, -np.abs(effect_k)))
+    positive, negative = order[effect_k[order] > 0], order[effect_k[order] < 0]
+    shown_k = np.concatenate([positive[:limit], negative[:limit]])
+    refs = store.features.refs(maxima.feature_k[shown_k].tolist())
 
     def item(at: int) -> dict[str, Any]:
-        z_2 = active.z_k2[at].tolist()
+        z_2 = maxima.z_k2[at].tolist()
         return {
-            **feature_ref(refs[int(active.feature_k[at])]),
+            **feature_ref(refs[int(maxima.feature_k[at])]),
             "part": float(part_k[at]),
             "effect": float(effect_k[at]),
             **{f"activation_{side}": z or None for side, z in zip(MODALITIES, z_2, strict=True)},
@@ -174,9 +174,9 @@ def why_pair(store: Store, events: SampleEvents, name: str, limit: int) -> dict[
     return {
         "score": name,
         "is_sum": name in SUMS,
-        "n_features": len(active.feature_k),
-        "n_raising": len(raising),
-        "n_lowering": len(lowering),
-        "raising": [item(at) for at in raising[:limit].tolist()],
-        "lowering": [item(at) for at in lowering[:limit].tolist()],
+        "n_features": len(maxima.feature_k),
+        "n_raising": len(positive),
+        "n_lowering": len(negative),
+        "raising": [item(at) for at in positive[:limit].tolist()],
+        "lowering": [item(at) for at in negative[:limit].tolist()],
     }

@@ -31,17 +31,17 @@ class Stream:
     """
 
     def __init__(
-        self, mllm: Mllm, planned: tuple[Data, Plan], sink: tuple[float, float], *, size: int, batch_size: int,
+        self, mllm: Mllm, data_and_plan: tuple[Data, Plan], sink: tuple[float, float], *, size: int, batch_size: int,
         seed: int,
     ) -> None:  # fmt: skip
-        self.mllm, (self.data, self.plan), self.sink = mllm, planned, sink
+        self.mllm, (self.data, self.plan), self.sink = mllm, data_and_plan, sink
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rejected_rows: dict[int, str] = {}
         # Where the next fill begins: epoch and place in its order of batches.
         self.epoch = self.at = self.number = 0
         self.hidden_td = torch.zeros(0, mllm.d_model, dtype=mllm.dtype)
         self.modality_t: NDArray[np.uint8] = np.zeros(0, np.uint8)
-        self.served = 0
+        self.n_served = 0
         self.source: Iterator[list[LoadedBatch]] | None = None
         self.began: dict[str, Any] = {}
 
@@ -50,12 +50,12 @@ class Stream:
 
     def __next__(self) -> tuple[Tensor, NDArray[np.uint8]]:
         """h [t, d] float32 and the tokens' modality [t]."""
-        if (self.served + 1) * self.batch_size > len(self.modality_t):
-            left = slice(self.served * self.batch_size, None)
+        if (self.n_served + 1) * self.batch_size > len(self.modality_t):
+            left = slice(self.n_served * self.batch_size, None)
             self.fill(self.hidden_td[left], self.modality_t[left])
-        here = slice(self.served * self.batch_size, (self.served + 1) * self.batch_size)
-        self.served += 1
-        return self.hidden_td[here].float(), self.modality_t[here]
+        rows = slice(self.n_served * self.batch_size, (self.n_served + 1) * self.batch_size)
+        self.n_served += 1
+        return self.hidden_td[rows].float(), self.modality_t[rows]
 
     def fill(self, left_td: Tensor, left_t: NDArray[np.uint8]) -> None:
         """Run the model until the buffer is full, and shuffle it."""
@@ -69,13 +69,13 @@ class Stream:
             )
         parts_td, parts_t, n = [left_td], [left_t], len(left_t)
         while n < self.size:  # the calibration has found a token in this data, so this ends
-            for one in next(self.source):
-                self.rejected_rows |= {bad.index: bad.reason for bad in one.rejected_rows}
-                if one.batch is None:
+            for loaded_batch in next(self.source):
+                self.rejected_rows |= {r.index: r.reason for r in loaded_batch.rejected_rows}
+                if loaded_batch.batch is None:
                     continue
-                hidden_bsd = self.mllm.hidden(one.batch)
+                hidden_bsd = self.mllm.hidden(loaded_batch.batch)
                 norm_bs = token_norms(hidden_bsd)
-                kind_bs = mark_sinks(one.batch.modality_bs, norm_bs, self.sink)
+                kind_bs = mark_sinks(loaded_batch.batch.modality_bs, norm_bs, self.sink)
                 keep_bs = (kind_bs <= IMAGE) & np.isfinite(norm_bs)
                 parts_td.append(hidden_bsd[torch.from_numpy(keep_bs).to(hidden_bsd.device)])
                 parts_t.append(kind_bs[keep_bs])
@@ -90,11 +90,11 @@ class Stream:
         hidden_td = torch.cat([part.to(device) for part in parts_td])
         self.hidden_td = hidden_td[torch.from_numpy(order).to(device)]
         self.modality_t = np.concatenate(parts_t)[order]
-        self.served = 0
+        self.n_served = 0
 
     def state(self) -> dict[str, Any]:
         """What `restore` goes on from."""
-        return {**self.began, "served": self.served, "set_aside": self.rejected_rows}
+        return {**self.began, "served": self.n_served, "set_aside": self.rejected_rows}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Repeat the fill during which `state` was taken, and pass over what it had served."""
@@ -102,7 +102,7 @@ class Stream:
         self.rejected_rows = dict(state["set_aside"])
         self.source = None
         self.fill(state["left_td"].to(self.mllm.device), state["left_t"].numpy())
-        self.served = int(state["served"])
+        self.n_served = int(state["served"])
 
 
 def batches(rows: Sequence[Row], plan: Plan, seed: int, epoch: int, at: int) -> Iterator[list[Row]]:
@@ -140,10 +140,10 @@ class Meter:
         A feature that has not fired in the last `window` steps is dead.
         """
         dead_mf = (self.fired_mf <= max(0, step - window)).numpy()
-        dead = {name: int(dead_mf[which].all(0).sum()) for name, which in WHICH.items()}
+        n_dead = {name: int(dead_mf[modalities].all(0).sum()) for name, modalities in WHICH.items()}
         figures = self.sums.figures()
         self.sums = QualitySums.zeros(self.sums.total_md.shape[1])
-        return {**figures, "dead": dead}
+        return {**figures, "dead": n_dead}
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` continues from."""

@@ -66,11 +66,11 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
     control_values = {name: read_card(path) if path else {} for name, path in controls.items()}
     return [
         {
-            "line": one.line, "name": one.name, "value": one.estimate and one.estimate["value"],
-            "interval": [one.estimate["low"], one.estimate["high"]] if one.estimate and "low" in one.estimate else None,
-            **{name: values.get((one.line, one.name)) for name, values in control_values.items()}, "note": one.note,
+            "line": f.line, "name": f.name, "value": f.estimate and f.estimate["value"],
+            "interval": [f.estimate["low"], f.estimate["high"]] if f.estimate and "low" in f.estimate else None,
+            **{name: values.get((f.line, f.name)) for name, values in control_values.items()}, "note": f.note,
         }
-        for one in figures
+        for f in figures
     ]  # fmt: skip
 
 
@@ -79,8 +79,8 @@ def model_figures(result: dict[str, Any]) -> Iterator[Figure]:
     for name in ("text", "image"):
         yield Figure("reconstruction", f"FVU, {name}", result["fvu"][name], "Fraction of variance unexplained.")
         yield Figure("reconstruction", f"L0, {name}", result["l0"][name], "Active features per token.")
-    dead = {"value": float(result["dead"]["both"])}
-    yield Figure("reconstruction", "dead features", dead, "Active on no token of the evaluation.")
+    share_dead = {"value": float(result["dead"]["both"])}
+    yield Figure("reconstruction", "dead features", share_dead, "Active on no token of the evaluation.")
     for key, estimate in result["loss_recovered"].items():
         part, _, top = key.partition("_top")
         name = f"{part}, {top} features a token" if top else part
@@ -95,11 +95,11 @@ def modality_figures(activity: Activity, sae: SaeV, tokens: dict[str, int]) -> I
         yield Figure("modalities", "features of both", None, "The data has tokens of one modality alone.")
         return
     rate_mf = activity.count_mf / n_m[:, None]
-    alive = rate_mf.sum(0) > 0
-    share = rate_mf[IMAGE, alive] / rate_mf[:, alive].sum(0)
-    both = (share >= ONE_SIDED) & (share <= 1 - ONE_SIDED)
+    is_alive = rate_mf.sum(0) > 0
+    share = rate_mf[IMAGE, is_alive] / rate_mf[:, is_alive].sum(0)
+    is_shared = (share >= ONE_SIDED) & (share <= 1 - ONE_SIDED)
     note = f"Alive features with {100 * ONE_SIDED:.0f} % of their rate or more in either modality."
-    yield Figure("modalities", "features of both", {"value": float(both.mean())} if alive.any() else None, note)
+    yield Figure("modalities", "features of both", {"value": float(is_shared.mean())} if is_alive.any() else None, note)
     length_f = np.square(sae.directions_fd.detach().cpu().double().numpy()).sum(1)
     energy_mf = activity.energy_mf / n_m[:, None] * length_f
     overlap = 2 * energy_mf.min(0).sum() / energy_mf.sum() if energy_mf.any() else None
@@ -107,26 +107,26 @@ def modality_figures(activity: Activity, sae: SaeV, tokens: dict[str, int]) -> I
     yield Figure("modalities", "iso-energy", None if overlap is None else {"value": float(overlap)}, note)
 
 
-def stability(sae: SaeV, alive: Array, o: EvaluateOptions) -> Figure:
+def stability(sae: SaeV, is_alive: Array, o: EvaluateOptions) -> Figure:
     """How near each alive feature's direction comes to one of an SAE that was trained with another seed.
 
     Args:
-        alive: bool [F].
+        is_alive: bool [F].
     """
-    if not o.other_sae or not alive.any():
+    if not o.other_sae or not is_alive.any():
         return Figure("stability", "", None, "Needs --other-sae SAE.")
-    own = unit_centred(sae.directions_fd.detach().cpu().double().numpy())[alive]
-    nearest = []
+    own_fd = unit_centred(sae.directions_fd.detach().cpu().double().numpy())[is_alive]
+    best_cosines = []
     for source in o.other_sae:
-        other = SaeV.load(source, "cpu", layer=o.layer, format=o.sae_format)
-        if other.d_model != sae.d_model:
+        second_sae = SaeV.load(source, "cpu", layer=o.layer, format=o.sae_format)
+        if second_sae.d_model != sae.d_model:
             raise SaevxError(f"{source} has another width than {o.sae}: name an SAE of the same layer.")
-        directions = unit_centred(other.directions_fd.detach().double().numpy())
-        chunks = np.array_split(own, -(-len(own) // 1024))
-        nearest.append(float(np.concatenate([(chunk @ directions.T).max(1) for chunk in chunks]).mean()))
-    estimate = {"value": float(np.mean(nearest)), "low": min(nearest), "high": max(nearest)}
+        directions = unit_centred(second_sae.directions_fd.detach().double().numpy())
+        chunks = np.array_split(own_fd, -(-len(own_fd) // 1024))
+        best_cosines.append(float(np.concatenate([(chunk @ directions.T).max(1) for chunk in chunks]).mean()))
+    estimate = {"value": float(np.mean(best_cosines)), "low": min(best_cosines), "high": max(best_cosines)}
     note = "Mean cosine of a feature's centred direction with the nearest one of another seed. "
-    note += f"Other seeds: {len(nearest)}; the interval is their range."
+    note += f"Other seeds: {len(best_cosines)}; the interval is their range."
     return Figure("stability", "nearest direction", estimate, note)
 
 
@@ -144,6 +144,6 @@ def read_card(path: Path) -> dict[tuple[str, str], float | None]:
     """
     content = read_json(path)
     try:
-        return {(one["line"], one["name"]): one["value"] for one in content["card"]}
+        return {(line["line"], line["name"]): line["value"] for line in content["card"]}
     except (KeyError, TypeError) as error:
         raise SaevxError(f"{path} has no card: name a file that `saevx evaluate` wrote.") from error

@@ -37,11 +37,11 @@ def of_files(o: EvaluateOptions) -> dict[str, list[Figure]]:
 
 def from_line(line: str, o: EvaluateOptions) -> Figure:
     """The figure that `--line` names, or what it takes."""
-    for one in o.line:
-        name, _, where = one.partition("=")
+    for text in o.line:
+        name, _, where = text.partition("=")
         file, _, path = where.rpartition("#")
         if name not in FROM_FILES or not file or not path:
-            raise SaevxError(f"--line takes NAME=FILE#PATH with a NAME of {', '.join(FROM_FILES)}, not {one!r}.")
+            raise SaevxError(f"--line takes NAME=FILE#PATH with a NAME of {', '.join(FROM_FILES)}, not {text!r}.")
         if name == line:
             value = read_json(Path(file))
             for key in path.split("."):
@@ -57,24 +57,25 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
 
 def patches_figures(path: Path) -> list[Figure]:
     """Sufficiency and necessity of the best patches by `PATCH_SCORE`, fewest first, in the first way of removing."""
-    content, what = read_json(path), "an entry of cosine-cross-modal and of random"
+    content, contents = read_json(path), "an entry of cosine-cross-modal and of random"
     figures = []
     for part, percent, name, needs in (
         ("kept", "keep", "with the best {:g} % alone", "--keep"),
         ("knocked_out", "knock_out", "without the best {:g} %", "--knock-out"),
     ):
         try:
-            fewest = sorted(content.get(part, []), key=lambda one: one[percent])
-            own, chance = (
-                next((one for one in fewest if one["score"] == score), None) for score in (PATCH_SCORE, "random")
+            by_percent = sorted(content.get(part, []), key=lambda e: e[percent])
+            of_score, chance = (
+                next((e for e in by_percent if e["score"] == score), None) for score in (PATCH_SCORE, "random")
             )
-            if own is None or chance is None:
-                note = f"Needs a file of `saevx patches {needs} 25` with {what}."
+            if of_score is None or chance is None:
+                note = f"Needs a file of `saevx patches {needs} 25` with {contents}."
                 figures.append(Figure("patches", name.format(25), None, note))
                 continue
             control = "–" if chance["of_full"] is None else f"{chance['of_full']['value']:.3f}"
-            note = f"Accuracy, of that with all patches; others removed by {own['removed']}. Random patches: {control}."
-            figures.append(Figure("patches", name.format(own[percent]), own["of_full"], note))
+            note = f"Accuracy, of that with all patches; others removed by {of_score['removed']}. "
+            note += f"Random patches: {control}."
+            figures.append(Figure("patches", name.format(of_score[percent]), of_score["of_full"], note))
         except (KeyError, TypeError, AttributeError) as error:
             raise SaevxError(f"{path} is no result of `saevx patches`: name a file that it wrote.") from error
     return figures
@@ -83,13 +84,13 @@ def patches_figures(path: Path) -> list[Figure]:
 def hallucination_figures(content: Any, path: Path) -> list[Figure]:
     """What steering towards right does to answers, beside random features. Args: `content` is that of the file."""
     try:
-        towards, random = content["ways"]["towards right"], content["against_random"]
-        unsteered = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in random}
+        towards, against = content["ways"]["towards right"], content["against_random"]
+        baseline = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in against}
         return [
             Figure(
-                "hallucination", f"change of {title} by steering", random[name],
+                "hallucination", f"change of {title} by steering", against[name],
                 "Less the change that random features of equal length cause. Share when steered "
-                f"{number(towards[name] and towards[name]['value'])}, unsteered {number(unsteered[name])}.",
+                f"{number(towards[name] and towards[name]['value'])}, unsteered {number(baseline[name])}.",
             )
             for name, title in (("hallucinated", "hallucinated answers"), ("accuracy", "right answers"))
         ]  # fmt: skip

@@ -40,22 +40,22 @@ def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figur
     """Each line with its figures."""
     rows = fetch_plain(store.engine, "SELECT verdict, label, label_score FROM features ORDER BY id")
     n = Counter(verdict for verdict, _, _ in rows)
-    tested = sum(n[verdict] for verdict in TESTED_VERDICTS)
+    n_tested = sum(n[verdict] for verdict in TESTED_VERDICTS)
     content, _ = read_companion(store.path, CONTROLS, store.manifest["content_id"])
-    measured = [c for c in (content or {}).get("controls", []) if c["share"] is not None and c["name"] != "text-alone"]
-    null = ", ".join(f"{100 * c['share']:.1f} % ({c['title']})" for c in measured)
+    controls = [c for c in (content or {}).get("controls", []) if c["share"] is not None and c["name"] != "text-alone"]
+    null = ", ".join(f"{100 * c['share']:.1f} % ({c['title']})" for c in controls)
     chance = f"By chance: {null}." if null else "Run `saevx controls` for its null."
-    note = f"Of {tested:,} features tested. {chance}"
-    yield "pair evidence", [Figure("pair evidence", "cross-modal", share_interval(n["cross-modal"], tested), note)]
+    note = f"Of {n_tested:,} features tested. {chance}"
+    yield "pair evidence", [Figure("pair evidence", "cross-modal", share_interval(n["cross-modal"], n_tested), note)]
     with_image = n["cross-modal"] + n["in-context"]
-    alone = bool(store.manifest.get("pair_evidence", {}).get("text_alone"))
-    note = f"Of {with_image:,} that pass with the image." if alone else "The store was made with --no-text-alone."
-    estimate = share_interval(n["cross-modal"], with_image) if alone else None
+    has_alone = bool(store.manifest.get("pair_evidence", {}).get("text_alone"))
+    note = f"Of {with_image:,} that pass with the image." if has_alone else "The store was made with --no-text-alone."
+    estimate = share_interval(n["cross-modal"], with_image) if has_alone else None
     yield "text alone", [Figure("text alone", "still cross-modal", estimate, note)]
-    alive = len(rows) - n["dead"]
-    good = sum((score or 0) >= GOOD_SCORE for _, _, score in rows)
-    note = f"Of {alive:,} alive features; scored on samples on which the name was not chosen."
-    scores = Figure("names", f"name scores {GOOD_SCORE} or more", share_interval(good, alive), note)
+    n_alive = len(rows) - n["dead"]
+    n_good = sum((score or 0) >= GOOD_SCORE for _, _, score in rows)
+    note = f"Of {n_alive:,} alive features; scored on samples on which the name was not chosen."
+    scores = Figure("names", f"name scores {GOOD_SCORE} or more", share_interval(n_good, n_alive), note)
     yield "names", [scores, *hard_negatives(store, o)]
     yield "localisation", [localisation(store, o, [label for _, label, _ in rows])]
     yield "monosemanticity", [monosemanticity(store, o)]
@@ -64,21 +64,21 @@ def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figur
 def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
     """Whether features are stronger where the caption has their name's word than on hard negatives, on samples on which
     the names were not chosen."""
-    held = Held.of_store(store)
-    for name, what, of in (
-        ("captions with its word exchanged", "captions that differ in the name's word alone", against_one_word(held)),
+    pairs = Held.of_store(store)
+    for name, title, of in (
+        ("captions with its word exchanged", "captions that differ in the name's word alone", against_one_word(pairs)),
         (
             "samples of its nearest feature", "strong samples of its nearest feature of another family",
-            against_nearest(held),
+            against_nearest(pairs),
         ),
     ):
         n = len(of.either)
         if not n:
-            yield Figure("names", name, None, f"There are no {what}.")
+            yield Figure("names", name, None, f"There are no {title}.")
             continue
         draws = np.concatenate([w @ of.either / n for w in bootstrap_weights(n, o.resamples, o.seed, chunk=64)])
         note = (
-            f"How often a feature is stronger where the caption has its name's word than on {what}. Mean over {n:,} "
+            f"How often a feature is stronger where the caption has its name's word than on {title}. Mean over {n:,} "
             f"features; 0.5 is chance. By the image alone {of.image.mean():.3f}."
         )
         yield Figure("names", name, interval(float(of.either.mean()), draws), note)
@@ -89,21 +89,21 @@ def localisation(store: Store, o: EvaluateOptions, labels: list[str | None]) -> 
     if o.boxes is None:
         return Figure("localisation", "", None, "Needs --boxes FILE.")
     boxes = read_boxes(o.boxes)
-    words = {one["word"] for of_sample in boxes.values() for one in of_sample}
+    words = {box["word"] for of_sample in boxes.values() for box in of_sample}
     features = [k for k, label in enumerate(labels) if label and label.casefold() in words]
     hits = n = 0
     area = 0.0
     for k, examples in store.examples.strongest(features, "image", FIRST).items():
         word = (labels[k] or "").casefold()
         for example in examples:
-            own = [one["box"] for one in boxes.get(example["sample_id"], []) if one["word"] == word]
-            if not own:
+            own_boxes = [box["box"] for box in boxes.get(example["sample_id"], []) if box["word"] == word]
+            if not own_boxes:
                 continue
             left, top, right, bottom = example["patch"]["box"]
             x, y, image = (left + right) / 2, (top + bottom) / 2, example["images"][example["patch"]["image"]]
             n += 1
-            hits += any(a <= x <= c and b <= y <= d for a, b, c, d in own)
-            area += min(1.0, sum((c - a) * (d - b) for a, b, c, d in own) / (image["width"] * image["height"]))
+            hits += any(a <= x <= c and b <= y <= d for a, b, c, d in own_boxes)
+            area += min(1.0, sum((c - a) * (d - b) for a, b, c, d in own_boxes) / (image["width"] * image["height"]))
     chance = f" By area alone: {area / n:.2f}." if n else ""
     note = f"Of {n:,} strongest patches on images with a box of the word; {len(features):,} features.{chance}"
     return Figure("localisation", "strongest patch in the box", share_interval(hits, n), note)
@@ -119,8 +119,8 @@ def read_boxes(path: Path) -> dict[str, list[dict[str, Any]]]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         return {
             str(line["id"]): [
-                {"word": str(one["word"]).casefold(), "box": [float(one["box"][i]) for i in range(4)]}
-                for one in line["boxes"]
+                {"word": str(box["word"]).casefold(), "box": [float(box["box"][i]) for i in range(4)]}
+                for box in line["boxes"]
             ]
             for line in lines
         }

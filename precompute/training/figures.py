@@ -25,7 +25,7 @@ def runs_of(top: Sequence[int]) -> list[str]:
         top: numbers of features that a token keeps, in further runs.
     """
     whats = ("zero", "patched", *(f"top{n}" for n in top))
-    return ["original", *(f"{what}{suffix}" for what in whats for suffix in ("", "_text", "_image"))]
+    return ["original", *(f"{name}{suffix}" for name in whats for suffix in ("", "_text", "_image"))]
 
 
 @dataclass
@@ -58,7 +58,7 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
     target_n, nll_nr = np.array(sums.n_target), np.array(sums.nll)
     tokens_n4, active_nm = np.array(sums.tokens), np.array(sums.active)
     error_nm, square_nm, total_nmd = np.array(sums.error), np.array(sums.square), np.array(sums.total_md)
-    total = {name: total_nmd[:, which].sum(1) for name, which in GROUPS.items()}
+    total = {name: total_nmd[:, of_kind].sum(1) for name, of_kind in GROUPS.items()}
 
     def of(weight_wn: Array) -> dict[str, Array]:
         """Figures [w] where sample i counts weight_wn[:, i] times."""
@@ -69,30 +69,30 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
                 suffix = "" if part == "all" else f"_{part}"
                 zero = figures_w[f"cross_entropy.zero{suffix}"]
                 gap = zero - figures_w["cross_entropy.original"]
-                for what, key in (("patched", part), *((what, f"{part}_{what}") for what in tops)):
-                    patched = figures_w[f"cross_entropy.{what}{suffix}"]
-                    figures_w[f"loss_recovered.{key}"] = np.where(gap > 0, (zero - patched) / gap, np.nan)
-            for name, which in GROUPS.items():
-                n_w = weight_wn @ tokens_n4[:, which].sum(1)
-                error_w, square_w = (weight_wn @ sum_nm[:, which].sum(1) for sum_nm in (error_nm, square_nm))
+                for part_name, key in (("patched", part), *((part_name, f"{part}_{part_name}") for part_name in tops)):
+                    ce_patched = figures_w[f"cross_entropy.{part_name}{suffix}"]
+                    figures_w[f"loss_recovered.{key}"] = np.where(gap > 0, (zero - ce_patched) / gap, np.nan)
+            for name, kinds in GROUPS.items():
+                n_w = weight_wn @ tokens_n4[:, kinds].sum(1)
+                error_w, square_w = (weight_wn @ sum_nm[:, kinds].sum(1) for sum_nm in (error_nm, square_nm))
                 figures_w[f"fvu.{name}"] = fvu(error_w, square_w, weight_wn @ total[name], n_w)
-                figures_w[f"l0.{name}"] = weight_wn @ active_nm[:, which].sum(1) / n_w
+                figures_w[f"l0.{name}"] = weight_wn @ active_nm[:, kinds].sum(1) / n_w
         return figures_w
 
     n = len(target_n)
-    whole = of(np.ones((1, n)))
-    drawn: dict[str, list[Array]] = {name: [] for name in whole}
+    all_figures = of(np.ones((1, n)))
+    draws: dict[str, list[Array]] = {name: [] for name in all_figures}
     for weight_wn in bootstrap_weights(n, resamples, seed, chunk=64):
         for name, values in of(weight_wn).items():
-            drawn[name].append(values)
+            draws[name].append(values)
     result: dict[str, Any] = {}
-    for name, value in whole.items():
+    for name, value in all_figures.items():
         group, _, key = name.partition(".")
-        result.setdefault(group, {})[key] = interval(float(value[0]), np.concatenate(drawn[name]))
+        result.setdefault(group, {})[key] = interval(float(value[0]), np.concatenate(draws[name]))
     tokens = tokens_n4.sum(axis=0).tolist()
     if not tokens[IMAGE]:  # without image tokens nothing was replaced there
-        result["cross_entropy"] |= dict.fromkeys(f"{what}_image" for what in ("zero", "patched", *tops))
-        result["loss_recovered"] |= dict.fromkeys(("image", *(f"image_{what}" for what in tops)))
+        result["cross_entropy"] |= dict.fromkeys(f"{part_name}_image" for part_name in ("zero", "patched", *tops))
+        result["loss_recovered"] |= dict.fromkeys(("image", *(f"image_{part_name}" for part_name in tops)))
     kinds = {"text": TEXT, "image": IMAGE, "special": SPECIAL, "sink": SINK}
     result["tokens"] = {**{name: tokens[kind] for name, kind in kinds.items()}, "targets": int(target_n.sum())}
     # Resampling can only lose features, so a bootstrap interval of these would lie above the figure itself.

@@ -58,9 +58,9 @@ class Held(NamedTuple):
         text, image = (maxima(store, m)[scoring] for m in (TEXT, IMAGE))
         labels = fetch_plain(store.engine, "SELECT label FROM features ORDER BY id")
         names = [name_words(label) for (label,) in labels]
-        nearest = nearest_others(store.features.neighbours["other"][:, SPACE], store.features.family, names)
+        nearest_f = nearest_others(store.features.neighbours["other"][:, SPACE], store.features.family, names)
         captions = [words_of(rows[row][1] or "") for row in scoring.tolist()]
-        return cls(captions, text.maximum(image).tocsc(), image.tocsc(), names, nearest)
+        return cls(captions, text.maximum(image).tocsc(), image.tocsc(), names, nearest_f)
 
 
 def maxima(store: Store, modality: int) -> csr_matrix:
@@ -72,13 +72,13 @@ def maxima(store: Store, modality: int) -> csr_matrix:
 def nearest_others(other_fn: Array, family_f: Array, names: Sequence[Sequence[str]]) -> Array:
     """int64 [F]: of each feature's neighbours the first that is of another family and has another first word; −1 where
     there is none. Args: int [F, n], nearest first, −1 beyond the end; int [F]."""
-    nearest = np.full(len(family_f), -1, np.int64)
-    for k, others in enumerate(other_fn.tolist()):
-        for other in others:
-            if other >= 0 and family_f[other] != family_f[k] and names[other][:1] != names[k][:1]:
-                nearest[k] = other
+    nearest_f = np.full(len(family_f), -1, np.int64)
+    for k, others_k in enumerate(other_fn.tolist()):
+        for k2 in others_k:
+            if k2 >= 0 and family_f[k2] != family_f[k] and names[k2][:1] != names[k][:1]:
+                nearest_f[k] = k2
                 break
-    return nearest
+    return nearest_f
 
 
 def one_word_apart(captions: Sequence[Sequence[str]]) -> dict[str, list[tuple[int, int]]]:
@@ -91,68 +91,68 @@ def one_word_apart(captions: Sequence[Sequence[str]]) -> dict[str, list[tuple[in
     pairs: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for members in groups.values():
         for i, word in members:
-            if not (others := [j for j, other in members if other != word]):
+            if not (neighbours := [j for j, word2 in members if word2 != word]):
                 continue
-            first = i % len(others)  # not the same few for all
-            pairs[word] += [(i, j) for j in (others[first:] + others[:first])[:OTHERS]]
+            first = i % len(neighbours)  # not the same few for all
+            pairs[word] += [(i, j) for j in (neighbours[first:] + neighbours[:first])[:OTHERS]]
     return dict(pairs)
 
 
-def against_one_word(held: Held) -> Wins:
+def against_one_word(table: Held) -> Wins:
     """Beside captions that differ in the name's word alone."""
-    pairs = one_word_apart(held.captions)
+    pairs = one_word_apart(table.captions)
 
     def compared(k: int) -> tuple[Array, Array] | None:
-        name = set(held.names[k])
-        of_name = [(i, j) for word in held.names[k] for i, j in pairs.get(word, [])]
-        apart = [(i, j) for i, j in of_name if not name & set(held.captions[j])]
-        right, wrong = np.array(apart, np.int64).reshape(-1, 2).T
+        name = set(table.names[k])
+        of_name = [(i, j) for word in table.names[k] for i, j in pairs.get(word, [])]
+        different = [(i, j) for i, j in of_name if not name & set(table.captions[j])]
+        right, wrong = np.array(different, np.int64).reshape(-1, 2).T
         return (right, wrong) if len(right) else None
 
     def share(value_n: Array, right: Array, wrong: Array) -> float:
         return float(((value_n[right] > value_n[wrong]) + 0.5 * (value_n[right] == value_n[wrong])).mean())
 
-    return wins(held, compared, share)
+    return wins(table, compared, share)
 
 
-def against_nearest(held: Held) -> Wins:
+def against_nearest(table: Held) -> Wins:
     """Beside the strongest samples of the nearest feature of another family whose captions lack the name's words."""
     of_word: dict[str, list[int]] = defaultdict(list)
-    for i, words in enumerate(held.captions):
+    for i, words in enumerate(table.captions):
         for word in set(words):
             of_word[word].append(i)
 
     def compared(k: int) -> tuple[Array, Array] | None:
-        right = np.unique([i for word in held.names[k] for i in of_word.get(word, [])]).astype(np.int64)
-        if not len(right) or held.nearest[k] < 0:
+        right = np.unique([i for word in table.names[k] for i in of_word.get(word, [])]).astype(np.int64)
+        if not len(right) or table.nearest[k] < 0:
             return None
-        column = held.either[:, [int(held.nearest[k])]]
-        strongest = column.indices[np.argsort(-column.data, kind="stable")]
-        wrong = strongest[~np.isin(strongest, right)][:STRONGEST]
+        column = table.either[:, [int(table.nearest[k])]]
+        by_value = column.indices[np.argsort(-column.data, kind="stable")]
+        wrong = by_value[~np.isin(by_value, right)][:STRONGEST]
         return (right, wrong) if len(wrong) else None
 
     def share(value_n: Array, right: Array, wrong: Array) -> float:
-        measured = auroc(value_n[right], value_n[wrong], resamples=1)
-        return measured["value"] if measured else 0.5
+        figure = auroc(value_n[right], value_n[wrong], resamples=1)
+        return figure["value"] if figure else 0.5
 
-    return wins(held, compared, share)
+    return wins(table, compared, share)
 
 
 def wins(
-    held: Held, compared: Callable[[int], tuple[Array, Array] | None], share: Callable[[Array, Array, Array], float]
+    table: Held, compare: Callable[[int], tuple[Array, Array] | None], share: Callable[[Array, Array, Array], float]
 ) -> Wins:
     """Every named feature that can be tested.
 
     Args:
-        compared: of a feature, samples whose captions have its name's word, and such that lack it, int64 each; None
+        compare: of a feature, samples whose captions have its name's word, and such that lack it, int64 each; None
             where there are none.
         share: of activations, float64 [n], and these samples.
     """
     result: list[tuple[float, float]] = []
-    for k in range(len(held.names)):
-        if (samples := compared(k)) is not None:
-            columns = (held.either[:, [k]], held.image[:, [k]])
-            either, image = (share(one.toarray().ravel(), *samples) for one in columns)
-            result.append((either, image))
+    for k in range(len(table.names)):
+        if (samples := compare(k)) is not None:
+            columns = (table.either[:, [k]], table.image[:, [k]])
+            any_side, image = (share(column.toarray().ravel(), *samples) for column in columns)
+            result.append((any_side, image))
     either_f, image_f = np.array(result, np.float64).reshape(-1, 2).T
     return Wins(either_f, image_f)

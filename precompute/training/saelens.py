@@ -24,10 +24,10 @@ def make_sae(architecture: str, d_in: int, d_sae: int, *, hook: str, model_name:
     from sae_lens.registry import get_sae_training_class
 
     sae_class, config_class = get_sae_training_class(architecture.replace("-", "_"))
-    known = {one.name for one in fields(config_class)} - {"d_in", "d_sae", "metadata"}
-    if unknown := sorted(set(options) - known):
+    names = {f.name for f in fields(config_class)} - {"d_in", "d_sae", "metadata"}
+    if unknown_names := sorted(set(options) - names):
         raise SaevxError(
-            f"SAELens' {architecture} has no option {unknown[0]}: choose among {', '.join(sorted(known))}."
+            f"SAELens' {architecture} has no option {unknown_names[0]}: choose among {', '.join(sorted(names))}."
         )
     options = {"normalize_activations": "expected_average_only_in", **options}
     if options["normalize_activations"] == "covariance_whitening":
@@ -86,9 +86,9 @@ def save_sae(sae: Any, folder: Path, *, scale: float | None, dtype: str = "float
 
     scratch = folder / "scratch"
     sae.save_inference_model(scratch)
-    done = SAE.load_from_disk(scratch)
+    copy = SAE.load_from_disk(scratch)
     if scale is not None:
-        done.fold_activation_norm_scaling_factor(scale)
-    done.cfg.dtype, done.cfg.device = dtype, "cpu"
-    done.to(getattr(torch, dtype)).save_model(folder)
+        copy.fold_activation_norm_scaling_factor(scale)
+    copy.cfg.dtype, copy.cfg.device = dtype, "cpu"
+    copy.to(getattr(torch, dtype)).save_model(folder)
     shutil.rmtree(scratch)

@@ -150,12 +150,12 @@ def checkpoint(part: Path, trainer: Any, stream: Stream, meter: Meter, log_bytes
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "log_bytes": log_bytes,
     }
-    with atomic_folder(part / f"checkpoint-{trainer.n_training_steps:08d}") as fresh:
-        save_sae(trainer.sae, fresh, scale=trainer.activation_scaler.scaling_factor)
-        trainer.save_trainer_state(fresh)
-        torch.save(state, fresh / RESUME)
-    for old in older:
-        shutil.rmtree(old)
+    with atomic_folder(part / f"checkpoint-{trainer.n_training_steps:08d}") as folder:
+        save_sae(trainer.sae, folder, scale=trainer.activation_scaler.scaling_factor)
+        trainer.save_trainer_state(folder)
+        torch.save(state, folder / RESUME)
+    for older_folder in older:
+        shutil.rmtree(older_folder)
 
 
 def checkpoints(part: Path) -> list[Path]:
@@ -189,13 +189,13 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
     """The SAELens folder in its place, its training.json in it."""
     from precompute.sae.sae import SaeV
 
-    done = o.part / "done"
-    shutil.rmtree(done, ignore_errors=True)
+    final_folder = o.part / "done"
+    shutil.rmtree(final_folder, ignore_errors=True)
     trainer.set_final_sae_metadata()
-    save_sae(trainer.sae, done, scale=trainer.activation_scaler.scaling_factor, dtype=o.save_dtype)
-    rejected_rows = sorted({**{bad.index: bad.reason for bad in data.rejected_rows}, **stream.rejected_rows}.items())
+    save_sae(trainer.sae, final_folder, scale=trainer.activation_scaler.scaling_factor, dtype=o.save_dtype)
+    rejected_rows = sorted({**{row.index: row.reason for row in data.rejected_rows}, **stream.rejected_rows}.items())
     result = {
-        "sae": {"sha256": SaeV.load(done).sha256, "n_features": int(trainer.sae.cfg.d_sae)},
+        "sae": {"sha256": SaeV.load(final_folder).sha256, "n_features": int(trainer.sae.cfg.d_sae)},
         "model": {"name": plain_name(o.model), "layer": o.layer, "d_model": mllm.d_model},
         "data": {"name": data.name, "n_samples": len(data.rows), "n_set_aside": len(rejected_rows)},
         "options": {
@@ -205,12 +205,12 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
         },
         "input_scale": trainer.activation_scaler.scaling_factor,
         "code_version": code_version(),
-        "log": [json.loads(one) for one in (o.part / LOG).read_text().splitlines()],
+        "log": [json.loads(line) for line in (o.part / LOG).read_text().splitlines()],
     }
-    write_json(done / TRAINING, result)
+    write_json(final_folder / TRAINING, result)
     if rejected_rows:
         say(summary(count_kinds(reason for _, reason in rejected_rows), o.id_column))
-    done.rename(o.out)
+    final_folder.rename(o.out)
     shutil.rmtree(o.part)
     return o.out
 
@@ -220,11 +220,11 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
 
 def run_fingerprint(o: TrainOptions, data: Data) -> str:
     """Fingerprint of all that the run depends on: an unfinished run is only continued by the same one."""
-    apart = {"data", "model", "out", "checkpoint_every"}
+    ignored = {"data", "model", "out", "checkpoint_every"}
     return fingerprint(
         rows=([row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows),
         model=[o.model, stamps(weights(o.model))],
-        options={**o.model_dump(mode="json", exclude=apart), **o.with_preset()},
+        options={**o.model_dump(mode="json", exclude=ignored), **o.with_preset()},
         code=code_version(),
     )
 
@@ -232,8 +232,8 @@ def run_fingerprint(o: TrainOptions, data: Data) -> str:
 def cut(data: Data, mllm: Mllm, context: int) -> Data:
     """Texts cut so that, with template and images, none is longer than `context` or the model's own."""
     template = len(mllm.tokenizer(mllm.template)["input_ids"])
-    own = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)
-    limit = min(context, own) - max(template, len(mllm.template) // 4) - OVERHEAD
+    max_positions = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)
+    limit = min(context, max_positions) - max(template, len(mllm.template) // 4) - OVERHEAD
     length_of: dict[int, int] = {}
     for i, row in enumerate(data.rows):
         # A token has one character at least: shorter texts cannot be too long, unless by their image.
@@ -258,7 +258,7 @@ def hook_name(mllm: Mllm) -> str:
 def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any]:
     """The architecture's own fields in SAELens' configuration."""
     warm_up = round(s["l1_warm_up"] * s["steps"])
-    own: dict[str, Any] = {
+    options: dict[str, Any] = {
         "standard": {"l1_coefficient": s["l1"], "l1_warm_up_steps": warm_up},
         "jumprelu": {"l0_warm_up_steps": warm_up},
         "topk": {"k": s["k"]},
@@ -273,7 +273,7 @@ def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any
         if not equals:
             raise SaevxError(f"--sae-option takes NAME=VALUE, not {option!r}.")
         try:
-            own[name] = json.loads(value)
+            options[name] = json.loads(value)
         except ValueError:
-            own[name] = value
-    return own
+            options[name] = value
+    return options
