@@ -53,7 +53,7 @@ class Tested(NamedTuple):
     feature: Array
     """int64 [k]: the features whose rates the directions have."""
     of_directions: Evidence
-    alone: Evidence
+    of_text_alone: Evidence
     """Of the directions, with the texts run without their images."""
 
 
@@ -69,12 +69,12 @@ def random_directions(store: Store, o: ControlsOptions) -> Tested:
     if len(features) > MOST:
         features = np.sort(rng.choice(features, MOST, replace=False))
     directions_kd = unit(rng.standard_normal((len(features), int(store.manifest["model"]["d_model"]))))
-    along = projections(store, o, sides.row, directions_kd)
+    along_directions = projections(store, o, sides.row, directions_kd)
     rate_mk = rates(store, features)
-    limit_mk = [as_often(along.token_mtk[m], rate_mk[m]) for m in (TEXT, IMAGE)]
-    text, image = (csr_matrix(along.strongest_mnk[m] >= limit_mk[m]) for m in (TEXT, IMAGE))
-    alone = csr_matrix(along.alone_nk >= limit_mk[TEXT])
-    by_image, without = (sides._replace(text=one, image=image).counts() for one in (text, alone))
+    limit_mk = [as_often(along_directions.token_mtk[m], rate_mk[m]) for m in (TEXT, IMAGE)]
+    text, image = (csr_matrix(along_directions.strongest_mnk[m] >= limit_mk[m]) for m in (TEXT, IMAGE))
+    on_text_alone = csr_matrix(along_directions.alone_nk >= limit_mk[TEXT])
+    by_image, without = (sides._replace(text=on_text, image=image).counts() for on_text in (text, on_text_alone))
     return Tested(
         len(sides.row), features, evidence_of(by_image, can_be_tested(by_image)),
         evidence_of(without, can_be_tested(without)),
@@ -127,7 +127,7 @@ def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Ar
                     tokens[m].append(of_kind_tk[:: -(-len(of_kind_tk) * len(rows) // MOST_TOKENS) or 1])
                 strongest_mnk[2, i] = alone_tk[alone_t == TEXT].max(0, initial=-np.inf)
             progress.update(len(members))
-    return Projections(strongest_mnk[:2], strongest_mnk[2], [np.concatenate(one) for one in tokens])
+    return Projections(strongest_mnk[:2], strongest_mnk[2], [np.concatenate(parts) for parts in tokens])
 
 
 def planned(store: Store, rows: Array, o: ControlsOptions) -> list[list[int]]:

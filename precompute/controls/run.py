@@ -43,12 +43,12 @@ def controls(options: ControlsOptions) -> Path:
         columns = feature_columns(store)
         by_chance = directions(store, o, columns["verdict"])
         rows = [derangements(store, o, columns["lift_low"]), by_chance, text_alone(columns)]
-        tested = int(np.isfinite(columns["pair_p"]).sum())
+        n_tested = int(np.isfinite(columns["pair_p"]).sum())
         cross_modal = int((columns["verdict"] == "cross-modal").sum())
         result = {
             "store": store.manifest["name"], "content_id": store.manifest["content_id"], "seed": o.seed,
             "code_version": code_version(),
-            "cross_modal": share_of(cross_modal, tested),
+            "cross_modal": share_of(cross_modal, n_tested),
             "controls": rows,
         }  # fmt: skip
     finally:
@@ -64,10 +64,10 @@ def in_words(row: dict[str, Any]) -> str:
     return f"{100 * row['share']:.1f} % of {row['tested']} tested" if row["tested"] else "none could be tested"
 
 
-def share_of(passed: int, tested: int) -> dict[str, Any]:
+def share_of(n_passed: int, n_tested: int) -> dict[str, Any]:
     """How many pass, with Wilson's interval of the share; nulls where none could be tested."""
-    share = share_interval(passed, tested) or dict.fromkeys(("value", "low", "high"))
-    return {"tested": tested, "passed": passed, "share": share["value"], "low": share["low"], "high": share["high"]}
+    share = share_interval(n_passed, n_tested) or dict.fromkeys(("value", "low", "high"))
+    return {"tested": n_tested, "passed": n_passed, "share": share["value"], "low": share["low"], "high": share["high"]}
 
 
 def feature_columns(store: Store) -> dict[str, Array]:
@@ -93,12 +93,12 @@ def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str,
     """The captions exchanged among the pairs of one stratum, again and again."""
     sides = Sides.read(store, MAX_SAMPLES)
     counts = sides.counts()
-    tested = can_be_tested(counts)
-    own = passes(evidence_of(counts, tested), lift_low)
+    is_tested = can_be_tested(counts)
+    own_passes = passes(evidence_of(counts, is_tested), lift_low)
     rng = np.random.default_rng(o.seed)
-    shuffled = (sides.counts(sides.exchanged(rng)) for _ in range(o.derangements))
-    draws = [int(passes(evidence_of(counts, tested), lift_low).sum()) for counts in shuffled]
-    n = int(tested.sum())
+    shuffled_counts = (sides.counts(sides.exchanged(rng)) for _ in range(o.derangements))
+    draws = [int(passes(evidence_of(counts, is_tested), lift_low).sum()) for counts in shuffled_counts]
+    n = int(is_tested.sum())
     source = "all activations" if store.events.kept_rows is None else f"the {KEPT_MAXIMA} largest maxima of each side"
     note = (
         f"Captions exchanged among pairs of one caption length, {o.derangements} times, without the condition on the "
@@ -108,7 +108,7 @@ def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str,
         **DERANGEMENTS, "tested": n, "passed": float(np.mean(draws)),
         **{key: float(value) / n if n else None
            for key, value in (("share", np.mean(draws)), ("low", min(draws)), ("high", max(draws)))},
-        "own": float(own.sum()) / n if n else None, "draws": draws, "note": note,
+        "own": float(own_passes.sum()) / n if n else None, "draws": draws, "note": note,
     }  # fmt: skip
 
 
@@ -126,34 +126,34 @@ def directions(store: Store, o: ControlsOptions, verdict_f: Array) -> dict[str, 
     except SaevxError as error:
         return {**left_out, "note": f"Left out, as it needs the store's model and data: {error}"}
     can_f = np.isfinite(outcome.of_directions.p)  # a direction may be on too few texts or images to be tested
-    strong, tested, n = outcome.of_directions.is_strong, outcome.feature[can_f], int(can_f.sum())
-    passed, conditions = strong, "ω's lift and on the text alone"
+    is_strong, tested_features, n = outcome.of_directions.is_strong, outcome.feature[can_f], int(can_f.sum())
+    passes_all, conditions = is_strong, "ω's lift and on the text alone"
     if store.manifest["options"].get("text_alone"):
-        passed, conditions = strong & outcome.alone.is_strong, "ω's lift"
+        passes_all, conditions = is_strong & outcome.of_text_alone.is_strong, "ω's lift"
     note = (
         "Random directions of the same residual stream, each active on as large a share of text tokens and of image "
         f"tokens as one of the features; on {outcome.n_pairs} pairs, without the condition on {conditions}. Without "
-        f"the text alone {100 * int(strong.sum()) / max(n, 1):.1f} % pass."
+        f"the text alone {100 * int(is_strong.sum()) / max(n, 1):.1f} % pass."
     )
     return {
-        **DIRECTIONS, **share_of(int(passed.sum()), n),
-        "own": float((verdict_f[tested] == "cross-modal").mean()) if n else None, "note": note,
+        **DIRECTIONS, **share_of(int(passes_all.sum()), n),
+        "own": float((verdict_f[tested_features] == "cross-modal").mean()) if n else None, "note": note,
     }  # fmt: skip
 
 
 def text_alone(columns: dict[str, Array]) -> dict[str, Any]:
     """Features that pass with their text run without its image."""
     p = columns["pair_p_alone"]
-    tested = np.isfinite(p)
-    if not tested.any():
-        none = "No feature could be tested, or the store was made with --no-text-alone."
-        return {**TEXT_ALONE, **share_of(0, 0), "own": None, "note": none}
+    is_tested = np.isfinite(p)
+    if not is_tested.any():
+        reason = "No feature could be tested, or the store was made with --no-text-alone."
+        return {**TEXT_ALONE, **share_of(0, 0), "own": None, "note": reason}
     # A dense feature passes by its φ, which the store does not keep; its verdict says whether it did.
-    strong = np.nan_to_num(columns["pair_lift_alone"]) >= MIN_LIFT
-    passed = discoveries(p, FALSE_DISCOVERY) & strong | (columns["verdict"] == "cross-modal")
+    is_strong = np.nan_to_num(columns["pair_lift_alone"]) >= MIN_LIFT
+    passes_all = discoveries(p, FALSE_DISCOVERY) & is_strong | (columns["verdict"] == "cross-modal")
     with_image = np.isin(columns["verdict"], ("cross-modal", "in-context"))
     note = "Texts run without their images: what is lost is what attention carried over from the image."
     return {
-        **TEXT_ALONE, **share_of(int(passed.sum()), int(tested.sum())),
-        "own": float(with_image.sum() / tested.sum()), "note": note,
+        **TEXT_ALONE, **share_of(int(passes_all.sum()), int(is_tested.sum())),
+        "own": float(with_image.sum() / is_tested.sum()), "note": note,
     }  # fmt: skip

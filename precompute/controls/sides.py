@@ -40,11 +40,11 @@ class Sides(NamedTuple):
             SaevxError: the store has no pairs.
         """
         rows = fetch_plain(store.engine, "SELECT row, sample_id, n_text, n_image FROM samples ORDER BY row")
-        pairs = [one for one in rows if one[2] and one[3]]
+        pairs = [r for r in rows if r[2] and r[3]]
         if not pairs:
             raise SaevxError(f"{store.path} has no sample with both text and image: choose a store of pairs.")
-        chosen = [pairs[i] for i in chosen_rows([one[1] for one in pairs], limit)]
-        row, text_n, image_n = (np.array([one[i] for one in chosen], dtype=np.int64) for i in (0, 2, 3))
+        pairs_read = [pairs[i] for i in chosen_rows([pair[1] for pair in pairs], limit)]
+        row, text_n, image_n = (np.array([one[i] for one in pairs_read], dtype=np.int64) for i in (0, 2, 3))
         text, image = above(store, row, delta(store))
         return cls(row, strata(text_n, image_n), text, image)
 
@@ -55,16 +55,16 @@ class Sides(NamedTuple):
             order: int64 [n], the pair whose image stands beside each text; default: its own.
         """
         image = self.image if order is None else self.image[order]
-        members = [np.flatnonzero(self.stratum == one) for one in range(int(self.stratum.max()) + 1)]
-        blocks = ((one, self.text[at], image[at]) for one, at in enumerate(members))
+        members = [np.flatnonzero(self.stratum == stratum) for stratum in range(int(self.stratum.max()) + 1)]
+        blocks = ((stratum, self.text[at], image[at]) for stratum, at in enumerate(members))
         return count_samples(blocks, np.array([len(at) for at in members]), self.text.shape[1])
 
     def exchanged(self, rng: np.random.Generator) -> Array:
         """int64 [n]: for each text the pair of the same stratum whose image it is given; never its own, unless it is
         the only one."""
         order = np.arange(len(self.row))
-        for one in range(int(self.stratum.max()) + 1):
-            members = np.flatnonzero(self.stratum == one)
+        for stratum in range(int(self.stratum.max()) + 1):
+            members = np.flatnonzero(self.stratum == stratum)
             order[members] = members[derangement(len(members), rng)]
         return order
 
@@ -86,16 +86,16 @@ def above(store: Store, rows: Array, delta_fm: Array) -> tuple[csr_matrix, csr_m
             for m in (TEXT, IMAGE):
                 if store.events.kept_rows is None:
                     sample = store.events.of(row)
-                    here = np.repeat(sample.modality_t == m, np.diff(sample.offset_t))
-                    feature, z = sample.feature_e[here], sample.z_e[here]
+                    of_modality = np.repeat(sample.modality_t == m, np.diff(sample.offset_t))
+                    feature, z = sample.feature_e[of_modality], sample.z_e[of_modality]
                 else:
                     feature, z = store.events.maxima(row, m)
                 features[m].append(np.unique(feature[z > delta_fm[feature, m]]))
             progress.update(1)
     shape = (len(rows), store.n_features)
     text, image = (
-        csr_matrix((np.ones(len(flat), bool), flat, offsets(np.array(list(map(len, one))))), shape=shape)
-        for one in features
-        for flat in (np.concatenate(one),)
+        csr_matrix((np.ones(len(flat), bool), flat, offsets(np.array(list(map(len, f))))), shape=shape)
+        for f in features
+        for flat in (np.concatenate(f),)
     )
     return text, image

@@ -42,9 +42,9 @@ class Budget(NamedTuple):
             choice, remarks = o.events or "none", [str(error)]
         total = memory.total()
         if e.memory > total:
-            what = f"the SAE alone takes {human(e.sae)}" if e.sae > total else f"this run takes {human(e.memory)}"
+            part = f"the SAE alone takes {human(e.sae)}" if e.sae > total else f"this run takes {human(e.memory)}"
             remarks.append(
-                f"This machine has {human(total)} of memory in all, and {what}: take a smaller SAE or a larger machine."
+                f"This machine has {human(total)} of memory in all, and {part}: take a smaller SAE or a larger machine."
             )
         parts = {**e.bytes, "events": e.bytes["events"] - (e.of["all"] - e.of[choice])}
         n_samples, n_tokens, n_events = (e.counts[name] for name in ("samples", "tokens", "events"))
@@ -60,8 +60,8 @@ class Budget(NamedTuple):
             + f"; {human(e.scratch)} more while it is made",
         ]  # fmt: skip
         if self.stride > 1:
-            tried = -(-e.n_features // self.stride)
-            lines.append(f"        tried with one of every {self.stride} features: {tried} of {e.n_features}")
+            n_tried = -(-e.n_features // self.stride)
+            lines.append(f"        tried with one of every {self.stride} features: {n_tried} of {e.n_features}")
         if torch.cuda.is_available() and self.device.startswith("cuda"):
             lines.append(f"GPU     {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most so far")
         return "\n".join([*lines, *remarks])
@@ -89,10 +89,10 @@ def estimate(options: PrecomputeOptions, seconds: float = SECONDS) -> tuple[Budg
     start, resident = time.time() - memory.process_start(), memory.resident()
     trials = measure_trials(session, seconds)
     if stride > 1:
-        narrow = session.with_sae(every_kth_feature(sae, NARROWER))
-        share = narrow.sae.n_features / sae.n_features
+        narrow_session = session.with_sae(every_kth_feature(sae, NARROWER))
+        share = narrow_session.sae.n_features / sae.n_features
         trials = [
-            widen(one, measure_trial_run(narrow, int(one.n_samples)), share, stride) for one in trials
+            widen(trial, measure_trial_run(narrow_session, int(trial.n_samples)), share, stride) for trial in trials
         ]
     width = Width(n_features, sae.n_features, session.mllm.d_model)
     result = estimate_run(trials, plan, width, ds=o.ds, start=start)
@@ -111,15 +111,15 @@ def check(options: PrecomputeOptions) -> tuple[Estimate, Session]:
     return budget.estimate, session
 
 
-def check_again(options: PrecomputeOptions, before: Estimate, data: Collected) -> None:
+def check_again(options: PrecomputeOptions, estimate: Estimate, data: Collected) -> None:
     """After the pass, when the events are known: whether some store, or the one that the options name, still fits.
 
     Raises:
         SaevxError: it does not; the pass is not lost.
     """
-    whole, examples, none = (before.of[choice] for choice in ("all", "examples", "none"))
+    all_bytes, example_bytes, no_events = (estimate.of[choice] for choice in ("all", "examples", "none"))
     events = trim.event_bytes(data.events, None)
-    share = (examples - none) / max(whole - none, 1)
-    grown = events - (whole - none)
-    sizes = {"all": whole + grown, "examples": examples + grown * share, "none": none}
+    share = (example_bytes - no_events) / max(all_bytes - no_events, 1)
+    growth = events - (all_bytes - no_events)
+    sizes = {"all": all_bytes + growth, "examples": example_bytes + growth * share, "none": no_events}
     trim.choose(options.events, options.max_store_gb, cast("dict[trim.EventChoice, float]", sizes))

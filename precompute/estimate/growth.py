@@ -51,8 +51,8 @@ def curve(x: Sequence[float], y: Sequence[float], target: float) -> float:
     Args:
         x: three sizes, rising. y: the amount at each.
     """
-    first, second = y[1] - y[0], y[2] - y[1]
-    if target <= x[2] or second <= 0 or x[0] >= x[1] or x[1] >= x[2]:
+    step_1, step_2 = y[1] - y[0], y[2] - y[1]
+    if target <= x[2] or step_2 <= 0 or x[0] >= x[1] or x[1] >= x[2]:
         return max(y[2], 0.0)
 
     def basis(p: float, at: float) -> float:  # x^p up to a and b, and log x at p = 0
@@ -62,16 +62,16 @@ def curve(x: Sequence[float], y: Sequence[float], target: float) -> float:
         return -basis(p, x[1]) / (basis(p, x[1]) - basis(p, x[0]))
 
     low, high = -4.0, 1.0
-    if first <= 0:  # it has just begun to grow, and does not say how
+    if step_1 <= 0:  # it has just begun to grow, and does not say how
         low = high = 0.0
-    elif second / first >= ratio(high):
+    elif step_2 / step_1 >= ratio(high):
         low = high
-    elif second / first <= ratio(low):
+    elif step_2 / step_1 <= ratio(low):
         high = low
     while high - low > 1e-4:
         p = (low + high) / 2
-        low, high = (p, high) if ratio(p) < second / first else (low, p)
-    return y[2] + second * basis(low, target) / -basis(low, x[1])
+        low, high = (p, high) if ratio(p) < step_2 / step_1 else (low, p)
+    return y[2] + step_2 * basis(low, target) / -basis(low, x[1])
 
 
 def line(x: Sequence[float], y: Sequence[float], target: float) -> float:
@@ -82,22 +82,22 @@ def line(x: Sequence[float], y: Sequence[float], target: float) -> float:
     return max(0.0, y[2] + b * (target - x[2])) + first_run
 
 
-def widen(wide: Trial, narrow: Trial, share: float, stride: int) -> Trial:
+def widen(trial: Trial, narrow_trial: Trial, share: float, stride: int) -> Trial:
     """A trial as it would be with `stride` times as many features.
 
     Args:
-        narrow: the same samples with a part `share` of the features of `wide`.
+        narrow_trial: the same samples with a part `share` of the features of `trial`.
     """
 
     def more(of_wide: dict[str, float], of_narrow: dict[str, float]) -> dict[str, float]:
         due = {name: max(0.0, y - of_narrow[name]) / (1 - share) for name, y in of_wide.items()}
         return {name: y + (stride - 1) * due[name] for name, y in of_wide.items()}
 
-    return wide._replace(
-        seconds=more(wide.seconds, narrow.seconds), memory=more(wide.memory, narrow.memory),
-        shard=more({"shard": wide.shard}, {"shard": narrow.shard})["shard"],
-        bytes=more(wide.bytes, narrow.bytes), events=more(wide.events, narrow.events),
-        counts=more(wide.counts, narrow.counts),
+    return trial._replace(
+        seconds=more(trial.seconds, narrow_trial.seconds), memory=more(trial.memory, narrow_trial.memory),
+        shard=more({"shard": trial.shard}, {"shard": narrow_trial.shard})["shard"],
+        bytes=more(trial.bytes, narrow_trial.bytes), events=more(trial.events, narrow_trial.events),
+        counts=more(trial.counts, narrow_trial.counts),
     )  # fmt: skip
 
 
@@ -123,24 +123,24 @@ def estimate_run(
         trials: of three sizes, the smallest first, as of all features. start: seconds before the first step.
     """
     n_samples, n_tokens = float(len(plan.length_n)), float(plan.length_n.sum())
-    samples, tokens = [one.n_samples for one in trials], [one.n_tokens for one in trials]
+    samples, tokens = [one.n_samples for one in trials], [t.n_tokens for t in trials]
 
     def amounts(field: str) -> dict[str, float]:
         result = {}
         for name in getattr(trials[-1], field):
             x, target = (tokens, n_tokens) if name in BY_TOKENS or field == "events" else (samples, n_samples)
-            result[name] = curve(x, [getattr(one, field)[name] for one in trials], target)
+            result[name] = curve(x, [getattr(trial, field)[name] for trial in trials], target)
         return result
 
     counts, parts, events = amounts("counts"), amounts("bytes"), amounts("events")
     parts["events"] = events["all"] = max(events.values())
-    other = sum(parts.values()) - events["all"]
+    other_bytes = sum(parts.values()) - events["all"]
     seconds = {"start": start}
-    bounded = {"weigh": ds, "sample-map": LAID_OUT}  # ω is computed from D_s alone, and so many samples are laid out
+    bound_of = {"weigh": ds, "sample-map": LAID_OUT}  # ω is computed from D_s alone, and so many samples are laid out
     for name in trials[-1].seconds:
         y = [one.seconds[name] for one in trials]
-        if name in bounded:
-            seconds[name] = line(samples, y, max(samples[-1], min(n_samples, float(bounded[name]))))
+        if name in bound_of:
+            seconds[name] = line(samples, y, max(samples[-1], min(n_samples, float(bound_of[name]))))
         else:
             x, target = (tokens, n_tokens) if name in BY_TOKENS else (samples, n_samples)
             seconds[name] = line(x, y, target)
@@ -149,10 +149,10 @@ def estimate_run(
     seconds["collect"] += (len(plan.shards) - 1) * max(0.0, trials[-1].seconds["collect"] - b * tokens[-1])
     # Steps read the data piece by piece, so their memory does not grow with it; the pass holds a shard.
     shard_tokens = max(plan.length_n[[at for i in one for at in plan.batches[i]]].sum() for one in plan.shards)
-    largest = trials[-1].shard * max(0.0, float(shard_tokens) / tokens[-1] - 1)
-    peaks = {**trials[-1].memory, "collect": trials[-1].memory["collect"] + largest}
-    sae, tried = width.bytes(width.n_features), width.bytes(width.n_tried)
+    shard_growth = trials[-1].shard * max(0.0, float(shard_tokens) / tokens[-1] - 1)
+    peaks = {**trials[-1].memory, "collect": trials[-1].memory["collect"] + shard_growth}
+    sae, narrow_bytes = width.bytes(width.n_features), width.bytes(width.n_tried)
     return Estimate(
-        width.n_features, counts, seconds, trials[-1].resident + sae - tried + max(peaks.values()), sae, parts,
-        {choice: other + events[choice] for choice in EVENT_CHOICES}, counts.pop("scratch"),
+        width.n_features, counts, seconds, trials[-1].resident + sae - narrow_bytes + max(peaks.values()), sae, parts,
+        {choice: other_bytes + events[choice] for choice in EVENT_CHOICES}, counts.pop("scratch"),
     )  # fmt: skip

@@ -72,13 +72,13 @@ def first_samples(data: Data, plan: Plan, n: int, ds: int) -> tuple[Data, Plan]:
     for batch in plan.batches:
         batches += [batch[:left]] if left else []
         left -= len(batch[:left])
-    chosen = [at for batch in batches for at in batch]
-    place = {at: i for i, at in enumerate(chosen)}
-    small = Plan(
+    sample_rows = [at for batch in batches for at in batch]
+    place = {at: i for i, at in enumerate(sample_rows)}
+    small_plan = Plan(
         [[place[at] for at in batch] for batch in batches], [range(len(batches))], list(range(min(ds, n))),
-        plan.length_n[chosen],
+        plan.length_n[sample_rows],
     )  # fmt: skip
-    return data._replace(rows=[data.rows[at] for at in chosen], rejected_rows=[]), small
+    return data._replace(rows=[data.rows[at] for at in sample_rows], rejected_rows=[]), small_plan
 
 
 def largest_trial(session: Session, seconds: float) -> int:
@@ -88,21 +88,21 @@ def largest_trial(session: Session, seconds: float) -> int:
         SaevxError: no sample of the data can be used.
     """
     data, plan = session.planned
-    o, rejected = session.options, []
+    o, rejected_rows = session.options, []
     with tempfile.TemporaryDirectory() as folder:
         job = Collector(session.mllm, session.sae, data, plan, Path(folder), o.seed, o.nll)
         for batch in plan.batches:
-            for one in job.load([data.rows[at] for at in batch]):
-                rejected += one.rejected_rows
-                if one.batch is None:
+            for loaded_batch in job.load([data.rows[at] for at in batch]):
+                rejected_rows += loaded_batch.rejected_rows
+                if loaded_batch.batch is None:
                     continue
-                job.forward(job.load(one.rows[:1])[0])  # the first forward pass of a process is slower
+                job.forward(job.load(loaded_batch.rows[:1])[0])  # the first forward pass of a process is slower
                 begin = time.monotonic()
-                job.forward(one)
-                per_sample = max(time.monotonic() - begin, 1e-3) / len(one.rows)
+                job.forward(loaded_batch)
+                per_sample = max(time.monotonic() - begin, 1e-3) / len(loaded_batch.rows)
                 n = max(round(seconds / per_sample), min(FEW_SAMPLES, round(PATIENCE * seconds / per_sample)))
-                return min(max(len(one.rows), min(MAX_SAMPLES, n)), len(plan.length_n))
-    raise SaevxError(all_rejected_message("No sample could be tried", rejected))
+                return min(max(len(loaded_batch.rows), min(MAX_SAMPLES, n)), len(plan.length_n))
+    raise SaevxError(all_rejected_message("No sample could be tried", rejected_rows))
 
 
 def measure_trial_run(session: Session, n: int) -> Trial:
@@ -139,7 +139,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
         manifest |= job.run(quiet=True)
     with step("merge"):
         manifest |= merge.merge(job, len(plan.ds))
-    largest = sum(_bytes_of(part).values())
+    part_bytes = sum(_bytes_of(part).values())
     shard = sum(path.stat().st_size for path in (part / SHARDS).iterdir()) * job.shards_in_memory
     merge.remove_temporary(part)
     options = {**session.step_options(manifest), "labeller": None}
@@ -149,26 +149,26 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
     with step("write"):
         write_database(part, manifest)
         write_pairs(part, manifest)
-    collected = Collected(part, manifest)
-    n_tokens, n_events = len(collected.events.token_id), len(collected.events.event_feature)
-    n_samples = collected.n_samples
+    part_data = Collected(part, manifest)
+    n_tokens, n_events = len(part_data.events.token_id), len(part_data.events.event_feature)
+    n_samples = part_data.n_samples
     events: dict[str, float] = {
-        choice: float(trim.event_bytes(collected.events, trim.rows_of(collected, choice)))
+        choice: float(trim.event_bytes(part_data.events, trim.rows_of(part_data, choice)))
         for choice in trim.EVENT_CHOICES
     }
-    del collected
-    largest = max(largest, sum(_bytes_of(part).values()))
+    del part_data
+    part_bytes = max(part_bytes, sum(_bytes_of(part).values()))
     manifest["events"] = {"kept": "all", "n": n_samples}
     with step("seal"):
         seal(part, manifest)
     with step("verify"):
-        failed = [check for check in verify(part) if not check.ok]
-    if failed:
-        raise SaevxError(f"The trial's store is not sound ({failed[0].name}: {failed[0].detail}).")
+        failures = [check for check in verify(part) if not check.ok]
+    if failures:
+        raise SaevxError(f"The trial's store is not sound ({failures[0].name}: {failures[0].detail}).")
     sizes = _bytes_of(part)
     parts = {name: float(sizes.get(place, 0)) for place, name in PARTS.items()}
     parts |= {"events": events["all"], "tokens and maxima": sizes["events"] - events["all"]}
-    counts = {"samples": n_samples, "tokens": n_tokens, "events": n_events, "scratch": largest - sum(sizes.values())}
+    counts = {"samples": n_samples, "tokens": n_tokens, "events": n_events, "scratch": part_bytes - sum(sizes.values())}
     return Trial(
         len(plan.length_n), float(plan.length_n.sum()), seconds, resident, peak, float(shard), parts, events,
         {name: float(max(count, 0)) for name, count in counts.items()},
@@ -197,7 +197,7 @@ def _bytes_of(part: Path) -> dict[str, int]:
 
 def measure_trials(session: Session, seconds: float) -> list[Trial]:
     """Trials of n, 2n and 4n samples, the smallest first: it pays for what only a process's first run needs."""
-    largest = largest_trial(session, seconds)
+    largest_shard = largest_trial(session, seconds)
     n_planned = len(session.planned[1].length_n)
-    say(f"dry run: all steps on {largest} of {n_planned} samples, after a half and a quarter of them")
-    return [measure_trial_run(session, max(1, n)) for n in (largest // 4, largest // 2, largest)]
+    say(f"dry run: all steps on {largest_shard} of {n_planned} samples, after a half and a quarter of them")
+    return [measure_trial_run(session, max(1, n)) for n in (largest_shard // 4, largest_shard // 2, largest_shard)]

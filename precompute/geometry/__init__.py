@@ -29,24 +29,24 @@ FAMILIES: dict[str, Geometry] = {
 }
 
 
-def find(model_type: str, *, multimodal: bool, requested: str | None = None) -> tuple[str, Geometry]:
+def find(model_type: str, *, multimodal: bool, setting: str | None = None) -> tuple[str, Geometry]:
     """Name and function of the family's geometry.
 
     Args:
-        requested: `--geometry`: "square", or the name of a family to treat this model as.
+        setting: `--geometry`: "square", or the name of a family to treat this model as.
 
     Raises:
         SaevxError: an unknown family, with how to add one.
     """
-    if requested is not None and requested != "square" and requested not in FAMILIES:
+    if setting is not None and setting != "square" and setting not in FAMILIES:
         raise SaevxError(
-            f"No geometry is called {requested!r}: choose from square, {', '.join(sorted(FAMILIES))}."
+            f"No geometry is called {setting!r}: choose from square, {', '.join(sorted(FAMILIES))}."
         )
     if not multimodal:
         return "text-only", text_only
-    if requested == "square":
+    if setting == "square":
         return "square", square
-    name = requested or model_type
+    name = setting or model_type
     if name not in FAMILIES:
         raise SaevxError(
             f"The geometry of model family {name!r} is not known (known: {', '.join(sorted(FAMILIES))}): if its "

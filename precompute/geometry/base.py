@@ -75,8 +75,8 @@ def patch_box(view: View, row: int, col: int, size: Size) -> Box:
 
 def setting(processor: Any, name: str) -> Any:
     """An image setting as it is when the processor is called: its own defaults go before the image processor's."""
-    own: dict[str, Any] = getattr(processor, "images_kwargs", None) or {}
-    return own[name] if name in own else getattr(processor.image_processor, name)
+    settings: dict[str, Any] = getattr(processor, "images_kwargs", None) or {}
+    return settings[name] if name in settings else getattr(processor.image_processor, name)
 
 
 def resized(images: Any, size: Size) -> tuple[Size, Box]:
@@ -90,10 +90,10 @@ def resized(images: Any, size: Size) -> tuple[Size, Box]:
     if images.do_resize:
         target = images.size
         if "shortest_edge" in target and "longest_edge" not in target:
-            short, long = sorted(size)
+            short_edge, long_edge = sorted(size)
             edge = int(target["shortest_edge"])
-            other = int(edge * long / short)
-            out_w, out_h = (edge, other) if width <= height else (other, edge)
+            other_edge = int(edge * long_edge / short_edge)
+            out_w, out_h = (edge, other_edge) if width <= height else (other_edge, edge)
         elif "height" in target and "width" in target:
             out_w, out_h = int(target["width"]), int(target["height"])
         else:

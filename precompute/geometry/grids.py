@@ -16,15 +16,15 @@ def qwen_vl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     images = processor.image_processor
-    merged = images.patch_size * images.merge_size
+    cell_size = images.patch_size * images.merge_size
     views = []
     for i, (width, height) in enumerate(sizes):
         if images.do_resize:
             low, high = images.size["shortest_edge"], images.size["longest_edge"]  # areas in pixels
-            out_h, out_w = smart_resize(height, width, merged, min_pixels=low, max_pixels=high)
+            out_h, out_w = smart_resize(height, width, cell_size, min_pixels=low, max_pixels=high)
         else:
             out_h, out_w = height, width
-        views.append(View(out_h // merged, out_w // merged, full_image((width, height)), i))
+        views.append(View(out_h // cell_size, out_w // cell_size, full_image((width, height)), i))
     return plain(views)
 
 

@@ -69,8 +69,8 @@ def unpadded(images: Any, size: Size, tile: int, side: int, patch: int) -> tuple
     else:
         cut_cols = (cols - int(round(width * (rows / height), 7))) // 2
     # The strip at a tile's end that no patch sees is shared out between both its ends.
-    unseen, pitch = (tile - side * patch) / 2, tile / side
-    left, top = (fit_w - new_w) // 2 + unseen, (fit_h - new_h) // 2 + unseen
+    margin, pitch = (tile - side * patch) / 2, tile / side
+    left, top = (fit_w - new_w) // 2 + margin, (fit_h - new_h) // 2 + margin
     scale_x, scale_y = width / new_w, height / new_h
     return rows - 2 * cut_rows, cols - 2 * cut_cols, (
         (cut_cols * pitch - left) * scale_x,
@@ -97,13 +97,13 @@ def llava_onevision(processor: Any, config: Any, sizes: Sequence[Size], n_tokens
     images = processor.image_processor
     tile, side = tile_size(images), math.isqrt(processor.num_image_tokens)
     patch = config.vision_config.patch_size
-    seen = side * patch / tile
+    share_seen = side * patch / tile
     if len(sizes) > 1:
-        return join(padded(size, side, seen, i) for i, size in enumerate(sizes))
+        return join(padded(size, side, share_seen, i) for i, size in enumerate(sizes))
     max_patches = int(processor.vision_aspect_ratio.removeprefix("anyres_max_"))
     parts = []
     for i, size in enumerate(sizes):
-        parts.append(plain([View(side, side, (0.0, 0.0, size[0] * seen, size[1] * seen), i)]))
+        parts.append(plain([View(side, side, (0.0, 0.0, size[0] * share_seen, size[1] * share_seen), i)]))
         rows, cols, box = unpadded(images, size, tile, side, patch)
         thinning = math.sqrt(rows * cols / (max_patches * side**2))
         if thinning > 1.1:
@@ -112,13 +112,13 @@ def llava_onevision(processor: Any, config: Any, sizes: Sequence[Size], n_tokens
     return join(parts)
 
 
-def padded(size: Size, side: int, seen: float, image: int) -> Layout:
+def padded(size: Size, side: int, share_seen: float, image: int) -> Layout:
     """An image in the middle of a square, followed by a newline. Patches whose middle lies beside the image are
     marks."""
     width, height = size
     edge = max(size)
     left, top = (edge - width) // 2, (edge - height) // 2
-    pitch = edge * seen / side
+    pitch = edge * share_seen / side
     middle_n = (np.arange(side) + 0.5) * pitch
     in_rows = np.flatnonzero((middle_n > top) & (middle_n < top + height))
     in_cols = np.flatnonzero((middle_n > left) & (middle_n < left + width))

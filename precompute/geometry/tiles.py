@@ -54,11 +54,11 @@ def scaled(images: Any, size: Size) -> Size:
         return int(images.size["width"]), int(images.size["height"])
     edge, ratio = int(images.size["longest_edge"]), width / height
     if width >= height:
-        other = int(edge / ratio)
-        width, height = edge, max(other + other % 2, 1)
+        other_edge = int(edge / ratio)
+        width, height = edge, max(other_edge + other_edge % 2, 1)
     else:
-        other = int(edge * ratio)
-        width, height = max(other + other % 2, 1), edge
+        other_edge = int(edge * ratio)
+        width, height = max(other_edge + other_edge % 2, 1), edge
     if max(width, height) > MAX_EDGE:
         ratio = width / height
         width, height = (MAX_EDGE, int(MAX_EDGE / ratio)) if width >= height else (int(MAX_EDGE * ratio), MAX_EDGE)
@@ -77,7 +77,7 @@ def internvl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) 
     for i, size in enumerate(sizes):
         cols = rows = 1
         if setting(processor, "crop_to_patches") and max_patches > 1:
-            fewest = int(setting(processor, "min_patches"))
-            cols, rows = get_optimal_tiled_canvas((size[1], size[0]), tile, fewest, max_patches)
+            min_tiles = int(setting(processor, "min_patches"))
+            cols, rows = get_optimal_tiled_canvas((size[1], size[0]), tile, min_tiles, max_patches)
         views += tiled(size, i, rows, cols, side)
     return plain(views)

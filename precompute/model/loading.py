@@ -77,7 +77,7 @@ def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading
         refuse_code_from_elsewhere(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        family, shape = find(config.model_type, multimodal=multimodal, requested=loading.get("geometry"))
+        family, shape = find(config.model_type, multimodal=multimodal, setting=loading.get("geometry"))
         text_config = config.get_text_config()
         n_layers = int(text_config.num_hidden_layers)
         if not 0 <= layer < n_layers:

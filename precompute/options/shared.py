@@ -55,14 +55,14 @@ class DataFields(CommandOptions):
 
     def absolute(self) -> Self:
         """The same options with absolute paths, for processes on other machines."""
-        changed: dict[str, Any] = {}
+        absolute_paths: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Path):
-                changed[name] = value.resolve()
+                absolute_paths[name] = value.resolve()
             elif name in ("data", "model", "sae") and value is not None:
-                changed[name] = absolute_path(value)
-        return self.model_copy(update=changed)
+                absolute_paths[name] = absolute_path(value)
+        return self.model_copy(update=absolute_paths)
 
 
 class TextOnly(DataFields):

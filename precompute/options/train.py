@@ -99,5 +99,5 @@ class TrainOptions(DataFields, ModelLoading, Sinks, Output):
     def with_preset(self) -> dict[str, Any]:
         """Every option that a preset may set: its value on the command line, else the preset's, else the default."""
         preset = PRESETS[self.preset] if self.preset else {}
-        own = {name: getattr(self, name) for name in DEFAULTS if getattr(self, name) is not None}
-        return {**DEFAULTS, **preset, **own}
+        own_options = {name: getattr(self, name) for name in DEFAULTS if getattr(self, name) is not None}
+        return {**DEFAULTS, **preset, **own_options}

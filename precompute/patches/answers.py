@@ -30,8 +30,8 @@ def greedy(mllm: Mllm, batch: Batch, n_tokens: int, dropped_bs: Array | None = N
         dropped_bs: bool [b, s], tokens that are left out; the others keep their positions.
     """
     if dropped_bs is not None and dropped_bs.any():
-        dropped = torch.from_numpy(dropped_bs).to(mllm.device)
-        with without_tokens(mllm.decoder.layers, dropped):
+        dropped_mask = torch.from_numpy(dropped_bs).to(mllm.device)
+        with without_tokens(mllm.decoder.layers, dropped_mask):
             return answer(mllm, batch, n_tokens, use_cache=False)
     return answer(mllm, batch, n_tokens, use_cache=True)
 
@@ -40,7 +40,7 @@ def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[
     """`greedy` of all tokens; without a cache the whole sequence is run again for every token."""
     if len(set(batch.length_b.tolist())) > 1:
         raise ValueError("pairs of several lengths would need padding")
-    inputs = {name: one.to(mllm.dtype) if name == "pixel_values" else one for name, one in batch.inputs.items()}
+    inputs = {name: x.to(mllm.dtype) if name == "pixel_values" else x for name, x in batch.inputs.items()}
     if n_tokens == 1:
         inputs.pop("attention_mask")
         logits_bsv = mllm.model(**inputs, use_cache=False, logits_to_keep=1).logits
@@ -51,8 +51,8 @@ def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[
             **inputs, max_new_tokens=n_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
             temperature=None, top_p=None, top_k=None, pad_token_id=mllm.tokenizer.pad_token_id, use_cache=use_cache,
         )  # fmt: skip
-    written: list[list[int]] = ids_bs[:, inputs["input_ids"].shape[1] :].tolist()
-    return written
+    ids_of_answers: list[list[int]] = ids_bs[:, inputs["input_ids"].shape[1] :].tolist()
+    return ids_of_answers
 
 
 def beginnings(mllm: Mllm, ids: list[int]) -> set[str]:

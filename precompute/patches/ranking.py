@@ -117,7 +117,7 @@ def best(score_p: Array, keep: float) -> Array:
 
 
 def figures(
-    hit: Mapping[Variant, Array],
+    hits: Mapping[Variant, Array],
     pixels: Mapping[Variant, Array],
     kinds: Sequence[str | None],
     resamples: int,
@@ -126,44 +126,44 @@ def figures(
     """What the command writes of its answers.
 
     Args:
-        hit: of every variant, among them `full`, and `none` and all of `random` of each `removed`: bool [n], which of
+        hits: of every variant, among them `full`, and `none` and all of `random` of each `removed`: bool [n], which of
             the n questions are answered right.
         pixels: share of the images' pixels that stayed, float64 [n].
         kinds: [n] kind of each question, where its row has one.
         resamples: bootstrap resamples of the questions, the same for every variant, so that differences are paired.
     """
-    variants, n = list(hit), len(kinds)
-    hit_nv = np.stack([hit[v] for v in variants], axis=1).astype(np.float64)
+    variants, n = list(hits), len(kinds)
+    hit_nv = np.stack([hits[v] for v in variants], axis=1).astype(np.float64)
     draws_wv = np.concatenate([weight_wn @ hit_nv / n for weight_wn in bootstrap_weights(n, resamples, seed)])
     draws = dict(zip(variants, draws_wv.T, strict=True))
-    accuracy = {v: float(hit[v].mean()) for v in variants}
+    accuracy = {v: float(hits[v].mean()) for v in variants}
 
     def summary(v: Variant) -> dict[str, Any]:
         limits = rounded_interval(accuracy[v], draws[v])
         by_kind = {
-            kind: counted(hit[v][[i for i, one in enumerate(kinds) if one == kind]])
+            kind: counted(hits[v][[i for i, k in enumerate(kinds) if k == kind]])
             for kind in sorted({kind for kind in kinds if kind is not None})
         }
-        counts = {**counted(hit[v]), "low": limits["low"], "high": limits["high"]}
+        counts = {**counted(hits[v]), "low": limits["low"], "high": limits["high"]}
         return {**counts, **({"kinds": by_kind} if by_kind else {})}
 
     items: list[dict[str, Any]] = []
     knocked_out: list[dict[str, Any]] = []
-    none = {}
+    with_none = {}
     for v in variants:
         if v[0] == NONE:
-            none[v[2]] = summary(v)
+            with_none[v[2]] = summary(v)
         if v == FULL or v[0] == NONE:
             continue
-        out = v[0].startswith(WITHOUT)
-        chance = (WITHOUT * out + "random", *v[1:])
-        which = {"score": v[0].removeprefix(WITHOUT), "knock_out" if out else "keep": v[1], "removed": v[2]}
-        item = {**which, "pixels": rounded(pixels[v].mean()), **summary(v)}
+        is_knock_out = v[0].startswith(WITHOUT)
+        chance = (WITHOUT * is_knock_out + "random", *v[1:])
+        key = {"score": v[0].removeprefix(WITHOUT), "knock_out" if is_knock_out else "keep": v[1], "removed": v[2]}
+        item = {**key, "pixels": rounded(pixels[v].mean()), **summary(v)}
         item["of_full"] = ratio(accuracy[v], accuracy[FULL], draws[v], draws[FULL])
         if v != chance:
             item["over_random"] = rounded_interval(accuracy[v] - accuracy[chance], draws[v] - draws[chance])
-        (knocked_out if out else items).append(item)
-    ends = {"full": summary(FULL), "none": next(iter(none.values())), "none_by_removed": none}
+        (knocked_out if is_knock_out else items).append(item)
+    ends = {"full": summary(FULL), "none": next(iter(with_none.values())), "none_by_removed": with_none}
     return {**ends, "kept": items, **({"knocked_out": knocked_out} if knocked_out else {})}
 
 
@@ -173,11 +173,11 @@ def counted(hit_n: Array) -> dict[str, Any]:
     return {"hits": hits, "n": n, "accuracy": rounded(hits / n)}
 
 
-def ratio(value: float, full: float, draws: Array, full_draws: Array) -> dict[str, float] | None:
+def ratio(value: float, accuracy_full: float, draws: Array, full_draws: Array) -> dict[str, float] | None:
     """Value over that of the full image, with its 95 % interval; None where the latter, or a draw of it, is 0."""
-    if not full or not full_draws.all():
+    if not accuracy_full or not full_draws.all():
         return None
-    return rounded_interval(value / full, draws / full_draws)
+    return rounded_interval(value / accuracy_full, draws / full_draws)
 
 
 def rounded_interval(value: float, draws: Array) -> dict[str, float]:

@@ -63,7 +63,7 @@ class Outcomes:
         self.file = (self.part / OUTCOMES).open("a+b")
         self.file.seek(0)
         complete = [line for line in self.file if line.endswith(b"\n")]  # a killed run may have cut the last one short
-        self.known = {one.sample_id: one for one in (Answered(**json.loads(line)) for line in complete)}
+        self.known = {outcome.sample_id: outcome for outcome in (Answered(**json.loads(line)) for line in complete)}
         self.file.truncate(sum(map(len, complete)))
         return self
 
@@ -72,22 +72,22 @@ class Outcomes:
         if not self.known:
             shutil.rmtree(self.part)
 
-    def add(self, one: Answered) -> None:
-        self.known[one.sample_id] = one
-        self.file.write(json.dumps(one._asdict()).encode() + b"\n")
+    def add(self, outcome: Answered) -> None:
+        self.known[outcome.sample_id] = outcome
+        self.file.write(json.dumps(outcome._asdict()).encode() + b"\n")
         self.file.flush()
 
 
 def result(
-    o: PatchesOptions, store: Store, mllm: Mllm, answered: list[Answered], rejected_rows: list[RejectedRow]
+    o: PatchesOptions, store: Store, mllm: Mllm, outcomes: list[Answered], rejected_rows: list[RejectedRow]
 ) -> dict[str, Any]:
     """The JSON; docs/patches.md says what its fields are."""
-    hit_nv, pixels_nv = np.array([one.hit for one in answered]), np.array([one.pixels for one in answered])
-    n_patches = [one.n_patches for one in answered]
+    hit_nv, pixels_nv = np.array([r.hit for r in outcomes]), np.array([r.pixels for r in outcomes])
+    n_patches = [r.n_patches for r in outcomes]
     manifest, order = store.manifest, variants(o)
     figures = patches.figures(
         dict(zip(order, hit_nv.T, strict=True)), dict(zip(order, pixels_nv.T, strict=True)),
-        [one.kind for one in answered], o.resamples, o.seed,
+        [r.kind for r in outcomes], o.resamples, o.seed,
     )  # fmt: skip
     return {
         "about": {
@@ -107,18 +107,18 @@ def result(
         },
         "data": {
             "name": plain_name(o.data),
-            "questions": len(answered),
+            "questions": len(outcomes),
             "patches": {"mean": patches.rounded(np.mean(n_patches)), "least": min(n_patches), "most": max(n_patches)},
             "set_aside": {
                 "n": len(rejected_rows),
-                "reasons": dict(sorted(Counter(one.reason for one in rejected_rows).items())),
-                "first": [asdict(one) for one in rejected_rows[:NAMED]],
+                "reasons": dict(sorted(Counter(r.reason for r in rejected_rows).items())),
+                "first": [asdict(r) for r in rejected_rows[:NAMED]],
             },
         },
         "scores": {**patches.SCORES, **patches.CONTROLS},
         "vision_norm": {
             source: {"what": SOURCES[source], "questions": n}
-            for source, n in sorted(Counter(one.vision for one in answered).items())
+            for source, n in sorted(Counter(r.vision for r in outcomes).items())
         },
         **figures,
     }

@@ -100,8 +100,8 @@ def run(o: PatchesOptions) -> Path:
             say(summary_of(data.rejected_rows, o.id_column))
         with Outcomes(o.part, run_of(o, store)) as outcomes:
             job = Job(o, store, outcomes)
-            answered, rejected_rows = job.run(data)
-        summary = result(o, store, job.mllm, answered, rejected_rows)
+            job_outcomes, rejected_rows = job.run(data)
+        summary = result(o, store, job.mllm, job_outcomes, rejected_rows)
     finally:
         store.close()
     write_json(o.out, summary)
@@ -187,62 +187,62 @@ class Job:
 
     def run(self, data: Data) -> tuple[list[Answered], list[RejectedRow]]:
         """Every question's outcome, and all rows that were not asked."""
-        rows, length_n, bad = usable(data.rows, self.mllm)
-        self.rejected_rows = [*data.rejected_rows, *bad]
-        known = self.outcomes.known
-        n_known = sum(row.sample_id in known for row in rows)
+        rows, length_n, bad_rows = usable(data.rows, self.mllm)
+        self.rejected_rows = [*data.rejected_rows, *bad_rows]
+        by_id = self.outcomes.known
+        n_known = sum(row.sample_id in by_id for row in rows)
         with progress_bar("patches", len(rows), "questions", n_known) as progress:
             for begin in range(0, len(rows), GROUP):
-                new = [i for i in range(begin, min(begin + GROUP, len(rows))) if rows[i].sample_id not in known]
-                scored = {one.row.sample_id: one for one in self.score([rows[i] for i in new], length_n[new])}
-                for one in self.answer([scored[rows[i].sample_id] for i in new if rows[i].sample_id in scored]):
-                    self.outcomes.add(one)
+                todo = [i for i in range(begin, min(begin + GROUP, len(rows))) if rows[i].sample_id not in by_id]
+                questions = {q.row.sample_id: q for q in self.score([rows[i] for i in todo], length_n[todo])}
+                for o in self.answer([questions[rows[i].sample_id] for i in todo if rows[i].sample_id in questions]):
+                    self.outcomes.add(o)
                     progress.update(1)
-        answered = [known[row.sample_id] for row in rows if row.sample_id in known]
-        if not answered:
-            what = f"No question of {self.options.data} could be asked"
-            raise SaevxError(all_rejected_message(what, self.rejected_rows, self.options.id_column))
-        return answered, sorted(self.rejected_rows)
+        outcomes = [by_id[row.sample_id] for row in rows if row.sample_id in by_id]
+        if not outcomes:
+            subject = f"No question of {self.options.data} could be asked"
+            raise SaevxError(all_rejected_message(subject, self.rejected_rows, self.options.id_column))
+        return outcomes, sorted(self.rejected_rows)
 
     def score(self, rows: list[Row], length_n: Array) -> Iterator[Question]:
         """The rows go through the model to layer L and through the SAE, their patches ranked by every score."""
         ids, seed = [row.sample_id for row in rows], self.options.seed
         plan = make_plan(ids, length_n, batch_tokens=self.batch_tokens, shard_samples=GROUP, ds=0, seed=seed)
-        for one in load_batches(self.mllm, ([rows[at] for at in batch] for batch in plan.batches)):
-            self.rejected_rows += one.rejected_rows
-            if one.batch is None:
+        for loaded_batch in load_batches(self.mllm, ([rows[at] for at in batch] for batch in plan.batches)):
+            self.rejected_rows += loaded_batch.rejected_rows
+            if loaded_batch.batch is None:
                 continue
-            with capture_vision_norms(self.mllm) as caught:
-                hidden_bsd = self.mllm.hidden(one.batch)
-            norm_bp, vision = caught.of(one.batch)
-            encoded = encode_batch(hidden_bsd, one.batch, self.sae, self.scale)
-            for b, row in enumerate(one.rows):
-                length = int(one.batch.length_b[b])
-                patch_p = np.flatnonzero(one.batch.modality_bs[b] == IMAGE)
-                reason = encoded.reason_b[b] or (None if len(patch_p) else "it has no image token")
+            with capture_vision_norms(self.mllm) as vision_norms:
+                hidden_bsd = self.mllm.hidden(loaded_batch.batch)
+            norm_bp, vision = vision_norms.of(loaded_batch.batch)
+            encoding = encode_batch(hidden_bsd, loaded_batch.batch, self.sae, self.scale)
+            for b, row in enumerate(loaded_batch.rows):
+                length = int(loaded_batch.batch.length_b[b])
+                patch_p = np.flatnonzero(loaded_batch.batch.modality_bs[b] == IMAGE)
+                reason = encoding.reason_b[b] or (None if len(patch_p) else "it has no image token")
                 if reason is not None:
                     self.rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
                     continue
-                t, e = encoded.slices(b)
+                t, e = encoding.slices(b)
                 score = ranking.patch_scores(
-                    encoded.offset_t[t.start : t.stop + 1] - e.start,
-                    encoded.feature_e[e],
-                    np.ldexp(encoded.value_e[e].astype(np.float64), -self.scale.log2),
-                    encoded.modality_t[t],
+                    encoding.offset_t[t.start : t.stop + 1] - e.start,
+                    encoding.feature_e[e],
+                    np.ldexp(encoding.value_e[e].astype(np.float64), -self.scale.log2),
+                    encoding.modality_t[t],
                     patch_p,
                     self.features,
                 )
                 score["random"] = ranking.chances(row.sample_id, len(patch_p), seed)
                 score["vision-norm"] = norm_bp[b]
-                yield Question(row, length, encoded.views[b], self.choose_patches(score), vision)
+                yield Question(row, length, encoding.views[b], self.choose_patches(score), vision)
 
     def choose_patches(self, score: dict[str, Array]) -> dict[Variant, Array]:
         """Of every variant, the patches that stay visible, bool [p]."""
-        everything = np.ones(len(score["random"]), dtype=bool)
+        all_patches = np.ones(len(score["random"]), dtype=bool)
 
         def visible(score_name: str, keep: float) -> Array:
             if score_name in (FULL[0], NONE):
-                return everything if score_name == FULL[0] else ~everything
+                return all_patches if score_name == FULL[0] else ~all_patches
             if score_name.startswith(WITHOUT):
                 return ~ranking.best(score[score_name.removeprefix(WITHOUT)], keep)
             return ranking.best(score[score_name], keep)
@@ -252,34 +252,34 @@ class Job:
     def answer(self, group: list[Question]) -> Iterator[Answered]:
         """Every variant of every question; of those that leave the same image, one answer for all."""
         current: Question | None = None
-        hit: dict[Variant, bool] = {}
+        hits: dict[Variant, bool] = {}
         pixels: dict[Variant, float] = {}
-        for painted in prefetch(self.paint, self.batches(group)):
-            if isinstance(painted, RejectedRow):
-                self.rejected_rows += [painted] if painted not in self.rejected_rows else []
+        for job in prefetch(self.paint, self.batches(group)):
+            if isinstance(job, RejectedRow):
+                self.rejected_rows += [job] if job not in self.rejected_rows else []
                 continue
-            if painted.question is not current:  # of the one before some painted images may have been refused
-                current, hit, pixels = painted.question, {}, {}
-            ids_bn = greedy(self.mllm, painted.batch, painted.n_answer, painted.dropped_bs)
+            if job.question is not current:  # of the one before some painted images may have been refused
+                current, hits, pixels = job.question, {}, {}
+            ids_bn = greedy(self.mllm, job.batch, job.n_answer, job.dropped_bs)
             answers = [beginnings(self.mllm, ids) for ids in ids_bn]
-            question = painted.question
-            for same, share, texts in zip(painted.variants, painted.pixels, answers, strict=True):
-                hit |= dict.fromkeys(same, plain(self.answer_of(question.row)) in texts)
-                pixels |= dict.fromkeys(same, share)
-            if len(hit) == len(self.variants):  # the model has seen all its images
+            question = job.question
+            for group_of_variants, share, texts in zip(job.variants, job.pixels, answers, strict=True):
+                hits |= dict.fromkeys(group_of_variants, plain(self.answer_of(question.row)) in texts)
+                pixels |= dict.fromkeys(group_of_variants, share)
+            if len(hits) == len(self.variants):  # the model has seen all its images
                 yield Answered(
                     question.row.sample_id, kind_of(question.row), len(question.patches[FULL]), question.vision,
-                    [hit[v] for v in self.variants], [pixels[v] for v in self.variants],
+                    [hits[v] for v in self.variants], [pixels[v] for v in self.variants],
                 )  # fmt: skip
 
     def batches(self, group: list[Question]) -> Iterator[tuple[Question, list[list[Variant]]]]:
         """Distinct images of one question, as many as the batch holds: they have one length, so no padding."""
         for question in group:
-            same: dict[tuple[str, bytes], list[Variant]] = {}
+            variants_of: dict[tuple[str, bytes], list[Variant]] = {}
             for variant, visible_p in question.patches.items():
-                removed = "" if visible_p.all() else variant[2]
-                same.setdefault((removed, visible_p.tobytes()), []).append(variant)
-            images = list(same.values())
+                way = "" if visible_p.all() else variant[2]
+                variants_of.setdefault((way, visible_p.tobytes()), []).append(variant)
+            images = list(variants_of.values())
             step = max(1, self.batch_tokens // (question.n_tokens + OVERHEAD))
             for begin in range(0, len(images), step):
                 yield question, images[begin : begin + step]
@@ -295,17 +295,17 @@ class Job:
         images = [open_image(image).image for image in question.row.images]
         sizes = [image.size for image in images]
         where = regions(question.views, sizes)
-        pairs, pixels, dropped = [], [], []
-        for same in variants:
-            visible_p, removed = question.patches[same[0]], same[0][2]
+        pairs, pixels, mask_parts = [], [], []
+        for variant_group in variants:
+            visible_p, way = question.patches[variant_group[0]], variant_group[0][2]
             masks = visible_pixels(where, visible_p, sizes)
-            colour = self.colours.get(removed)  # none where patches are dropped
+            colour = self.colours.get(way)  # none where patches are dropped
             pairs.append(Pair(question.row.text, paint(images, masks, colour) if colour else images))
             pixels.append(sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks))
-            dropped.append(~visible_p & (removed == "drop"))
+            mask_parts.append(~visible_p & (way == "drop"))
         batch = self.mllm.prepare(pairs, generate=True)
         dropped_bs = np.zeros(batch.modality_bs.shape, dtype=bool)
-        dropped_bs[batch.modality_bs == IMAGE] = np.concatenate(dropped)
+        dropped_bs[batch.modality_bs == IMAGE] = np.concatenate(mask_parts)
         n_answer = answer_tokens(self.mllm, self.answer_of(question.row))
         return Painted(question, variants, pixels, batch, dropped_bs, n_answer)
 

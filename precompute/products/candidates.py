@@ -103,7 +103,7 @@ def join(n_columns: int, several: Sequence[Pairs]) -> Pairs:
     Args:
         n_columns: more than any column.
     """
-    number_p = np.sort(np.concatenate([one.row_p * n_columns + one.col_p for one in several]))
+    number_p = np.sort(np.concatenate([pairs.row_p * n_columns + pairs.col_p for pairs in several]))
     number_p = number_p[np.diff(number_p, prepend=-1) > 0]
     return Pairs(*np.divmod(number_p, n_columns))
 

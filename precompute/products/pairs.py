@@ -28,7 +28,7 @@ def pair_products(left_rd: Tensor, right_nd: Tensor, pairs: Pairs) -> Array:
     n_rows, n_p = len(left_rd), len(pairs.row_p)
     value_p = np.empty(n_p, np.float32)
     for low in range(0, n_p, _AT_ONCE):
-        row_p, col_p = (one[low : low + _AT_ONCE] for one in pairs)
+        row_p, col_p = (ids[low : low + _AT_ONCE] for ids in pairs)
         start_r = torch.from_numpy(np.searchsorted(row_p, np.arange(n_rows + 1)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that CSR tensors may change in a later version

@@ -71,11 +71,11 @@ def rows_of(
     low_type = dtype == torch.bfloat16
     size = (-(-n // multiple) * multiple, -(-(width + spare) // _MULTIPLE) * _MULTIPLE if low_type else width + spare)
     length_n, error_n = np.zeros(size[0]), np.zeros(size[0])
-    same = size == (n, d) and not low_type and vectors_nd.is_contiguous()
-    number_nd = vectors_nd if same else torch.zeros(size, dtype=dtype)
+    needs_no_copy = size == (n, d) and not low_type and vectors_nd.is_contiguous()
+    number_nd = vectors_nd if needs_no_copy else torch.zeros(size, dtype=dtype)
     for at in slices(n, max(1, (1 << 22) // d)):
         part_nd = vectors_nd[at] if more_nc is None else torch.cat([vectors_nd[at], more_nc[at]], dim=1)
-        if not same:
+        if not needs_no_copy:
             number_nd[at, :width] = part_nd
         length_n[at] = _length(part_nd)
         if low_type:
@@ -97,7 +97,7 @@ def bound(left: Rows, right: Rows, n_blocks: int) -> Array:
     Args:
         n_blocks: of `right`; row v of it is in block v mod n_blocks.
     """
-    length_b, error_b = (one.reshape(-1, n_blocks).max(0) for one in (right.length_n, right.error_n))
+    length_b, error_b = (values.reshape(-1, n_blocks).max(0) for values in (right.length_n, right.error_n))
     length_r, error_r = left.length_n[:, None], left.error_n[:, None]
     most_rb: Array = (error_r + left.gamma * length_r) * length_b + length_r * error_b
     return (most_rb * (1 + 1e-6)).astype(np.float32)

@@ -103,16 +103,16 @@ class Table:
             return [grid(rows, n) for _ in sides]
         zero_r = ~left_rd.any(1).numpy()
         # All products with a vector of zeros are equal, and of equal ones the first columns win.
-        collected: list[list[Pairs]] = [[grid(rows[zero_r], k)] for _ in sides]
+        pairs_of_sides: list[list[Pairs]] = [[grid(rows[zero_r], k)] for _ in sides]
         rows = rows[~zero_r]
         for right in self._attempts():
             dtype = right.number_nd.dtype
-            extra = None if extra_r is None else extra_r[rows]
-            left = rows_of(left_rd[torch.from_numpy(rows)], dtype, extra, spare=self.spare)
+            extra_rows = None if extra_r is None else extra_r[rows]
+            left = rows_of(left_rd[torch.from_numpy(rows)], dtype, extra_rows, spare=self.spare)
             many_r = ~(left.length_n < EXTREME) if dtype == torch.bfloat16 else np.zeros(len(rows), bool)
             product_rn = self._multiply(left, right)
             limits = Bound(bound(left, right, self.n_blocks), OUTPUT[dtype])
-            for pairs_of_side, lowest in zip(collected, sides, strict=True):
+            for pairs_of_side, lowest in zip(pairs_of_sides, sides, strict=True):
                 pairs, many_of_side_r = candidates(product_rn, limits, k, lowest=lowest)
                 many_r |= many_of_side_r
                 pairs_of_side.append(Pairs(rows[pairs.row_p], pairs.col_p))
@@ -120,9 +120,9 @@ class Table:
             rows = rows[many_r]
             if not len(rows):
                 break
-        for pairs_of_side in collected:
+        for pairs_of_side in pairs_of_sides:
             pairs_of_side.append(grid(rows, n))
-        return [within(n, join(self.n_blocks * BLOCK, pairs_of_side)) for pairs_of_side in collected]
+        return [within(n, join(self.n_blocks * BLOCK, pairs_of_side)) for pairs_of_side in pairs_of_sides]
 
     def above_zero(self, left_rd: Tensor) -> Pairs:
         """The pairs whose product can be above 0, by row and column; `spare` is at least 2.
@@ -136,9 +136,9 @@ class Table:
             left = rows_of(left_rd, dtype, spare=self.spare)
             write_bound(left, left.error_n + left.gamma * left.length_n, left.length_n)
             pairs = positive(self._multiply(left, right))
-            many = dtype == torch.bfloat16 and len(pairs.row_p) > MOST * n * len(left_rd)
-            self.count(dtype, len(left_rd), len(left_rd) * many)
-            if not many:
+            is_dense = dtype == torch.bfloat16 and len(pairs.row_p) > MOST * n * len(left_rd)
+            self.count(dtype, len(left_rd), len(left_rd) * is_dense)
+            if not is_dense:
                 break
         return within(n, join(self.n_blocks * BLOCK, [pairs]))
 
@@ -171,7 +171,7 @@ def largest_products(
         return winners(pairs, value_p, len(left_rd), k)
 
     blocks = in_threads(search, range(0, len(vectors_nd), table.step))
-    value_nk, other_nk = (np.concatenate(both) for both in zip(*blocks, strict=True))
+    value_nk, other_nk = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return value_nk, other_nk
 
 

@@ -59,11 +59,11 @@ def entries(config: dict[str, Any], around: str = "") -> Iterator[Entry]:
         if name in _TRAINING:
             continue
         place = f"{around}{name}"
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                yield from entries(one, f"{place}.")
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                yield from entries(part, f"{place}.")
             else:
-                yield Entry(place, str(name), one)
+                yield Entry(place, str(name), part)
 
 
 def plain(word: str) -> str:
@@ -119,8 +119,8 @@ def k_of(config: dict[str, Any], width: int | None) -> int:
         raise SaevxError(f"The SAE is a TopK and its configuration says {listing}: leave the one k that it has.")
     place, value = next(iter(values.items()))
     if not isinstance(value, int | float) or value != int(value) or value < 1 or (width is not None and value > width):
-        most = "" if width is None else f" to {width}"
-        raise SaevxError(f"The SAE is a TopK and {place} = {value!r} is no k: it must be a whole number from 1{most}.")
+        limit = "" if width is None else f" to {width}"
+        raise SaevxError(f"The SAE is a TopK and {place} = {value!r} is no k: it must be a whole number from 1{limit}.")
     return int(value)
 
 
@@ -152,7 +152,7 @@ def _architecture(config: dict[str, Any]) -> str:
     from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
     name = config.get("architecture") or "standard"
-    by_word = {plain(one): one for one in (*SAE_TRAINING_CLASS_REGISTRY, *SAE_CLASS_REGISTRY)}
+    by_word = {plain(known_name): known_name for known_name in (*SAE_TRAINING_CLASS_REGISTRY, *SAE_CLASS_REGISTRY)}
     if not isinstance(name, str) or plain(name) not in by_word:
         raise SaevxError(f"The SAE's architecture is {name!r}, which SAELens lacks: choose another.")
     return by_word[plain(name)]

@@ -99,8 +99,8 @@ def sparse_features(sae: SaeV, hidden_td: Tensor, scale: Scale) -> SparseFeature
     if (encoder := sparse_encoder(sae)) is not None:
         count_t, feature_e, z_e = map(torch.from_numpy, encoder.encode(hidden_td))
         return SparseFeatures(count_t, feature_e, z_e, stored_values(z_e, scale))
-    none = torch.zeros(0, dtype=torch.long, device=sae.device)
-    counts, features, values = [none], [none], [none.float()]
+    no_entries = torch.zeros(0, dtype=torch.long, device=sae.device)
+    counts, features, values = [no_entries], [no_entries], [no_entries.float()]
     for part_td in chunks(sae, hidden_td):
         acts_tf = sae.encode(part_td)
         at_e = nonzero_indices((acts_tf > 0).flatten())
@@ -151,20 +151,20 @@ def encode_batch(
     norm_t = token_norms(hidden_td)
     modality_t = mark_sinks(batch.modality_bs[real_bs], norm_t, scale.sink_norm)
 
-    counted = np.flatnonzero(modality_t <= IMAGE)
-    counted_td = hidden_td[torch.from_numpy(counted).to(hidden_td.device)].float()
+    at_tokens = np.flatnonzero(modality_t <= IMAGE)
+    counted_td = hidden_td[torch.from_numpy(at_tokens).to(hidden_td.device)].float()
     events = sparse_features(sae, counted_td, scale)
     count_t = np.zeros(len(modality_t), dtype=np.int64)
-    count_t[counted] = events.count_t.cpu().numpy()
+    count_t[at_tokens] = events.count_t.cpu().numpy()
     offset_t = offsets(count_t)
     feature_e, value_e = events.feature_e.cpu().numpy(), events.value_e.cpu().numpy()
 
     error_t = np.zeros(len(modality_t))
-    if errors and len(counted):
+    if errors and len(at_tokens):
         offset = torch.nn.functional.pad(events.count_t.cumsum(0), (1, 0))
         rebuilt_td = sae.reconstruct(offset, events.feature_e, events.z_e, counted_td)
         squared_td = (counted_td.to(sae.device) - rebuilt_td).square_()
-        error_t[counted] = exact(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
+        error_t[at_tokens] = exact(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
     return Encoded(
         start_b, token_id_t, modality_t, offset_t, feature_e, value_e, norm_t, error_t,
         batch.views, rejection_reasons(start_b, offset_t, norm_t, value_e, error_t), hidden_td, events,
@@ -176,11 +176,11 @@ def rejection_reasons(
 ) -> list[str | None]:
     """Per pair, why it cannot be stored; None where it can."""
     reason_b: list[str | None] = [None] * (len(start_b) - 1)
-    for what, at_t in (
+    for cause, at_t in (
         (ERROR_NOT_FINITE, np.flatnonzero(~np.isfinite(error_t))),
         (OVERFLOW, np.searchsorted(offset_t, np.flatnonzero(np.isinf(value_e)), "right") - 1),
         (NOT_FINITE, np.flatnonzero(~np.isfinite(norm_t))),
     ):
         for b in np.unique(np.searchsorted(start_b, at_t, "right") - 1).tolist():
-            reason_b[b] = what
+            reason_b[b] = cause
     return reason_b

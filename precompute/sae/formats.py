@@ -60,14 +60,14 @@ def sparsify(folder: Path) -> ConfigAndWeights:
         SaevxError: it cannot be read.
     """
     config = read_json(folder / "cfg.json")
-    raw = read_tensors(folder / SPARSIFY)
-    if "W_skip" in raw:
+    tensors = read_tensors(folder / SPARSIFY)
+    if "W_skip" in tensors:
         raise SaevxError("The SAE reads one place of the model and writes to another: choose another.")
-    state = _weights(raw, "topk", folder / SPARSIFY)
+    state = _weights(tensors, "topk", folder / SPARSIFY)
     name = re.sub(r"(layers|h)_(\d+)", r"\1.\2", folder.resolve().name)
     hook = name if re.search(r"(layers|h)\.\d+", name) or name == "embed_tokens" else ""
-    own = ("k", "activation", "signed", "transcode", "skip_connection")
-    settings = {name: config[name] for name in own if name in config}
+    names = ("k", "activation", "signed", "transcode", "skip_connection")
+    settings = {name: config[name] for name in names if name in config}
     return {**settings, **_sizes(state), "architecture": "topk", "metadata": {"hook_name": hook}}, state
 
 
@@ -93,13 +93,13 @@ def dictionary_learning(folder: Path) -> ConfigAndWeights:
         raise SaevxError(
             f"{folder} holds {DICTIONARY_CONFIG} and none of {', '.join(DICTIONARY_WEIGHTS)}: put its weights there."
         )
-    raw = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    raw = {name.removeprefix("_orig_mod."): tensor for name, tensor in raw.items()}
-    k = raw.pop("k", None)
-    raw.pop("group_sizes", None)
-    if "BatchTopK" in kind and not _is_learnt(raw):
+    tensors = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in tensors.items()}
+    k = tensors.pop("k", None)
+    tensors.pop("group_sizes", None)
+    if "BatchTopK" in kind and not _is_learnt(tensors):
         raise SaevxError(NOT_LEARNT)
-    state = _weights(raw, architecture, path)
+    state = _weights(tensors, architecture, path)
     hook = _hook_of(trainer, config.get("buffer"))
     settings: dict[str, Any] = {
         **_sizes(state), "architecture": architecture, "apply_b_dec_to_input": subtracts_decoder_bias,
@@ -119,8 +119,8 @@ def _hook_of(trainer: dict[str, Any], buffer: Any) -> str:
     if module and not re.search(r"resid|layers\.\d+$", module):
         return f"{module} of layer {layer}"
     reads_input = isinstance(buffer, dict) and buffer.get("io") == "in"
-    before = "resid_pre" in module or (reads_input and "resid_post" not in module)
-    return f"blocks.{layer}.hook_resid_{'pre' if before else 'post'}"
+    is_input = "resid_pre" in module or (reads_input and "resid_post" not in module)
+    return f"blocks.{layer}.hook_resid_{'pre' if is_input else 'post'}"
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
@@ -150,37 +150,37 @@ def plain_weights(place: Path, *, assume_relu: bool) -> ConfigAndWeights:
         SaevxError: it cannot be read, or says no architecture.
     """
     path = plain_file(place)
-    raw = read_tensors(path)
+    tensors = read_tensors(path)
     config = {**_header(path), **_separate_config(path, place)}
-    subtracts_decoder_bias = "decoder.bias" not in raw  # a Linear's own bias is not taken off the input
-    if (k := raw.pop("k", None)) is not None:
+    subtracts_decoder_bias = "decoder.bias" not in tensors  # a Linear's own bias is not taken off the input
+    if (k := tensors.pop("k", None)) is not None:
         config["weights"] = {"k": k.item()}
-    name = config.get("architecture") or _implied_architecture(config, raw)
-    if name is None and not (assume_relu and "threshold" not in raw):
+    name = config.get("architecture") or _implied_architecture(config, tensors)
+    if name is None and not (assume_relu and "threshold" not in tensors):
         raise SaevxError(
             f"{path} does not say its architecture: name it in {path.with_suffix('.json').name} beside it, such as "
             '{"architecture": "topk", "k": 32}; --sae-format plain takes the four tensors alone for a ReLU.'
         )
     architecture = str(name or "standard")
-    trained = {"training_architecture": architecture}
+    metadata = {"training_architecture": architecture}
     if "batchtopk" in architecture.lower().replace("_", ""):
         architecture = "jumprelu"
-        if not _is_learnt(raw):
+        if not _is_learnt(tensors):
             raise SaevxError(NOT_LEARNT)
     config = {**config, "architecture": architecture}
-    state = _weights(raw, str(resolve_config(config)["architecture"]), path)
+    state = _weights(tensors, str(resolve_config(config)["architecture"]), path)
     settings = {"apply_b_dec_to_input": subtracts_decoder_bias, **config, **_sizes(state)}
-    return {**settings, "metadata": {"hook_name": _hook_name(config), **trained}}, state
+    return {**settings, "metadata": {"hook_name": _hook_name(config), **metadata}}, state
 
 
-def _implied_architecture(config: dict[str, Any], raw: dict[str, Tensor]) -> str | None:
+def _implied_architecture(config: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
     """The architecture that k or the tensors alone leave possible."""
     if {"topk", "batchtopk"} & set(kinds(config)) or ks(config):
         # With both k and a threshold it may be a TopK or a BatchTopK.
-        return None if "threshold" in raw else "topk"
-    if "r_mag" in raw:
+        return None if "threshold" in tensors else "topk"
+    if "r_mag" in tensors:
         return "gated"
-    if {"threshold", "log_threshold"} & set(raw):
+    if {"threshold", "log_threshold"} & set(tensors):
         return "jumprelu"
     return "standard" if "relu" in kinds(config) else None
 
@@ -231,8 +231,8 @@ def _separate_config(path: Path, place: Path) -> dict[str, Any]:
     return next((read_json(name) for name in names if name.is_file()), {})
 
 
-def _is_learnt(raw: dict[str, Tensor]) -> bool:
-    return "threshold" in raw and bool((raw["threshold"] > 0).any())
+def _is_learnt(tensors: dict[str, Tensor]) -> bool:
+    return "threshold" in tensors and bool((tensors["threshold"] > 0).any())
 
 
 def _sizes(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -240,14 +240,14 @@ def _sizes(state: dict[str, Tensor]) -> dict[str, Any]:
     return {"d_in": d_in, "d_sae": width}
 
 
-def _weights(raw: dict[str, Tensor], architecture: str, path: Path) -> dict[str, Tensor]:
+def _weights(tensors: dict[str, Tensor], architecture: str, path: Path) -> dict[str, Tensor]:
     """The tensors of an architecture under SAELens' names, in float32 and lying as SAELens has them.
 
     Raises:
         SaevxError: one is missing, one is not known, or their shapes do not fit.
     """
     state: dict[str, Tensor] = {}
-    for name, tensor in raw.items():
+    for name, tensor in tensors.items():
         own_name = _NAMES.get(name, name)
         if own_name in state:
             raise SaevxError(f"{path} holds {own_name} under two names: leave one.")
@@ -256,13 +256,15 @@ def _weights(raw: dict[str, Tensor], architecture: str, path: Path) -> dict[str,
         state["threshold"] = state.pop("log_threshold").exp()
     if architecture not in _TENSORS:
         raise SaevxError(f"{path} is of the architecture {architecture!r}: give such an SAE as a SAELens folder.")
-    needed = _TENSORS[architecture]
-    own = f"which an SAE of the architecture {architecture}"
-    if missing := sorted(needed - set(state)):
-        raise SaevxError(f"{path} lacks {', '.join(missing)}, {own} has: name its architecture, or choose another.")
-    if unknown := sorted(set(state) - needed - _UNUSED[architecture]):
-        raise SaevxError(f"{path} holds {', '.join(unknown)}, {own} has not: name its architecture, or choose another.")
-    return _orient({name: state[name] for name in needed}, "encoder.weight" in raw, "decoder.weight" in raw, path)
+    names = _TENSORS[architecture]
+    kind = f"which an SAE of the architecture {architecture}"
+    if absent := sorted(names - set(state)):
+        raise SaevxError(f"{path} lacks {', '.join(absent)}, {kind} has: name its architecture, or choose another.")
+    if surplus := sorted(set(state) - names - _UNUSED[architecture]):
+        listing = ", ".join(surplus)
+        raise SaevxError(f"{path} holds {listing}, {kind} has not: name its architecture, or choose another.")
+    state = {name: state[name] for name in names}
+    return _orient(state, "encoder.weight" in tensors, "decoder.weight" in tensors, path)
 
 
 def _orient(state: dict[str, Tensor], linear_encoder: bool, linear_decoder: bool, path: Path) -> dict[str, Tensor]:

@@ -63,15 +63,15 @@ def layer_warning(hook: str, layer: int) -> str | None:
     if not hook:
         return None
     try:
-        own = layer_of(hook)
+        hook_layer = layer_of(hook)
     except SaevxError:
         return (
             f"The SAE's own hook is {hook!r}, no decoder layer's residual stream, and it is read after layer {layer} "
             "as --layer says: its features mean what it was trained for only if both are the same."
         )
-    if own == layer:
+    if hook_layer == layer:
         return None
     return (
-        f"The SAE's own hook {hook!r} is layer {own}, and it is read after layer {layer} as --layer says: its "
+        f"The SAE's own hook {hook!r} is layer {hook_layer}, and it is read after layer {layer} as --layer says: its "
         "features mean what it was trained for only there."
     )

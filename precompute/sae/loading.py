@@ -69,8 +69,8 @@ def from_release(release: str, sae_id: str, device: str) -> Any:
     listed_config: dict[str, Any] = {}
 
     def converter(**arguments: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor], Any]:
-        own = loaders.NAMED_PRETRAINED_SAE_LOADERS[loaders.get_conversion_loader_name(release)]
-        config, state, sparsity = own(**arguments)
+        convert = loaders.NAMED_PRETRAINED_SAE_LOADERS[loaders.get_conversion_loader_name(release)]
+        config, state, sparsity = convert(**arguments)
         listed_config.update(config)
         return resolve_config(config), state, sparsity
 
@@ -92,9 +92,9 @@ def from_hub(name: str, device: str, kind: SaeFormat = "auto") -> LoadedSae:
     if not owner or not repo:
         raise SaevxError(f"There is no folder {name}: give a SAELens folder, RELEASE:SAE_ID or a hub id.")
     if kind in ("auto", SAE_LENS):
-        for release, listed in get_pretrained_saes_directory().items():
-            for sae_id, place in listed.saes_map.items():
-                if (listed.repo_id, place) == (f"{owner}/{repo}", sub.rstrip("/")):
+        for release, entry in get_pretrained_saes_directory().items():
+            for sae_id, place in entry.saes_map.items():
+                if (entry.repo_id, place) == (f"{owner}/{repo}", sub.rstrip("/")):
                     return LoadedSae(from_release(release, sae_id, device), None, SAE_LENS)
     repository = f"{owner}/{repo}"
     if sub.endswith(".safetensors"):
@@ -143,14 +143,14 @@ def from_path(path: Path, device: str, kind: SaeFormat = "auto") -> LoadedSae:
     config = path.parent / formats.DICTIONARY_CONFIG
     if path.is_file() and path.name in formats.DICTIONARY_WEIGHTS and config.is_file():
         path = path.parent
-    requested = kind
+    kind_option = kind
     kind = format_of(path) if kind == "auto" else kind
     if path.is_file() and (kind != PLAIN_WEIGHTS or path.suffix != ".safetensors"):
         raise SaevxError(f"{path} is a file: name the SAE's folder, or a .safetensors file with --sae-format plain.")
     if kind == DICTIONARY_LEARNING:
         return LoadedSae(build_sae(*formats.dictionary_learning(path), device), None, kind)
     if kind == PLAIN_WEIGHTS:
-        content = formats.plain_weights(path, assume_relu=requested == PLAIN_WEIGHTS)
+        content = formats.plain_weights(path, assume_relu=kind_option == PLAIN_WEIGHTS)
         return LoadedSae(build_sae(*content, device), None, kind)
     return LoadedSae(*from_folder(path, device), SAE_LENS)
 
@@ -160,8 +160,8 @@ def build_sae(config: dict[str, Any], state: dict[str, torch.Tensor], device: st
     from sae_lens import SAE
 
     metadata = {"sae_lens_version": SAE_LENS_6, **config.get("metadata", {})}
-    made = {**resolve_config(config), "metadata": metadata, "device": device, "dtype": "float32"}
-    sae = SAE.load_from_disk(".", device, converter=lambda *_, **__: (made, state))
+    full_config = {**resolve_config(config), "metadata": metadata, "device": device, "dtype": "float32"}
+    sae = SAE.load_from_disk(".", device, converter=lambda *_, **__: (full_config, state))
     compare(config, sae)
     return sae
 
@@ -214,13 +214,13 @@ def read_any_version(
     return {k: v for k, v in resolve_config(config).items() if v is not None or k not in optional}, state
 
 
-def for_inference(trained: Any) -> Any:
+def for_inference(training_sae: Any) -> Any:
     """A trainer's checkpoint as the SAE that SAELens would save at the end: (matryoshka) BatchTopK becomes JumpReLU."""
     from sae_lens import SAE
 
-    state = trained.state_dict()
-    trained.process_state_dict_for_saving_inference(state)
-    sae = SAE.from_dict(trained.cfg.get_inference_sae_cfg_dict())
+    state = training_sae.state_dict()
+    training_sae.process_state_dict_for_saving_inference(state)
+    sae = SAE.from_dict(training_sae.cfg.get_inference_sae_cfg_dict())
     sae.load_state_dict(state)
     return sae
 
@@ -248,5 +248,5 @@ def fold(sae: Any, factor: float) -> None:
 def fold_whitening(sae: Any, folder: Path) -> None:
     if not (folder / WHITENING).is_file():
         raise SaevxError(f"The SAE in {folder} expects whitened inputs, and {WHITENING} is missing: choose another.")
-    stored = read_tensors(folder / WHITENING)
-    sae.fold_activation_whitening(stored["mean"], stored["matrix"], stored["inverse_matrix"])
+    tensors = read_tensors(folder / WHITENING)
+    sae.fold_activation_whitening(tensors["mean"], tensors["matrix"], tensors["inverse_matrix"])

@@ -54,17 +54,17 @@ def logit_lens(
     mean_v, deviation_v = logit_statistics(scaled_vd, alive_nd)
     mean_d = alive_nd.sum(0) / max(len(alive_nd), 1)
     unembed = torch.from_numpy(scaled_vd)
-    raw = Table(unembed, products, "lens")
+    table_raw = Table(unembed, products, "lens")
     # (logit − mean) / deviation is a product too: of the direction without the mean one and the row by its deviation.
-    centred = Table(unembed / torch.from_numpy(deviation_v)[:, None], products, "lens, centred")
+    table_centred = Table(unembed / torch.from_numpy(deviation_v)[:, None], products, "lens, centred")
     slack = (len(mean_d) * 2.0**-23 + 2.0**-20) * (1 + float(np.linalg.norm(mean_d)))
 
     def search(low: int) -> dict[str, Array]:
-        left_fd = unit_fd[low : low + raw.step]
+        left_fd = unit_fd[low : low + table_raw.step]
         n_rows, left = len(left_fd), torch.from_numpy(left_fd)
-        own = torch.from_numpy(left_fd - mean_d)
-        several = raw.candidates(left, k, (LARGEST, LOWEST))
-        several += centred.candidates(own, k, (LARGEST, LOWEST), np.full(n_rows, slack))
+        rows = torch.from_numpy(left_fd - mean_d)
+        several = table_raw.candidates(left, k, (LARGEST, LOWEST))
+        several += table_centred.candidates(rows, k, (LARGEST, LOWEST), np.full(n_rows, slack))
         pairs = join(len(scaled_vd), several)
         logit_p = pair_products(left, unembed, pairs)
         values = {"raw_": logit_p, "": (logit_p - mean_v[pairs.col_p]) / deviation_v[pairs.col_p]}
@@ -75,7 +75,7 @@ def logit_lens(
                 block[f"{kind}{name}_logit"] = sign * value
         return block
 
-    blocks = in_threads(search, range(0, len(unit_fd), raw.step))
+    blocks = in_threads(search, range(0, len(unit_fd), table_raw.step))
     lens = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     extreme_f = np.maximum(lens["promoted_logit"][:, 0], -lens["suppressed_logit"][:, 0])
     return {**lens, "informative": extreme_f > chance_limit(len(scaled_vd))}

@@ -58,14 +58,14 @@ class QualitySums:
     def zeros(cls, d_model: int) -> QualitySums:
         return cls(np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2), np.zeros((2, d_model)))
 
-    def update(self, m: int, active: float, error: float, h_td: Array) -> None:
+    def update(self, m: int, n_active: float, error: float, h_td: Array) -> None:
         """Add tokens of one modality.
 
         Args:
-            active: their active features. error: their Σ‖h − ĥ‖². h_td: float64 [t, d].
+            n_active: their active features. error: their Σ‖h − ĥ‖². h_td: float64 [t, d].
         """
         self.tokens_m[m] += len(h_td)
-        self.active_m[m] += active
+        self.active_m[m] += n_active
         self.error_m[m] += error
         self.square_m[m] += np.square(h_td).sum()
         self.total_md[m] += h_td.sum(axis=0)
@@ -73,11 +73,11 @@ class QualitySums:
     def figures(self) -> dict[str, dict[str, float | None]]:
         """`fvu` and `l0`, each of text, image and both; None without a token, or where h does not vary."""
         result: dict[str, dict[str, float | None]] = {"fvu": {}, "l0": {}}
-        for name, which in WHICH.items():
-            n = self.tokens_m[which].sum()
-            ratio = float(fvu(self.error_m[which].sum(), self.square_m[which].sum(), self.total_md[which].sum(0), n))
+        for name, m in WHICH.items():
+            n = self.tokens_m[m].sum()
+            ratio = float(fvu(self.error_m[m].sum(), self.square_m[m].sum(), self.total_md[m].sum(0), n))
             result["fvu"][name] = ratio if math.isfinite(ratio) else None
-            result["l0"][name] = float(self.active_m[which].sum() / n) if n else None
+            result["l0"][name] = float(self.active_m[m].sum() / n) if n else None
         return result
 
 
@@ -90,11 +90,11 @@ def sae_warning(quality: dict[str, Any]) -> str | None:
     """
     figures = quality.get("fvu") or {}
     fvu = {name: value for name, value in figures.items() if isinstance(value, int | float) and not math.isnan(value)}
-    worse = {name: value for name, value in fvu.items() if value >= NOWHERE and name in ("text", "image")}
-    if not worse and fvu.get("both", 0.0) >= NOWHERE:
-        worse = {"both kinds of": fvu["both"]}
-    if worse:
-        where = " and ".join(f"{name} tokens (FVU {value:.3g})" for name, value in worse.items())
+    bad_fvu = {name: value for name, value in fvu.items() if value >= NOWHERE and name in ("text", "image")}
+    if not bad_fvu and fvu.get("both", 0.0) >= NOWHERE:
+        bad_fvu = {"both kinds of": fvu["both"]}
+    if bad_fvu:
+        where = " and ".join(f"{name} tokens (FVU {value:.3g})" for name, value in bad_fvu.items())
         return (
             f"This SAE explains nothing of {where}: it leaves at least as much of the variance unexplained as the mean "
             "alone would. Check that it was trained on this model, at this layer and hook, on inputs of this scale."

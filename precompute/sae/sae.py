@@ -85,8 +85,8 @@ class SaeV:
 
         name, target = str(path_or_release), pick_device(device)
         with reading(f"The SAE {name}", name):
-            loaded = sae_load.load(name, target, format)
-        return cls(loaded.sae, name, layer, loaded.factor, loaded.format)
+            source = sae_load.load(name, target, format)
+        return cls(source.sae, name, layer, source.factor, source.format)
 
     @property
     def layer_warning(self) -> str | None:
@@ -108,8 +108,8 @@ class SaeV:
         sae_load.fold(self.sae, factor)
         self.normalize = str(self.sae.cfg.normalize_activations)
         self.input_factor = {"value": factor, "source": "estimated"}
-        for cached in ("directions_fd", "decode_zero_d"):
-            self.__dict__.pop(cached, None)
+        for property_name in ("directions_fd", "decode_zero_d"):
+            self.__dict__.pop(property_name, None)
         self.derived.clear()
 
     def fold_factor_of_store(self, manifest: dict[str, Any]) -> None:
@@ -157,13 +157,13 @@ class SaeV:
 
     def _decode(self, acts_tf: Tensor) -> Tensor:
         if self.signed:
-            half = self.n_features // 2
-            acts_tf = acts_tf[:, :half] - acts_tf[:, half:]
+            n_half = self.n_features // 2
+            acts_tf = acts_tf[:, :n_half] - acts_tf[:, n_half:]
         if self._rescales and self._has_zero_row:  # SAELens divides by its norm, which makes every token NaN
             rows_fd = self.sae.W_dec.detach() / self.sae.get_W_dec_norm().detach()[:, None]
             return self.sae.run_time_activation_norm_fn_out(acts_tf @ rows_fd + self.sae.b_dec)
-        hidden: Tensor = self.sae.decode(acts_tf)
-        return hidden
+        hidden_td: Tensor = self.sae.decode(acts_tf)
+        return hidden_td
 
     @property
     def _rescales(self) -> bool:
@@ -246,9 +246,9 @@ class SaeV:
         probes = torch.linspace(0, self.n_features - 1, min(8, self.n_features), device=self.device).long()
         acts_tf = torch.zeros(len(probes) + 1, self.n_features, device=self.device)
         acts_tf[torch.arange(len(probes)), probes] = 1.0
-        decoded = self._decode_unscaled(acts_tf)
-        rounding = 1e-4 + 1e-6 * float(decoded.abs().max())  # a large decoder bias leaves fewer digits to the rest
-        if not torch.allclose(decoded[:-1] - decoded[-1], self.directions_fd[probes], rtol=1e-3, atol=rounding):
+        decoded_td = self._decode_unscaled(acts_tf)
+        rounding = 1e-4 + 1e-6 * float(decoded_td.abs().max())  # a large decoder bias leaves fewer digits to the rest
+        if not torch.allclose(decoded_td[:-1] - decoded_td[-1], self.directions_fd[probes], rtol=1e-3, atol=rounding):
             raise SaevxError(
                 f"The decoder of SAE {self.name} ({self.architecture}) is not linear in its features, "
                 "so its features have no directions: choose another architecture."

@@ -32,9 +32,9 @@ def applies(sae: SaeV) -> bool:
     """Whether z of this SAE is found so."""
     config = sae.sae.cfg
     rescales = bool(getattr(config, "rescale_acts_by_decoder_norm", False))
-    few = sae.architecture != "topk" or 192 * int(config.k) <= sae.n_features
+    is_sparse = sae.architecture != "topk" or 192 * int(config.k) <= sae.n_features
     return (
-        sae.architecture in ARCHITECTURES and sae.n_features >= FEWEST and sae.device.type == "cpu" and few
+        sae.architecture in ARCHITECTURES and sae.n_features >= FEWEST and sae.device.type == "cpu" and is_sparse
         and not (rescales and sae.architecture != "topk")
     )  # fmt: skip
 
@@ -52,12 +52,12 @@ class SparseEncoder:
     """What is made once of an SAE: its encoder's weights as rows, and in bfloat16."""
 
     def __init__(self, sae: SaeV) -> None:
-        self.sae, inner = sae, sae.sae
-        self.weight_fd = inner.W_enc.detach().T.contiguous()
+        self.sae, module = sae, sae.sae
+        self.weight_fd = module.W_enc.detach().T.contiguous()
         self.factor_f = torch.ones(sae.n_features)
         if sae.architecture == "topk" and sae._rescales:
-            self.factor_f = inner.W_dec.detach().norm(dim=-1)
-        self.bias_f = (inner.b_gate if sae.architecture == "gated" else inner.b_enc).detach()
+            self.factor_f = module.W_dec.detach().norm(dim=-1)
+        self.bias_f = (module.b_gate if sae.architecture == "gated" else module.b_enc).detach()
         self.table: Table | None = None
         self.unit = 1.0
 
@@ -80,8 +80,8 @@ class SparseEncoder:
             rows_fd = self.weight_fd * self.factor_f[:, None] if self._scaled else self.weight_fd
             rows_fd = torch.where(off_f[:, None], 0, rows_fd) if bool(off_f.any()) else rows_fd
             columns_f3 = split(torch.where(off_f, -1, offset_f))
-            spare = 0 if self.sae.architecture == "topk" else 2
-            self.table = Table(rows_fd, self.sae.products, PART, columns_f3, spare)
+            n_spare = 0 if self.sae.architecture == "topk" else 2
+            self.table = Table(rows_fd, self.sae.products, PART, columns_f3, n_spare)
         return self.table
 
     @property
@@ -113,17 +113,17 @@ class SparseEncoder:
             row, rank = np.nonzero(value_tk > 0)
             order = np.lexsort((col_tk[row, rank], row))
             pairs, z_p = Pairs(row[order], col_tk[row, rank][order]), value_tk[row, rank][order]
-        active = np.flatnonzero(z_p > 0)
-        return np.bincount(pairs.row_p[active], minlength=len(x_td)), pairs.col_p[active], z_p[active]
+        at = np.flatnonzero(z_p > 0)
+        return np.bincount(pairs.row_p[at], minlength=len(x_td)), pairs.col_p[at], z_p[at]
 
     def _activation(self, product_p: Tensor, pairs: Pairs) -> Tensor:
         """float32 [p]: of `topk` before the ReLU, of the others z."""
-        inner: Any = self.sae.sae
+        module: Any = self.sae.sae
         at = torch.from_numpy(pairs.col_p)
         before_p = product_p + self.bias_f[at]
         if self.sae.architecture == "topk":
             return before_p * self.factor_f[at]
         if self.sae.architecture == "jumprelu":
-            return torch.where(before_p > inner.threshold.detach()[at], before_p, 0).relu()
-        magnitude_p = product_p * inner.r_mag.detach()[at].exp() + inner.b_mag.detach()[at]
+            return torch.where(before_p > module.threshold.detach()[at], before_p, 0).relu()
+        magnitude_p = product_p * module.r_mag.detach()[at].exp() + module.b_mag.detach()[at]
         return torch.where(before_p > 0, magnitude_p, 0).relu()

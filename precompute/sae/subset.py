@@ -63,10 +63,10 @@ def sae_subset(source: str, layer: int | None, device: str, format: SaeFormat = 
 
 def every_kth_feature(sae: SaeV, k: int) -> SaeV:
     """A narrower SAE of the same kind; of a TopK only one k-th as many features are active on a token."""
-    inner = sae.sae
-    width = int(inner.cfg.d_sae)
-    state = {name: tensor[_every_kth(tensor.shape, width, k)] for name, tensor in inner.state_dict().items()}
-    config = {**inner.cfg.to_dict(), "architecture": inner.cfg.architecture()}
+    module = sae.sae
+    width = int(module.cfg.d_sae)
+    state = {name: tensor[_every_kth(tensor.shape, width, k)] for name, tensor in module.state_dict().items()}
+    config = {**module.cfg.to_dict(), "architecture": module.cfg.architecture()}
     return _build(config, state, k, sae.name, sae.layer, str(sae.device))
 
 
@@ -122,17 +122,17 @@ def _build(
 
     from precompute.model.loading import pick_device
 
-    narrow = {**config, "d_sae": ceil(int(config["d_sae"]) / k), "device": pick_device(device), "dtype": "float32"}
-    if narrow.get("k"):
-        narrow["k"] = max(1, round(int(narrow["k"]) / k))
+    options = {**config, "d_sae": ceil(int(config["d_sae"]) / k), "device": pick_device(device), "dtype": "float32"}
+    if options.get("k"):
+        options["k"] = max(1, round(int(options["k"]) / k))
     try:
-        inner = SAE.from_dict(narrow)
-        inner.load_state_dict(state)
+        module = SAE.from_dict(options)
+        module.load_state_dict(state)
     except Exception as error:
         raise SaevxError(
             f"The SAE {source} cannot be tried in part ({cause(error)}): run without --dry-run."
         ) from error
-    return SaeV(inner, source, layer)
+    return SaeV(module, source, layer)
 
 
 # ---- z of a few features

@@ -32,19 +32,19 @@ def check_values(name: str, architecture: str, sae: Any) -> None:
         low, high = (float(end) for end in tensor.aminmax())  # NaN where there is one
         if low >= -LARGEST and high <= LARGEST:
             continue
-        bad = ~(tensor.abs() <= LARGEST)
-        off = tensor == _OFF.get(tensor_name, torch.nan)
-        if can_be_off and not bool(off.all()):
-            bad &= ~off
-        if not bool(bad.any()):
+        is_bad = ~(tensor.abs() <= LARGEST)
+        is_off = tensor == _OFF.get(tensor_name, torch.nan)
+        if can_be_off and not bool(is_off.all()):
+            is_bad &= ~is_off
+        if not bool(is_bad.any()):
             continue
-        at = bad.nonzero()[0]
+        at = is_bad.nonzero()[0]
         value = float(tensor[tuple(at)])
         axis = _feature_axis(tensor_name, tensor, int(sae.cfg.d_sae))
-        feature = "" if axis is None else f", first at feature {int(bad.nonzero()[:, axis].min())}"
-        what = f"too large for finite figures, {value:.0e}" if math.isfinite(value) else "not finite"
+        feature = "" if axis is None else f", first at feature {int(is_bad.nonzero()[:, axis].min())}"
+        fault = f"too large for finite figures, {value:.0e}" if math.isfinite(value) else "not finite"
         raise SaevxError(
-            f"The SAE {name} has weights that are {what} ({tensor_name}{feature}): its file is damaged or its "
+            f"The SAE {name} has weights that are {fault} ({tensor_name}{feature}): its file is damaged or its "
             "training failed, so download it again or choose another."
         )
 

@@ -130,7 +130,8 @@ def test_random_directions_have_the_features_rates(tiny_store: Path) -> None:
     store = Store.open(tiny_store)
     tested = random_directions(store, ControlsOptions(store=tiny_store, device="cpu"))
     n = len(tested.feature)
-    assert n > 0 and len(tested.of_directions.p) == len(tested.alone.p) == n and tested.n_pairs == store.n_samples
+    assert n > 0 and len(tested.of_directions.p) == len(tested.of_text_alone.p) == n
+    assert tested.n_pairs == store.n_samples
     assert np.isfinite(tested.of_directions.p).any()
 
 

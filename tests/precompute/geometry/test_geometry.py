@@ -48,7 +48,7 @@ def test_square() -> None:
 def test_an_unknown_family_is_told_how_to_be_added() -> None:
     with pytest.raises(SaevxError, match=r"--geometry square.*precompute/geometry"):
         geometry.find("new_vl", multimodal=True)
-    assert geometry.find("new_vl", multimodal=True, requested="square")[1] is geometry.square
+    assert geometry.find("new_vl", multimodal=True, setting="square")[1] is geometry.square
     assert geometry.find("mistral", multimodal=False) == ("text-only", geometry.text_only)
     with pytest.raises(SaevxError, match="choose from square"):
-        geometry.find("llava", multimodal=True, requested="round")
+        geometry.find("llava", multimodal=True, setting="round")
