@@ -125,12 +125,12 @@ def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | N
             `app.state.saevx.unavailable` names them.
     """
     writes = SharedWrites(worker) if worker else None
-    shared = Database(settings.annotations, settings.read_only, writes) if settings.annotations else None
-    if shared is not None:
-        shared.check()
-    slots = open_stores(settings.stores, lambda path: shared or Database(default_url(path), settings.read_only, writes))
-    opened = [slot.opened for slot in slots if slot.opened]
-    state = State(settings, slots, live_of(settings, opened, worker), opened[0].name, uploads_of(settings, worker))
+    db = Database(settings.annotations, settings.read_only, writes) if settings.annotations else None
+    if db is not None:
+        db.check()
+    slots = open_stores(settings.stores, lambda path: db or Database(default_url(path), settings.read_only, writes))
+    stores = [slot.store for slot in slots if slot.store]
+    state = State(settings, slots, live_of(settings, stores, worker), stores[0].name, uploads_of(settings, worker))
     for slot in slots:
         slot.on_change = state.live.replace
 
@@ -171,16 +171,16 @@ def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | N
     return app
 
 
-def live_of(settings: Settings, opened: list[OpenStore], worker: Worker | None) -> Live:
+def live_of(settings: Settings, stores: list[OpenStore], worker: Worker | None) -> Live:
     """The model, in the one process that has it; in the others what leads to it."""
     if worker is None:
-        return Live(settings, opened)
+        return Live(settings, stores)
     if not worker.has_model:
-        return RemoteLive(settings, opened, worker)
-    live, shared = Live(settings, opened), SharedModelState(worker)
-    live.on_change = lambda: shared.write(ModelState(states=dict(live.states), waiting=live.waiting))
-    live.on_change()
-    return live
+        return RemoteLive(settings, stores, worker)
+    model, model_state = Live(settings, stores), SharedModelState(worker)
+    model.on_change = lambda: model_state.write(ModelState(states=dict(model.states), waiting=model.waiting))
+    model.on_change()
+    return model
 
 
 def uploads_of(settings: Settings, worker: Worker | None) -> UploadedImages:

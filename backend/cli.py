@@ -64,8 +64,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            running = getattr(sys.modules.get("multiprocessing"), "active_children", None)  # it may be half imported
-            if running is not None and running():
+            children = getattr(sys.modules.get("multiprocessing"), "active_children", None)  # it may be half imported
+            if children is not None and children():
                 return send_again(number)
             ownership.abandon()
             end(number)

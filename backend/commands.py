@@ -58,8 +58,8 @@ class Serve(ServerOptions, CommandOptions):
         from backend.serve import serve
         from backend.settings import Settings
 
-        others = {"host", "port", "workers"}
-        options = self.model_dump(exclude=others, exclude_unset=True)  # the environment may set others
+        start_options = {"host", "port", "workers"}
+        options = self.model_dump(exclude=start_options, exclude_unset=True)  # the environment may set others
         serve(from_environment(Settings, **options), self.host, self.port, workers=self.workers)
 
 
@@ -176,10 +176,10 @@ class Bench(CommandOptions):
         command = ["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]
         out = self.out or (None if self.small else ROOT / "docs" / "results" / f"bench-{self.name}.json")
         with nullcontext() if out is None else exclusive(out):
-            before = json.loads(out.read_text("utf-8")) if self.only and out is not None and out.exists() else None
+            old_result = json.loads(out.read_text("utf-8")) if self.only and out is not None and out.exists() else None
             result = bench(self.name, Wanted(
                 demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),
-                wide=self.wide and self.wide.resolve(), only=tuple(self.only), before=before,
+                wide=self.wide and self.wide.resolve(), only=tuple(self.only), before=old_result,
             ))  # fmt: skip
             print(summary_line(result))
             if out is not None:

@@ -33,10 +33,10 @@ def make(folder: Path, n_samples: int) -> Path:
 def _make(folder: Path, n_samples: int) -> Path:
     store = folder / "store"
     if (store / "manifest.json").is_file():
-        made = read_manifest(store)["data"].get("n_rows")
-        if made != n_samples:
+        n_rows = read_manifest(store)["data"].get("n_rows")
+        if n_rows != n_samples:
             raise SaevxError(
-                f"{store} holds {made} samples, not {n_samples}: choose another --dir, or delete {store}."
+                f"{store} holds {n_rows} samples, not {n_samples}: choose another --dir, or delete {store}."
             )
         say(f"{store} already exists: nothing to make.")
         return store

@@ -22,9 +22,9 @@ from precompute.store.opening import Stamp
 VERSION = version("saevx")
 ROOT = Path(__file__).resolve().parents[1]
 CHANGED_NS = max(
-    one.stat().st_mtime_ns
+    path.stat().st_mtime_ns
     for room, kind in (("backend", "*.py"), ("frontend/templates", "*.html"))
-    for one in (ROOT / room).rglob(kind)
+    for path in (ROOT / room).rglob(kind)
 )
 CODE = f"{VERSION}-{CHANGED_NS:x}"
 """Version and last change of the code that renders pages: after a change, a browser must not keep the old page."""
@@ -49,12 +49,12 @@ async def get_store(
     name = store or state.default_name
     slot = next((slot for slot in state.slots if slot.name == name), None)
     if slot is None:
-        names = ", ".join(one.name for one in state.slots)
+        names = ", ".join(slot.name for slot in state.slots)
         raise HTTPException(404, f"There is no store {name!r}; this server has {names}.")
-    opened = await slot.current()
-    if opened.annotations.is_stale():
-        await run_in_threadpool(opened.annotations.refresh)
-    return opened
+    current = await slot.current()
+    if current.annotations.is_stale():
+        await run_in_threadpool(current.annotations.refresh)
+    return current
 
 
 StoreDep = Annotated[OpenStore, Depends(get_store)]
@@ -74,11 +74,11 @@ async def revalidate(request: Request, response: Response, state: StateDep, stor
     """Set the validators, or answer 304. A finished store never changes, so its content id, the code's version and the
     last change of its annotations and of its hallucination figures validate every reply; so does the state of the
     model, if the store leaves events to it."""
-    live = "" if store.store.events.kept_rows is None else f"-{state.live.status(store.name).state}"
-    written = f"-{store.annotations.revision}" if store.annotations.revision else ""
-    measured = "" if (stamp := store.store.hallucination.stamp) is None else f"-{stamp.modified_ns:x}"
+    model_part = "" if store.store.events.kept_rows is None else f"-{state.live.status(store.name).state}"
+    notes_part = f"-{store.annotations.revision}" if store.annotations.revision else ""
+    figures_part = "" if (stamp := store.store.hallucination.stamp) is None else f"-{stamp.modified_ns:x}"
     headers = {
-        "ETag": f'W/"{store.content_id[:16]}-{VERSION}{live}{written}{measured}"',
+        "ETag": f'W/"{store.content_id[:16]}-{VERSION}{model_part}{notes_part}{figures_part}"',
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
     }
@@ -101,7 +101,7 @@ async def reuse_page(request: Request, state: StateDep, store: StoreDep) -> None
     if waits_for_model or request.method != "GET" or not OF_MODEL.isdisjoint(request.query_params):
         return
     tag = page_tag(request, state, store)
-    if tag in (one.strip() for one in request.headers.get("if-none-match", "").split(",")):
+    if tag in (part.strip() for part in request.headers.get("if-none-match", "").split(",")):
         raise NotModified(page_headers(tag))
     if (page := store.pages.get(tag)) is not None:
         raise Answered(page.reply())
@@ -122,7 +122,7 @@ def page_tag(request: Request, state: State, store: OpenStore) -> str:
         store.annotations.revision, author_name(request),
         [Stamp.from_file(companion_path(store.path, name)) for name in COMPANIONS],
         state.live.state_of(store.name), state.default_name, state.unavailable,
-        [(name, one.content_id) for name, one in state.stores.items()],
+        [(name, store.content_id) for name, store in state.stores.items()],
     )  # fmt: skip
     return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 

@@ -49,13 +49,13 @@ async def request(
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "client": ("127.0.0.1", 0), "server": ("localhost", 80),
     }  # fmt: skip
-    status, parts, sent = 0, list[bytes](), False
+    status, parts, was_sent = 0, list[bytes](), False
 
     async def receive() -> Message:
-        nonlocal sent
-        if sent:
+        nonlocal was_sent
+        if was_sent:
             await asyncio.Event().wait()  # the client does not leave
-        sent = True
+        was_sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:

@@ -114,8 +114,8 @@ class Links:
         """`item` with its stored `images` as `{url, width, height}`."""
         sample_id = item["sample_id"]
         images = [
-            {"url": self.image(sample_id, index), "width": one["width"], "height": one["height"]}
-            for index, one in enumerate(item["images"])
+            {"url": self.image(sample_id, index), "width": image["width"], "height": image["height"]}
+            for index, image in enumerate(item["images"])
         ]
         return {**item, "images": images}
 
@@ -154,7 +154,7 @@ def with_query_id(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """The same endpoint with the sample's id as the query parameter `id` instead of in the path."""
     hints = get_type_hints(endpoint, include_extras=True) | {"sample_id": InQuery}
     signature = inspect.signature(endpoint)
-    parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
+    parameters = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]
 
     if inspect.iscoroutinefunction(endpoint):
 

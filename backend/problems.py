@@ -93,11 +93,11 @@ def problem(
 def conflict_problem(request: Request, error: ConflictError) -> JSONResponse:
     """The body of a conflict, with both versions (schemas.annotations.ConflictProblem)."""
     reply = problem(request, 409, str(error))
-    one: Entry = error.current
-    current = {"kind": one.kind, "key": one.key, "version": one.version, "author": one.author, "at": one.at,
-               "deleted": one.body is None, "body": one.body}  # fmt: skip
+    entry: Entry = error.current
+    current = {"kind": entry.kind, "key": entry.key, "version": entry.version, "author": entry.author, "at": entry.at,
+               "deleted": entry.body is None, "body": entry.body}  # fmt: skip
     body = {**json.loads(bytes(reply.body)), "current": current, "yours": error.yours}
-    return JSONResponse(body, 409, {"ETag": f'"{one.version}"'}, media_type=MEDIA_TYPE)
+    return JSONResponse(body, 409, {"ETag": f'"{entry.version}"'}, media_type=MEDIA_TYPE)
 
 
 def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
@@ -105,20 +105,20 @@ def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
     for each list."""
     reasons: list[dict[str, Any]] = []
     choices: dict[str, list[str]] = {}
-    for one in error.errors():
-        place = [str(part) for part in one["loc"][1:]]
-        chosen_from = one["type"] == "literal_error"
+    for f in error.errors():
+        place = [str(part) for part in f["loc"][1:]]
+        chosen_from = f["type"] == "literal_error"
         where = ".".join(part for part in place if not (chosen_from and part.startswith("literal["))) or "body"
         if not chosen_from:
-            number = NUMBERS.get(one["type"])
-            reason = f"give {number} instead of {one['input']!r}" if number else one["msg"]
+            number = NUMBERS.get(f["type"])
+            reason = f"give {number} instead of {f['input']!r}" if number else f["msg"]
             reasons.append({"where": where, "reason": reason})
             continue
         if where not in choices:
             choices[where] = []
             reasons.append({"where": where})
-        choices[where] += one["ctx"]["expected"].replace(" or ", ", ").split(", ")
-    return [{**one, "reason": one.get("reason") or f"choose {_either(choices[one['where']])}"} for one in reasons]
+        choices[where] += f["ctx"]["expected"].replace(" or ", ", ").split(", ")
+    return [{**f, "reason": f.get("reason") or f"choose {_either(choices[f['where']])}"} for f in reasons]
 
 
 def _either(choices: list[str]) -> str:
@@ -156,24 +156,24 @@ class DamageCheck:
 
     async def sentence(self, request: Request) -> str | None:
         """What is damaged in the store of a request that failed; None where nothing is, or it is not known yet."""
-        opened = self._store_of(request)
-        if opened is None:
+        store = self._store_of(request)
+        if store is None:
             return None
-        result = self._results.get(opened.store)
+        result = self._results.get(store.store)
         if result is None:
-            loop, files = asyncio.get_running_loop(), dict(opened.manifest["files"])
-            result = self._results[opened.store] = loop.run_in_executor(None, changed_file, opened.path, files)
-        done, _ = await asyncio.wait([result], timeout=CHECKSUMS_S)
-        if not done or (name := result.result()) is None:
+            loop, files = asyncio.get_running_loop(), dict(store.manifest["files"])
+            result = self._results[store.store] = loop.run_in_executor(None, changed_file, store.path, files)
+        finished_tasks, _ = await asyncio.wait([result], timeout=CHECKSUMS_S)
+        if not finished_tasks or (name := result.result()) is None:
             return None
-        return str(damaged_error(opened.path, f"{name} is not as it was written"))
+        return str(damaged_error(store.path, f"{name} is not as it was written"))
 
     def _store_of(self, request: Request) -> OpenStore | None:
         state: State | None = getattr(request.app.state, "saevx", None)
         if state is None:
             return None
         name = request.query_params.get("store") or state.default_name
-        return next((slot.opened for slot in state.slots if slot.name == name), None)
+        return next((slot.store for slot in state.slots if slot.name == name), None)
 
 
 def changed_file(store: Path, files: dict[str, str]) -> str | None:

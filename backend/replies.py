@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 def as_json(model: BaseModel, headers: Response | None = None) -> Response:
     """`model` as FastAPI would write it, with the headers that dependencies have set."""
-    others = None if headers is None else dict(headers.headers)
-    return Response(model.model_dump_json(by_alias=True), media_type="application/json", headers=others)
+    headers_out = None if headers is None else dict(headers.headers)
+    return Response(model.model_dump_json(by_alias=True), media_type="application/json", headers=headers_out)
 
 
 async def json_reply(make: Callable[[], BaseModel], headers: Response | None = None) -> Response:
@@ -40,8 +40,8 @@ def render_webp(
             patches can be seen.
         crop: x0, y0, x1, y1 in pixels of the original, clipped to the image.
     """
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    with Image.open(path) as image_file:
+        image = image_file.convert("RGB")
     if crop is not None:
         sx, sy = image.width / original[0], image.height / original[1]
         x0, y0, x1, y1 = crop

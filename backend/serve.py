@@ -50,9 +50,9 @@ def serve(
     if workers > 1:
         from backend.workers.supervisor import supervise
 
-        listening = bind_for(workers, host, port)
+        sockets = bind_for(workers, host, port)
         with contextlib.suppress(Terminated):
-            supervise(settings, own_names(host), listening, partial(announce, settings, host, listening[0]))
+            supervise(settings, own_names(host), sockets, partial(announce, settings, host, sockets[0]))
         return
     if settings.log_json:
         from backend.middleware.observe import log_json
@@ -64,11 +64,11 @@ def serve(
     if attach is not None:
         attach(app)
     state: State = app.state.saevx
-    one = bind(host, port)
-    announce(settings, host, one, list(state.stores), list(state.unavailable.values()))
+    server_socket = bind(host, port)
+    announce(settings, host, server_socket, list(state.stores), list(state.unavailable.values()))
     freeze_garbage_collector()
     with contextlib.suppress(Terminated):  # services are stopped with SIGTERM
-        server_of(app).run(sockets=[one])  # on uvloop, if it is installed
+        server_of(app).run(sockets=[server_socket])  # on uvloop, if it is installed
 
 
 def server_of(app: FastAPI) -> uvicorn.Server:
@@ -92,7 +92,7 @@ def server_of(app: FastAPI) -> uvicorn.Server:
 
 
 def announce(
-    settings: Settings, host: str, listening: socket.socket, stores: Sequence[str], problems: Sequence[str]
+    settings: Settings, host: str, server_socket: socket.socket, stores: Sequence[str], problems: Sequence[str]
 ) -> None:
     """Print which stores are served, why others are not (`problems`), and the address to open."""
     for reason in problems:
@@ -102,7 +102,7 @@ def announce(
     path = "/" + settings.root_path.strip("/") if settings.root_path.strip("/") else ""
     print(harmless(f"Store{'s' if len(stores) > 1 else ''} {', '.join(stores)}"), file=sys.stderr)
     query = f"?token={quote(settings.token.get_secret_value())}" if settings.token else ""
-    print(f"Open http://{address}:{listening.getsockname()[1]}{path}/{query}", flush=True)
+    print(f"Open http://{address}:{server_socket.getsockname()[1]}{path}/{query}", flush=True)
 
 
 def freeze_garbage_collector() -> None:
@@ -147,17 +147,17 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             f"There is no host {host!r} ({first_line(error)}): choose another --host, such as 127.0.0.1 or 0.0.0.0."
         ) from error
     for last, (family, kind, protocol, _, address) in enumerate(addresses, 1 - len(addresses)):
-        listening = socket.socket(family, kind, protocol)
+        server_socket = socket.socket(family, kind, protocol)
         try:
             if sys.platform != "win32":  # on Windows this would share a port that is in use
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listening.bind(address)
-            listening.listen(2048)  # from now on a browser waits instead of being refused
-            return listening
+                server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            server_socket.bind(address)
+            server_socket.listen(2048)  # from now on a browser waits instead of being refused
+            return server_socket
         except OSError as error:
-            listening.close()
+            server_socket.close()
             if last == 0:
                 raise cannot_listen(host, port, error) from error
     raise SaevxError(f"There is no host {host!r}: choose another --host, such as 127.0.0.1 or 0.0.0.0.")

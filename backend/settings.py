@@ -20,10 +20,10 @@ _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IG
 
 
 def _checked(name: str) -> str:
-    bare = name.strip().lower()
-    if bare != EVERY and split_host(bare.removeprefix("*.")) is None:
+    host = name.strip().lower()
+    if host != EVERY and split_host(host.removeprefix("*.")) is None:
         raise ValueError(f"{name!r} is not a host name: give the name alone, such as explorer.example.org")
-    return bare
+    return host
 
 
 AllowedHost = Annotated[str, AfterValidator(_checked)]
@@ -52,8 +52,8 @@ def is_address(name: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server that listens on `host`."""
-    bare = host.strip("[]")
-    return host == "localhost" or (is_address(bare) and ipaddress.ip_address(bare).is_loopback)
+    address = host.strip("[]")
+    return host == "localhost" or (is_address(address) and ipaddress.ip_address(address).is_loopback)
 
 
 class ServerOptions(BaseModel):

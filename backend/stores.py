@@ -57,11 +57,11 @@ class Watch:
         self.last_stamps: list[Stamp | None] = []
 
     def is_current(self) -> bool:
-        now = [Stamp.from_file(path) for path in self.watched]
-        if now != self.last_stamps:
-            if None in now or any(Stamp.from_file(path) != stamp for path, stamp in self.files):
+        stamps = [Stamp.from_file(path) for path in self.watched]
+        if stamps != self.last_stamps:
+            if None in stamps or any(Stamp.from_file(path) != stamp for path, stamp in self.files):
                 return False
-            self.last_stamps = now
+            self.last_stamps = stamps
         return True
 
 
@@ -99,7 +99,7 @@ class Recomputed:
         """Drop what was computed of an uploaded image."""
         self.queries.drop(lambda key: key[1] == hash)
         self.explanations.drop(lambda key: key[0] == hash)
-        self.readings.drop(lambda own: own.image == hash)
+        self.readings.drop(lambda pair: pair.image == hash)
 
     def originals(self) -> Originals:
         """The pairs as the model read them in the pass: from the data, not the store's thumbnails."""
@@ -182,9 +182,9 @@ class StoreSlot:
     def __init__(self, path: Path, database_of: DatabaseOf = local_database) -> None:
         self.path, self.database_of = path, database_of
         self.name = path.name
-        self.opened: OpenStore | None = None
+        self.store: OpenStore | None = None
         self.reason: str | None = None
-        self.on_change: Callable[[OpenStore], None] = lambda opened: None
+        self.on_change: Callable[[OpenStore], None] = lambda store: None
         """Called on the event loop with a store of different content that was opened in place of the previous one."""
         self.failed: Stamp | None = None
         """Of the manifest of a store that could not be opened."""
@@ -194,14 +194,14 @@ class StoreSlot:
     def open(self) -> None:
         """At the start of the server. Never raises."""
         try:
-            self.opened = OpenStore.at(self.path, database_of=self.database_of)
+            self.store = OpenStore.at(self.path, database_of=self.database_of)
         except SaevxError as error:
             self.reason = str(error)
 
     def rename(self, name: str) -> None:
         self.name = name
-        if self.opened is not None:
-            self.opened = dataclasses.replace(self.opened, name=name)
+        if self.store is not None:
+            self.store = dataclasses.replace(self.store, name=name)
 
     async def current(self) -> OpenStore:
         """The store that is there now, opened first if it replaced the previous one.
@@ -209,20 +209,20 @@ class StoreSlot:
         Raises:
             HTTPException: 503 with one sentence why there is none.
         """
-        if self.opened is not None and self.reason is None and self.opened.is_current():
-            return self.opened
+        if self.store is not None and self.reason is None and self.store.is_current():
+            return self.store
         async with self.lock:  # one request opens it, the others wait
             await self._renew()
-        if self.reason is not None or self.opened is None:
+        if self.reason is not None or self.store is None:
             raise HTTPException(503, self.reason, {"Retry-After": "5"})
-        return self.opened
+        return self.store
 
     async def _renew(self) -> None:
-        before, stamp = self.opened, Stamp.from_file(self.path / MANIFEST)
-        if before is not None and before.is_current():
+        old_store, stamp = self.store, Stamp.from_file(self.path / MANIFEST)
+        if old_store is not None and old_store.is_current():
             self.reason = None  # it was moved away for a while, or another request has opened it
             return
-        if before is not None and stamp is None:
+        if old_store is not None and stamp is None:
             self.reason = (
                 f"Store {self.name} is no longer at {self.path}: put it back, or start the server without it."
             )
@@ -230,17 +230,17 @@ class StoreSlot:
         if self.reason is not None and stamp == self.failed and time.monotonic() - self.failed_at < RETRY_S:
             return
         try:
-            self.opened = await run_in_threadpool(OpenStore.at, self.path, self.name, self.database_of)
+            self.store = await run_in_threadpool(OpenStore.at, self.path, self.name, self.database_of)
         except SaevxError as error:
             if self.reason != str(error):
                 log.warning("%s", error)
-            self.opened, self.reason = None, str(error)
+            self.store, self.reason = None, str(error)
             self.failed, self.failed_at = stamp, time.monotonic()
             return
         self.reason = None
-        if before is None or before.content_id != self.opened.content_id:
+        if old_store is None or old_store.content_id != self.store.content_id:
             log.warning("Store %s at %s was replaced by another store, which is now open.", self.name, self.path)
-            self.on_change(self.opened)
+            self.on_change(self.store)
 
 
 def open_stores(paths: list[Path], database_of: DatabaseOf = local_database) -> list[StoreSlot]:
@@ -255,23 +255,23 @@ def open_stores(paths: list[Path], database_of: DatabaseOf = local_database) -> 
     """
     if not paths:
         raise SaevxError("No store was named: give at least one finished store, as in `saevx serve demo/store`.")
-    used: set[str] = set()
+    names: set[str] = set()
 
     def free_name(name: str) -> str:
-        numbered = (f"{name or 'store'}{f'-{number}' if number > 1 else ''}" for number in count(1))
-        free = next(one for one in numbered if one not in used)
-        used.add(free)
-        return free
+        candidates = (f"{name or 'store'}{f'-{number}' if number > 1 else ''}" for number in count(1))
+        unused_name = next(candidate for candidate in candidates if candidate not in names)
+        names.add(unused_name)
+        return unused_name
 
     slots = [StoreSlot(path, database_of) for path in paths]
     for slot in slots:
         slot.open()
-    damaged = [slot for slot in slots if slot.opened is None]
-    if len(damaged) == len(slots):
+    damaged_slots = [slot for slot in slots if slot.store is None]
+    if len(damaged_slots) == len(slots):
         raise SaevxError(" ".join(str(slot.reason) for slot in slots))
     # Damaged stores come last, so that they never take the name of a good one.
-    for slot in [*(slot for slot in slots if slot.opened), *damaged]:
-        slot.rename(free_name(slot.opened.name if slot.opened else slot.name))
+    for slot in [*(slot for slot in slots if slot.store), *damaged_slots]:
+        slot.rename(free_name(slot.store.name if slot.store else slot.name))
     return slots
 
 
@@ -293,7 +293,7 @@ class State:
     @property
     def stores(self) -> dict[str, OpenStore]:
         """The stores that could be opened at their last request, by name."""
-        return {slot.name: slot.opened for slot in self.slots if slot.opened and not slot.reason}
+        return {slot.name: slot.store for slot in self.slots if slot.store and not slot.reason}
 
     def remove_upload(self, hash: str) -> None:
         """Forget an uploaded image and what was computed of it. Raises HTTPException: 404 if it is not held."""

@@ -102,9 +102,9 @@ def address(path: str, pairs: list[tuple[str, Any]]) -> str:
     """`path` with those pairs whose value is not None and not empty; a list gives one pair per element."""
     flat: list[tuple[str, str]] = []
     for name, value in pairs:
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if one is not None and one != "":
-                flat.append((name, f"{one:g}" if isinstance(one, float) else str(one)))
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if item is not None and item != "":
+                flat.append((name, f"{item:g}" if isinstance(item, float) else str(item)))
     return f"{path}?{'&'.join([f'{_quoted(name)}={_quoted(value)}' for name, value in flat])}" if flat else path
 
 
@@ -136,8 +136,8 @@ class Addresses:
     def again(self, **changes: Any) -> str:
         """This page with changed parameters; a new filter or order begins at its first page."""
         drop = set(changes) | (set() if "cursor" in changes else {"cursor"})
-        unchanged = [(k, v) for k, v in self.query if k not in drop]
-        return address(self.base + self.path, [*unchanged, *changes.items(), ("store", self.store)])
+        parameters = [(k, v) for k, v in self.query if k not in drop]
+        return address(self.base + self.path, [*parameters, *changes.items(), ("store", self.store)])
 
     def api_again(self, path: str) -> str:
         query = [(k, v) for k, v in self.query if k not in OF_PAGES]
@@ -149,10 +149,10 @@ class Addresses:
 
 def store_titles(stores: list[OpenStore]) -> dict[str, str]:
     """What the menu calls each store: its name, and its folder where several were made under one name."""
-    n_of = Counter(str(one.store.manifest["name"]) for one in stores)
-    several = [one for one in stores if n_of[str(one.store.manifest["name"])] > 1]
-    folders = {one.name: f" ({'/'.join(one.path.parts[-2:])})" for one in several}
-    return {one.name: one.name + folders.get(one.name, "") for one in stores}
+    n_of = Counter(str(store.store.manifest["name"]) for store in stores)
+    several = [store for store in stores if n_of[str(store.store.manifest["name"])] > 1]
+    folders = {store.name: f" ({'/'.join(store.path.parts[-2:])})" for store in several}
+    return {store.name: store.name + folders.get(store.name, "") for store in stores}
 
 
 def render(
@@ -173,7 +173,7 @@ def render(
     """
     default, stores = (state.default_name, list(state.stores.values())) if state else ("", [])
     links = Addresses(request, store.name if store and store.name != default else "")
-    shared: dict[str, Any | Callable[..., str]] = {
+    context: dict[str, Any | Callable[..., str]] = {
         "base": links.base,
         "store_param": links.store,
         "u": links.page,
@@ -188,7 +188,7 @@ def render(
         "tour": None,
         "draw": Linked(links.page, links.again, values.get("own_labels", {})),
     }
-    return templates.TemplateResponse(request, template, {**shared, **values}, status_code=status)
+    return templates.TemplateResponse(request, template, {**context, **values}, status_code=status)
 
 
 def render_for(
@@ -197,14 +197,14 @@ def render_for(
     """`render` for a page about one open store."""
     store = get_store_detail(state, open_store)
     values["tour"] = tour_of(request, open_store)
-    shared = {"own_labels": open_store.annotations.labels, **values}
-    page = render(request, template, section=section, store=store, state=state, **shared)
+    context = {"own_labels": open_store.annotations.labels, **values}
+    page = render(request, template, section=section, store=store, state=state, **context)
     tag: str | None = getattr(request.state, "page_tag", None)
     if tag is None or page.status_code != 200:
         return page
-    rendered = RenderedPage.of(bytes(page.body), tag, compressed=accepts_gzip(request))
-    open_store.pages.put(tag, rendered)
-    return rendered.reply()
+    rendered_page = RenderedPage.of(bytes(page.body), tag, compressed=accepts_gzip(request))
+    open_store.pages.put(tag, rendered_page)
+    return rendered_page.reply()
 
 
 def error_page(request: Request, status: int, title: str, detail: str) -> HTMLResponse:
@@ -212,11 +212,11 @@ def error_page(request: Request, status: int, title: str, detail: str) -> HTMLRe
     state: State = request.app.state.saevx
     values: dict[str, Any] = {"section": "", "status": status, "code": status, "title": title, "detail": detail}
     name = request.query_params.get("store") or state.default_name
-    requested = state.stores.get(name)
+    named_store = state.stores.get(name)
     values["other_stores"] = [store for store in state.stores.values() if store.name != name]
-    if status >= 500 or requested is None:  # the store itself may be unreadable
+    if status >= 500 or named_store is None:  # the store itself may be unreadable
         return render(request, "error.html", store=None, state=state, **values)
     try:
-        return render_for(request, "error.html", state, requested, **values)
+        return render_for(request, "error.html", state, named_store, **values)
     except StoreUnreadable:
         return render(request, "error.html", store=None, state=state, **values)

@@ -42,24 +42,24 @@ class Tour(NamedTuple):
 def tour_of(request: Request, store: OpenStore) -> Tour | None:
     """The step that the address asks for; None without one."""
     number = request.query_params.get("tour", "")
-    wanted = int(number) if number.isascii() and number.isdigit() and len(number) < 3 else 0
-    return Tour(wanted, steps(store)) if 1 <= wanted <= N_STEPS else None
+    step = int(number) if number.isascii() and number.isdigit() and len(number) < 3 else 0
+    return Tour(step, steps(store)) if 1 <= step <= N_STEPS else None
 
 
 def steps(open_store: OpenStore) -> list[Step]:
     """The steps on this store's own feature, pair and flag."""
-    store, both = open_store.store, bool(open_store.manifest["tokens"]["image"])
+    store, pairs = open_store.store, bool(open_store.manifest["tokens"]["image"])
     feature = best_feature(open_store)
     detail = store.features.get(feature)
     side = "image" if detail["max_image"] > detail["max_text"] else "text"
     examples = store.examples.of(feature, modality=side, limit=1)
     sample = examples[0]["sample_id"] if examples else store.samples.sample_id(0)
-    flag = max(store.quality.flags, key=lambda one: one["count"], default={"name": None})["name"]
-    words = "words and images" if both else "words"
+    flag = max(store.quality.flags, key=lambda f: f["count"], default={"name": None})["name"]
+    words = "words and images" if pairs else "words"
     return [
         Step(
             "A feature", f"This is one of {store.n_features:,} features that the SAE has learnt. The line says what "
-            f"its strongest {words} have in common{', and whether both mean the same' if both else ''}.",
+            f"its strongest {words} have in common{', and whether both mean the same' if pairs else ''}.",
             f"/features/{feature}", {}, "says",
         ),
         Step(
@@ -67,8 +67,8 @@ def steps(open_store: OpenStore) -> list[Step]:
             "tab away: a good name holds there too.", f"/features/{feature}", {"modality": side}, "examples",
         ),
         Step(
-            "A pair" if both else "A text", f"The same feature in one {'image and its caption' if both else 'text'}. "
-            f"Choose any {'patch or word' if both else 'word'} to list all features that fire there.",
+            "A pair" if pairs else "A text", f"The same feature in one {'image and its caption' if pairs else 'text'}. "
+            f"Choose any {'patch or word' if pairs else 'word'} to list all features that fire there.",
             sample_path(sample), {"f": feature if examples else None}, "stage",
         ),
         Step(
@@ -76,7 +76,7 @@ def steps(open_store: OpenStore) -> list[Step]:
             "name; choose a colour above to see another figure.", "/map", {"feature": feature}, "map-panel",
         ),
         Step(
-            "The data", f"A flag names {'pairs' if both else 'texts'} that look wrong, with a reason for each. Move "
+            "The data", f"A flag names {'pairs' if pairs else 'texts'} that look wrong, with a reason for each. Move "
             "the threshold to see how many there are, then export the others.",
             "/quality", {"flag": flag}, "flag-panel",
         ),
@@ -87,8 +87,8 @@ def best_feature(open_store: OpenStore) -> int:
     """The feature with the most evidence, of those with an ω if any has both; where none has evidence, with the best
     name, or in the most samples."""
     for figure in LOOKED_FOR:
-        first, *others = open_store.store.features.list(sort=figure, order="desc", limit=50).items
+        first, *next_items = open_store.store.features.list(sort=figure, order="desc", limit=50).items
         if first[figure]:
             break
-    with_omega = (one for one in (first, *others) if one["omega"] is not None and one[figure])
+    with_omega = (item for item in (first, *next_items) if item["omega"] is not None and item[figure])
     return int(next(with_omega, first)["id"])

@@ -28,11 +28,11 @@ Change = Callable[[Entry], Mapping[str, Any] | None]
 class ConflictError(SaevxError):
     """Somebody else changed it since it was read: `current` is what holds now, `yours` what was to be written."""
 
-    def __init__(self, current: Entry, yours: Mapping[str, Any] | None) -> None:
-        who = current.author or "Somebody"
+    def __init__(self, current: Entry, sent_body: Mapping[str, Any] | None) -> None:
+        author = current.author or "Somebody"
         did = "deleted" if current.body is None else "changed"
-        super().__init__(f"{who} {did} this after you opened it: look at both versions, then save yours again.")
-        self.current, self.yours = current, yours
+        super().__init__(f"{author} {did} this after you opened it: look at both versions, then save yours again.")
+        self.current, self.yours = current, sent_body
 
 
 class Annotations:
@@ -72,20 +72,20 @@ class Annotations:
         with self._lock:
             self._read_at, self._n_writes = time.monotonic(), self._count_writes()  # before it reads, or one is missed
             try:
-                new = self.database.since(self.store, self.revision) if self.database.exists() else []
+                entries = self.database.since(self.store, self.revision) if self.database.exists() else []
             except SaevxError as error:
                 self.problem = str(error)
                 return
             self.problem = None
-            for one in new:
-                self.revision = max(self.revision, one.id)
-                if one.kind not in self._current:  # written by a newer version of saevx
+            for entry in entries:
+                self.revision = max(self.revision, entry.id)
+                if entry.kind not in self._current:  # written by a newer version of saevx
                     continue
-                self._current[one.kind].pop(one.key, None)  # so that the last written is last
-                if one.body is None:
-                    self._gone[one.kind, one.key] = one
+                self._current[entry.kind].pop(entry.key, None)  # so that the last written is last
+                if entry.body is None:
+                    self._gone[entry.kind, entry.key] = entry
                 else:
-                    self._current[one.kind][one.key] = one
+                    self._current[entry.kind][entry.key] = entry
 
     def why_read_only(self) -> str | None:
         """One sentence where nothing can be written."""
@@ -97,20 +97,20 @@ class Annotations:
 
     def get(self, kind: str, key: str | int) -> Entry:
         """One thing as it is now; where there is none, with the number of the version that deleted it, or 0."""
-        gone = self._gone.get((kind, str(key)), Entry(kind, str(key)))
-        return self._current[kind].get(str(key), gone)
+        last_entry = self._gone.get((kind, str(key)), Entry(kind, str(key)))
+        return self._current[kind].get(str(key), last_entry)
 
     def body(self, kind: str, key: str | int) -> Mapping[str, Any]:
         """What holds of one thing, empty where there is none: for pages, without a look at the database."""
-        here = self._current[kind].get(str(key))
-        return here.body or {} if here else {}
+        entry = self._current[kind].get(str(key))
+        return entry.body or {} if entry else {}
 
     @property
     def labels(self) -> Mapping[int, str]:
         """The own label of each feature that has one, by its number."""
         if self._labels[0] != self.revision:
-            labels = {int(key): one.body["label"] for key, one in list(self._current["feature"].items())
-                      if one.body and one.body.get("label")}  # fmt: skip
+            labels = {int(key): entry.body["label"] for key, entry in list(self._current["feature"].items())
+                      if entry.body and entry.body.get("label")}  # fmt: skip
             self._labels = (self.revision, labels)
         return self._labels[1]
 
@@ -128,17 +128,17 @@ class Annotations:
         """Each tag of features or samples with their number, the most frequent first."""
         if self._tags.get(kind, (-1,))[0] != self.revision:
             entries = list(self._current[kind].values())
-            counts = Counter(tag for one in entries for tag in (one.body or {}).get("tags", ()))
-            ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold())))
-            self._tags[kind] = (self.revision, ordered)
+            counts = Counter(tag for entry in entries for tag in (entry.body or {}).get("tags", ()))
+            by_count = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold())))
+            self._tags[kind] = (self.revision, by_count)
         return self._tags[kind][1]
 
     def keys(self, kind: str, *, tag: str | None = None, reviewed: bool | None = None) -> list[str]:
         """Keys of the features or samples that have the tag, whatever its case, and are reviewed."""
         return [
-            key for key, one in list(self._current[kind].items()) if one.body
-            and (tag is None or tag.casefold() in (other.casefold() for other in one.body.get("tags", ())))
-            and (reviewed is None or bool(one.body.get("reviewed")) == reviewed)
+            key for key, entry in list(self._current[kind].items()) if entry.body
+            and (tag is None or tag.casefold() in (own_tag.casefold() for own_tag in entry.body.get("tags", ())))
+            and (reviewed is None or bool(entry.body.get("reviewed")) == reviewed)
         ]  # fmt: skip
 
     def search(self, kind: str, q: str) -> list[str]:
@@ -148,14 +148,14 @@ class Annotations:
         return [key for key in list(self._current[kind]) if words and self._has(kind, key, words)]
 
     def _has(self, kind: str, key: str, words: list[list[list[str]]]) -> bool:
-        one = self._current[kind].get(key)
-        if one is None or not one.body:
+        entry = self._current[kind].get(key)
+        if entry is None or not entry.body:
             return False
-        known = self._units.get((kind, key))
-        if known is None or known[0] != one.id:
-            texts = [str(one.body.get("label", "")), str(one.body.get("note", "")), *one.body.get("tags", ())]
-            known = self._units[kind, key] = (one.id, [unit for text in texts for unit in [*search_units(text), ""]])
-        units = known[1]
+        memo = self._units.get((kind, key))
+        if memo is None or memo[0] != entry.id:
+            texts = [str(entry.body.get("label", "")), str(entry.body.get("note", "")), *entry.body.get("tags", ())]
+            memo = self._units[kind, key] = (entry.id, [unit for text in texts for unit in [*search_units(text), ""]])
+        units = memo[1]
         return all(
             any(_contains(units, string, is_last) for string in word)
             for word, is_last in zip(words, [False] * (len(words) - 1) + [True], strict=True)
@@ -191,8 +191,8 @@ class Annotations:
                         return current
                     if version is not None and current.version != version:
                         raise ConflictError(current, body)
-                    new = Entry(kind, str(key), current.version + 1, author, now(), body)
-                    append(conn, self.store, [new])
+                    entry = Entry(kind, str(key), current.version + 1, author, now(), body)
+                    append(conn, self.store, [entry])
                 break
             except IntegrityError:  # another process wrote this version first
                 continue
@@ -200,24 +200,24 @@ class Annotations:
             raise UnavailableError("Too many people write this at once: save again.")
         self._tell_others()
         self.refresh()
-        self._remember_directions([new])
-        return self.get(kind, key) if body is not None else new
+        self._remember_directions([entry])
+        return self.get(kind, key) if body is not None else entry
 
-    def write_all(self, new: Iterable[Entry]) -> int:
+    def write_all(self, entries: Iterable[Entry]) -> int:
         """Write the bodies of these, each as the next version of its thing, with its author and time; those that hold
         already are left out. Returns how many were written."""
         self._check_writable()
-        written: list[Entry] = []
+        result: list[Entry] = []
         with self.database.writing() as conn:
-            for one in new:
-                current = newest(conn, self.store, one.kind, one.key)
-                if current.body != one.body:
-                    written.append(Entry(one.kind, one.key, current.version + 1, one.author, one.at or now(), one.body))
-                    append(conn, self.store, written[-1:])
+            for e in entries:
+                current = newest(conn, self.store, e.kind, e.key)
+                if current.body != e.body:
+                    result.append(Entry(e.kind, e.key, current.version + 1, e.author, e.at or now(), e.body))
+                    append(conn, self.store, result[-1:])
         self._tell_others()
         self.refresh()
-        self._remember_directions(written)
-        return len(written)
+        self._remember_directions(result)
+        return len(result)
 
     def _tell_others(self) -> None:
         if self.database.writes:
@@ -227,22 +227,22 @@ class Annotations:
         if reason := self.database.why_read_only():
             raise ReadOnlyError(reason)
 
-    def _remember_directions(self, new: Sequence[Entry]) -> None:
+    def _remember_directions(self, entries: Sequence[Entry]) -> None:
         """Keep the decoder directions of the features that are named, so that they are known in a later store."""
         if self._sketch_of is None:
             return
-        named = {number for one in new for number in features_of(one)}
-        if new_ones := named - self._sketched:
+        numbers = {number for entry in entries for number in features_of(entry)}
+        if new_ones := numbers - self._sketched:
             with contextlib.suppress(SaevxError):  # what was written is written, even if the store is gone by now
                 self.database.remember(self.store, {number: self._sketch_of(number) for number in new_ones})
                 self._sketched |= new_ones
 
 
-def features_of(one: Entry) -> list[int]:
+def features_of(entry: Entry) -> list[int]:
     """The features that something is written about."""
-    if one.kind == "feature":
-        return [int(one.key)]
-    return [int(number) for number in (one.body or {}).get("features", ())] if one.kind == "list" else []
+    if entry.kind == "feature":
+        return [int(entry.key)]
+    return [int(number) for number in (entry.body or {}).get("features", ())] if entry.kind == "list" else []
 
 
 def _contains(units: list[str], string: Sequence[str], prefix: bool) -> bool:

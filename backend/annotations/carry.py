@@ -37,8 +37,8 @@ def _projection(d: int) -> Array:
 def sketches(centred_kd: Array) -> Array:
     """float32 [k, min(d, 256)] of unit length: `centred_kd` float32 [k, d], projected where it is wider."""
     d = centred_kd.shape[1]
-    narrow: Array = unit(np.asarray(centred_kd if d <= WIDTH else centred_kd @ _projection(d), np.float32))
-    return narrow
+    sketch_kw: Array = unit(np.asarray(centred_kd if d <= WIDTH else centred_kd @ _projection(d), np.float32))
+    return sketch_kw
 
 
 def sketch(store: Store, feature: int) -> bytes:
@@ -47,12 +47,12 @@ def sketch(store: Store, feature: int) -> bytes:
     return len(centred_d).to_bytes(4, "little") + sketches(centred_d[None])[0].astype(np.float16).tobytes()
 
 
-def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[int, tuple[int, float]]:
+def matches(store: Store, vectors: Mapping[int, bytes], min_cosine: float) -> dict[int, tuple[int, float]]:
     """Old number → (number in `store`, cosine) of the features whose direction the store has, each new one once.
 
     Args:
         vectors: sketches by old number.
-        least: smallest cosine of a match.
+        min_cosine: smallest cosine of a match.
 
     Raises:
         SaevxError: the directions are of a model of another width.
@@ -74,16 +74,16 @@ def matches(store: Store, vectors: Mapping[int, bytes], least: float) -> dict[in
         [old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
          for first in range(0, index.ntotal, CHUNK)], axis=1,
     )  # fmt: skip
-    best = cosine_kf.argmax(axis=1)
+    best_f = cosine_kf.argmax(axis=1)
     pairs = []
     for i, k in enumerate(numbers):
-        to = k if k < index.ntotal and cosine_kf[i, k] >= cosine_kf[i, best[i]] - SAME else int(best[i])
+        to = k if k < index.ntotal and cosine_kf[i, k] >= cosine_kf[i, best_f[i]] - SAME else int(best_f[i])
         pairs.append((float(cosine_kf[i, to]), k, to))
     result: dict[int, tuple[int, float]] = {}
-    taken: set[int] = set()
+    taken_ids: set[int] = set()
     for cosine, k, to in sorted(pairs, key=lambda pair: (-pair[0], pair[1] != pair[2], pair[1])):
-        if cosine >= least and to not in taken:
-            taken.add(to)
+        if cosine >= min_cosine and to not in taken_ids:
+            taken_ids.add(to)
             result[k] = (to, cosine)
     return result
 
@@ -105,56 +105,56 @@ class Report:
         if self.present:
             parts.append(f"{self.present} left out, as this store has its own")
         if self.lost:
-            more = f" and {len(self.lost) - 10} more" if len(self.lost) > 10 else ""
-            parts.append(f"no counterpart for {', '.join(self.lost[:10])}{more}")
+            remainder = f" and {len(self.lost) - 10} more" if len(self.lost) > 10 else ""
+            parts.append(f"no counterpart for {', '.join(self.lost[:10])}{remainder}")
         return "; ".join(parts) + "."
 
 
 def carry(
-    annotations: Annotations, store: Store, old: Iterable[Entry], vectors: Mapping[int, bytes], least: float,
-    same: bool = False,
+    annotations: Annotations, store: Store, old_entries: Iterable[Entry], vectors: Mapping[int, bytes],
+    min_cosine: float, same: bool = False,
 ) -> Report:  # fmt: skip
-    """Write what holds in `old`, the newest version of each thing, as annotations of `store`.
+    """Write what holds in `old_entries`, the newest version of each thing, as annotations of `store`.
 
     Args:
         vectors: sketches of features' directions, by the number in the old store.
-        least: smallest cosine of a match.
+        min_cosine: smallest cosine of a match.
         same: the old store is this one, so that each feature is itself.
     """
-    things = [one for one in old if one.body is not None]
-    named = {k for one in things for k in features_of(one)}
+    things = [e for e in old_entries if e.body is not None]
+    features = {k for e in things for k in features_of(e)}
     if same:
-        moved = {k: (k, 1.0) for k in named if k < store.n_features}
+        match_of = {k: (k, 1.0) for k in features if k < store.n_features}
     else:
-        moved = matches(store, {k: vectors[k] for k in sorted(named) if k in vectors}, least)
-    report = Report(moved=moved)
-    report.lost += [f"feature {k}" for k in sorted(named - moved.keys())]
-    known = store.selection.rows_of({id for one in things for id in samples_of(one)})
-    report.lost += sorted({f"sample {id}" for one in things for id in samples_of(one) if id not in known})
-    new = [placed for one in things if (placed := _placed(one, moved, known)) is not None]
-    free = [one for one in new if annotations.get(one.kind, one.key).body is None]
-    report.present = len(new) - len(free)
-    report.written = annotations.write_all(free)
+        match_of = matches(store, {k: vectors[k] for k in sorted(features) if k in vectors}, min_cosine)
+    report = Report(moved=match_of)
+    report.lost += [f"feature {k}" for k in sorted(features - match_of.keys())]
+    row_of = store.selection.rows_of({id for e in things for id in samples_of(e)})
+    report.lost += sorted({f"sample {id}" for e in things for id in samples_of(e) if id not in row_of})
+    entries = [entry for e in things if (entry := _placed(e, match_of, row_of)) is not None]
+    new_things = [e for e in entries if annotations.get(e.kind, e.key).body is None]
+    report.present = len(entries) - len(new_things)
+    report.written = annotations.write_all(new_things)
     return report
 
 
-def samples_of(one: Entry) -> list[str]:
+def samples_of(entry: Entry) -> list[str]:
     """Ids of the samples that something is written about."""
-    body: Mapping[str, Any] = one.body or {}
-    if one.kind == "sample":
-        return [one.key]
-    if one.kind == "mark":
+    body: Mapping[str, Any] = entry.body or {}
+    if entry.kind == "sample":
+        return [entry.key]
+    if entry.kind == "mark":
         return [str(body["sample_id"])]
-    return [str(id) for id in body.get("samples", ())] if one.kind == "list" else []
+    return [str(id) for id in body.get("samples", ())] if entry.kind == "list" else []
 
 
-def _placed(one: Entry, moved: Mapping[int, tuple[int, float]], known: Mapping[str, int]) -> Entry | None:
+def _placed(entry: Entry, match_of: Mapping[int, tuple[int, float]], row_of: Mapping[str, int]) -> Entry | None:
     """The same in the new store; None where what it is about is not there."""
-    if one.kind == "feature":
-        to = moved.get(int(one.key))
-        return None if to is None else replace(one, key=str(to[0]))
-    if one.kind == "list" and one.body is not None:
-        features = [moved[k][0] for k in features_of(one) if k in moved]
-        samples = [id for id in samples_of(one) if id in known]
-        return replace(one, body={**one.body, "features": features, "samples": samples})
-    return one if all(id in known for id in samples_of(one)) else None
+    if entry.kind == "feature":
+        to = match_of.get(int(entry.key))
+        return None if to is None else replace(entry, key=str(to[0]))
+    if entry.kind == "list" and entry.body is not None:
+        features = [match_of[k][0] for k in features_of(entry) if k in match_of]
+        samples = [id for id in samples_of(entry) if id in row_of]
+        return replace(entry, body={**entry.body, "features": features, "samples": samples})
+    return entry if all(id in row_of for id in samples_of(entry)) else None

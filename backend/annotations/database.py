@@ -89,8 +89,8 @@ class Database:
         engine = create_engine(self.url, connect_args={"timeout": WAIT_S})
 
         @event.listens_for(engine, "connect")
-        def keep_every_commit(raw: Any, _: object) -> None:
-            raw.execute("PRAGMA synchronous = FULL")
+        def keep_every_commit(connection: Any, _: object) -> None:
+            connection.execute("PRAGMA synchronous = FULL")
 
         return engine
 
@@ -190,9 +190,9 @@ class Database:
         """Keep sketches of features' directions (carry.sketch) that are not there yet."""
         c = t.directions.c
         with self.writing() as conn:
-            known = conn.execute(select(c.feature).where(c.store == store, c.feature.in_(vectors))).scalars().all()
-            if new := [{"store": store, "feature": k, "vector": vectors[k]} for k in vectors.keys() - set(known)]:
-                conn.execute(t.directions.insert(), new)
+            known_ids = conn.execute(select(c.feature).where(c.store == store, c.feature.in_(vectors))).scalars().all()
+            if rows := [{"store": store, "feature": k, "vector": vectors[k]} for k in vectors.keys() - set(known_ids)]:
+                conn.execute(t.directions.insert(), rows)
 
     def remembered(self, store: str) -> dict[int, bytes]:
         """The sketches of a store's features, by number."""
@@ -209,12 +209,12 @@ class Database:
         return {str(store): int(n) for store, n in rows}
 
 
-def append(conn: Connection, store: str, new: Sequence[Entry]) -> None:
+def append(conn: Connection, store: str, entries: Sequence[Entry]) -> None:
     """Write versions. Raises IntegrityError where one of them exists."""
-    if new:
+    if entries:
         conn.execute(t.versions.insert(), [
-            {"store": store, "kind": one.kind, "key": one.key, "version": one.version, "author": one.author,
-             "at": one.at, "body": None if one.body is None else dict(one.body)} for one in new
+            {"store": store, "kind": entry.kind, "key": entry.key, "version": entry.version, "author": entry.author,
+             "at": entry.at, "body": None if entry.body is None else dict(entry.body)} for entry in entries
         ])  # fmt: skip
 
 
@@ -251,10 +251,10 @@ def migrate(conn: Connection) -> None:
     config.attributes["connection"] = conn
     head = ScriptDirectory.from_config(config).get_current_head()
     if inspect(conn).has_table("alembic_version"):
-        known = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        if known == head:
+        revision = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if revision == head:
             return
-        if known is not None and known > (head or ""):
+        if revision is not None and revision > (head or ""):
             raise SaevxError("The database of annotations is of a newer version: update saevx.")
     command.upgrade(config, "head")
 

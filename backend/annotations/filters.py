@@ -38,7 +38,7 @@ def marked(
 
 def rightly_flagged(annotations: Annotations, store: Store, flag: str) -> Array:
     """bool [N]: the samples on which a person marked this flag as right."""
-    bodies = [one.body for one in annotations.entries("mark") if one.body]
+    bodies = [entry.body for entry in annotations.entries("mark") if entry.body]
     ids = [body["sample_id"] for body in bodies if body["flag"] == flag and body["right"]]
     is_right = np.zeros(store.n_samples, bool)
     is_right[[*store.selection.rows_of(ids).values()]] = True

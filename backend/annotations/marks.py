@@ -33,8 +33,8 @@ class Share(NamedTuple):
 
 def precision(marks: Sequence[Judged], threshold: float) -> Share:
     """The precision of a flag that takes scores above the threshold."""
-    above = [one.right for one in marks if one.score > threshold]
-    n, right = len(above), sum(above)
+    verdicts = [mark.right for mark in marks if mark.score > threshold]
+    n, right = len(verdicts), sum(verdicts)
     if not n:
         return Share(threshold, 0, 0, None, None, None)
     return Share(threshold, n, right, right / n, *wilson(right, n))
@@ -47,12 +47,12 @@ def suggest(marks: Sequence[Judged], target: float = TARGET) -> Share | None:
     None with fewer than FEWEST marks, or where no threshold is so precise."""
     if len(marks) < FEWEST:
         return None
-    scores = sorted({one.score for one in marks}, reverse=True)
-    best = None
-    for i, lowest in enumerate(scores):
-        following = scores[i + 1] if i + 1 < len(scores) else None
-        threshold = (lowest + following) / 2 if following is not None else lowest - abs(lowest) * 1e-6 - 1e-12
+    scores = sorted({mark.score for mark in marks}, reverse=True)
+    suggestion = None
+    for i, score in enumerate(scores):
+        next_score = scores[i + 1] if i + 1 < len(scores) else None
+        threshold = (score + next_score) / 2 if next_score is not None else score - abs(score) * 1e-6 - 1e-12
         share = precision(marks, threshold)
         if share.value is not None and share.value >= target:
-            best = share
-    return best
+            suggestion = share
+    return suggestion

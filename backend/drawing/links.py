@@ -38,8 +38,8 @@ class Linked:
         own_labels: what people named features, by number.
     """
 
-    def __init__(self, page: Callable[..., str], again: Callable[..., str], own_labels: Mapping[int, str]) -> None:
-        self.page, self.again, self.own_labels = page, again, own_labels
+    def __init__(self, page: Callable[..., str], here: Callable[..., str], own_labels: Mapping[int, str]) -> None:
+        self.page, self.again, self.own_labels = page, here, own_labels
 
     def why(self, word: str, anchor: str) -> Markup:
         """A link to what a word of the method means."""
@@ -77,13 +77,13 @@ class Linked:
     def tag_chips(self, path: str, x: Any) -> Markup:
         """Tags and the reviewed mark of a feature or sample; each tag leads to its list."""
         fields = fields_of(x)
-        tags, reviewed = fields.get("tags") or (), fields.get("reviewed")
-        if not tags and not reviewed:
+        tags, is_reviewed = fields.get("tags") or (), fields.get("reviewed")
+        if not tags and not is_reviewed:
             return Markup()
         chips = "".join(
             f'<a class="chip" href="{escaped(self.page(path, tag=tag))}"><bdi>{escaped(tag)}</bdi></a>' for tag in tags
         )
-        mark = '<span class="reviewed tiny">✓ reviewed</span>' if reviewed else ""
+        mark = '<span class="reviewed tiny">✓ reviewed</span>' if is_reviewed else ""
         return Markup(f' <span class="own-tags" data-testid="own-tags-shown">{chips}{mark}</span>')
 
     def preview_link(self, id: int, preview: Markup) -> Markup:
@@ -113,10 +113,10 @@ class Linked:
 
     def sample_link(self, s: Mapping[str, Any]) -> Markup:
         """The image of a sample, which leads to it."""
-        inside: str = '<span class="empty tiny">no image</span>'
+        content: str = '<span class="empty tiny">no image</span>'
         if s["url"]:
-            inside = parts.image(s["url"], f"Sample {visible(s['sample_id'])}", None, True, "square")
-        return Markup(f'<a href="{escaped(self.page(sample_path(s["sample_id"])))}">{inside}</a>')
+            content = parts.image(s["url"], f"Sample {visible(s['sample_id'])}", None, True, "square")
+        return Markup(f'<a href="{escaped(self.page(sample_path(s["sample_id"])))}">{content}</a>')
 
     def sample_id_link(self, s: Mapping[str, Any]) -> Markup:
         """The id of a sample, which leads to it."""
@@ -128,20 +128,20 @@ class Linked:
 
     def sample_card(self, s: Mapping[str, Any], caller: Callable[[], str] | None = None) -> Markup:
         """A sample as pages/cards.card has it; the template's own part comes last."""
-        own, tags, below = "", "", ""
+        own_label, tags, footer = "", "", ""
         if s.get("own_label"):
-            own = f'<div class="label"><bdi>{escaped(s["own_label"])}</bdi>{parts.BY_PERSON}</div>'
+            own_label = f'<div class="label"><bdi>{escaped(s["own_label"])}</bdi>{parts.BY_PERSON}</div>'
         if s.get("tags") or s.get("reviewed"):
             tags = f"<div>{self.tag_chips('/samples', s)}</div>"
         value = "" if s.get("value") is None else f'<span class="num">{format_number(s["value"], 3)}</span>'
         if s["reason"]:
-            below = f'<div class="tiny soft" dir="auto" data-testid="reason">{escaped(s["reason"])}</div>'
+            footer = f'<div class="tiny soft" dir="auto" data-testid="reason">{escaped(s["reason"])}</div>'
         elif s["flags"]:
-            below = f'<div class="tiny warn">{escaped(", ".join(s["flags"]))}</div>'
+            footer = f'<div class="tiny warn">{escaped(", ".join(s["flags"]))}</div>'
         return Markup(
             f'<li class="card" data-testid="sample-card" data-sample="{escaped(s["sample_id"])}">\n'
             f'  {self.sample_link(s)}\n  <div class="caption" dir="auto">{escaped(display_caption(s["text"]))}</div>\n'
-            f'{own}{tags}  <div class="meta">{self.sample_id_link(s)}{value}</div>\n{below}'
+            f'{own_label}{tags}  <div class="meta">{self.sample_id_link(s)}{value}</div>\n{footer}'
             f"{escaped(caller()) if caller else ''}</li>"
         )
 
@@ -171,20 +171,20 @@ class Linked:
             toggled: the chosen ones with or without this one, for the address.
         """
         fields = fields_of(x)
-        id, known = fields["id"], [(side, value) for side, value in sides if value is not None]
+        id, with_value = fields["id"], [(side, value) for side, value in sides if value is not None]
         current = ' aria-current="true"' if id in numbers else ""
-        alike = f" {self.alike(fields['members'])}" if fields.get("n_alike") else ""
+        alike_link = f" {self.alike(fields['members'])}" if fields.get("n_alike") else ""
         shares = " · ".join(
-            f'<span class="{side}-side">{side} {format_percent(value, 0)}</span>' for side, value in known
+            f'<span class="{side}-side">{side} {format_percent(value, 0)}</span>' for side, value in with_value
         )
-        bars = "".join(parts.share(value, side) for side, value in known)
+        bars = "".join(parts.share(value, side) for side, value in with_value)
         bars += parts.share(effect) if effect is not None else ""
         return Markup(
             f'<li class="feat pick-row" data-testid="sample-feature" data-feature="{id}"{current}>\n'
             f'  <span>{self.hue(id, numbers)}<a class="label cover" '
             f'href="{escaped(self.again(f=toggled(id), feature=None))}" data-swap="sample" '
             f'data-feature="{id}"{current}>{self.name_text(fields)}</a> '
-            f'<span class="feature-id">#{id}</span>{alike}</span>\n'
+            f'<span class="feature-id">#{id}</span>{alike_link}</span>\n'
             f'  <span class="num">{escaped(figure)}{shares}</span>\n'
             f'  <a class="go" href="{self._feature(id)}" aria-label="Open feature {id}" '
             f'title="Open the page of this feature">→</a>{bars}</li>'

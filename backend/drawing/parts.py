@@ -52,17 +52,17 @@ BY_PERSON = Markup(
 )
 
 
-def name_text(f: Mapping[str, Any], own: str | None) -> Markup:
+def name_text(f: Mapping[str, Any], own_label: str | None) -> Markup:
     """The name with a dot for its score; where it fails its test, the evidence in words and the name as a guess in
     grey, if it is above chance. Its twin for scripts: dom.js, nameOf.
 
     Args:
-        f: fields of a feature. own: the label that a person gave it.
+        f: fields of a feature. own_label: the label that a person gave it.
     """
     label, score = f["label"], f.get("label_score")
-    if own:
+    if own_label:
         automatic = f'<span class="weak" title="The automatic name"><bdi>{escaped(label)}</bdi></span>'
-        return Markup(f"<bdi>{escaped(own)}</bdi>{BY_PERSON}{' ' + automatic if label else ''}")
+        return Markup(f"<bdi>{escaped(own_label)}</bdi>{BY_PERSON}{' ' + automatic if label else ''}")
     if label and isinstance(score, int | float) and score >= GOOD_NAME:
         figure = format_number(score, 2)
         step = int(figure.replace(".", "")) // 10  # of the figure, so that the dot of 0.80 is that of .8
@@ -103,31 +103,31 @@ def image(url: str, alt: str, heat: Heat | None = None, lazy: bool = True, cls: 
     """An image with its heat over it: one path per level, in pixels of the image."""
     lazily = ' loading="lazy" decoding="async"' if lazy else ""
     size = f' width="{int(heat.width)}" height="{int(heat.height)}"' if heat else ""
-    drawn = f'<span class="pic {escaped(cls)}"><img src="{escaped(url)}" alt="{escaped(alt)}"{lazily}{size}>'
+    markup = f'<span class="pic {escaped(cls)}"><img src="{escaped(url)}" alt="{escaped(alt)}"{lazily}{size}>'
     if heat:
-        drawn += (
+        markup += (
             f'<svg class="heat" viewBox="0 0 {escaped(heat.width)} {escaped(heat.height)}" '
             'preserveAspectRatio="xMidYMid slice" aria-hidden="true">'
         )
-        drawn += "".join(f'<path class="h{level}" d="{escaped(d)}"/>' for level, d in heat.paths)
-        for line, (below, above) in ((heat.edge, ("edge case", "edge")), (heat.peak, ("case", "peak"))):
+        markup += "".join(f'<path class="h{level}" d="{escaped(d)}"/>' for level, d in heat.paths)
+        for line, (cls_below, cls_above) in ((heat.edge, ("edge case", "edge")), (heat.peak, ("case", "peak"))):
             if line:
                 d = escaped(line)
-                drawn += f'<path class="{below}" d="{d}"/><path class="{above}" d="{d}"/>'
-        drawn += "</svg>"
-    return Markup(drawn + "</span>")
+                markup += f'<path class="{cls_below}" d="{d}"/><path class="{cls_above}" d="{d}"/>'
+        markup += "</svg>"
+    return Markup(markup + "</span>")
 
 
 def tokens(runs: Iterable[TokenRun], peak: int | None = None) -> Markup:
     """Tokens of a window; `peak` is the position of the one to mark."""
-    drawn = ""
+    markup = ""
     for run in runs:
         text = escaped(run.text)
         if run.level:
             mark = " peak" if run.position == peak else ""
             text = f'<span class="tok a{run.level}{mark}" title="{format_number(run.value, 2)}">{text}</span>'
-        drawn += " " + text if run.spaced else text
-    return Markup(f'<span class="tokens">{drawn}</span>')
+        markup += " " + text if run.spaced else text
+    return Markup(f'<span class="tokens">{markup}</span>')
 
 
 def hist(
@@ -135,31 +135,31 @@ def hist(
     own: float | None = None,
 ) -> Markup:  # fmt: skip
     """A bar chart from pages/charts.chart(): heights in percent; bars below and above the mark have a class each."""
-    drawn = (
+    markup = (
         f'<svg class="hist" viewBox="0 0 {max(len(bars), 1) * 4} 104" preserveAspectRatio="none" role="img" '
         f'aria-label="{escaped(label)}">{bar_rects(tuple(bars), under, over)}'
         f'<line x1="0" x2="{len(bars) * 4}" y1="100.5" y2="100.5"/>'
     )
     if mark is not None:
-        drawn += f'<line class="mark" data-mark x1="{mark}" x2="{mark}" y1="0" y2="100"/>'
+        markup += f'<line class="mark" data-mark x1="{mark}" x2="{mark}" y1="0" y2="100"/>'
     if own is not None:
-        drawn += f'<line class="own" x1="{own}" x2="{own}" y1="-4" y2="104"><title>Your pair</title></line>'
-    return Markup(drawn + "</svg>")
+        markup += f'<line class="own" x1="{own}" x2="{own}" y1="-4" y2="104"><title>Your pair</title></line>'
+    return Markup(markup + "</svg>")
 
 
 def preview(images: Sequence[HeatImage], words: Sequence[str]) -> Markup:
     """The preview of a feature in a list; pages/cards.previews caches it."""
-    drawn = [image(one.url, "", one.heat) for one in images]
-    drawn = drawn or [Markup(f'<bdi class="word">{escaped(word)}</bdi>') for word in words]
-    return Markup("".join(drawn) or '<span class="tiny soft">not active</span>')
+    parts = [image(image_of.url, "", image_of.heat) for image_of in images]
+    parts = parts or [Markup(f'<bdi class="word">{escaped(word)}</bdi>') for word in words]
+    return Markup("".join(parts) or '<span class="tiny soft">not active</span>')
 
 
 def top_words(words: Mapping[str, Mapping[str, Any] | None]) -> Markup:
     """Both sides of a feature in a word each, from store.top_words; pages/cards.word_lines caches it."""
     return Markup(
         "".join(
-            f'<span class="nowrap {side}-side">{side} <mark class="word {side}"><bdi>{escaped(visible(one["word"]))}'
-            f"</bdi></mark> {escaped(one['n'])}/{escaped(one['of'])}</span> "
-            for side, one in words.items() if one
+            f'<span class="nowrap {side}-side">{side} <mark class="word {side}"><bdi>{escaped(visible(word["word"]))}'
+            f"</bdi></mark> {escaped(word['n'])}/{escaped(word['of'])}</span> "
+            for side, word in words.items() if word
         )
     )  # fmt: skip

@@ -100,11 +100,11 @@ class StaticPage(HTMLParser):
         return bool(classes & DEAD_LINKS or {name for name in values if name.startswith("data-")} - DEAD_DATA)
 
     def _opened(self, tag: str, values: Attributes) -> str:
-        own = {name: values[name] for name in ("href", "src", "data-url", "data-next") if values.get(name)}
-        more = self.add.get("html" if tag == "html" else values.get("id") or "", {})
-        if not own and not more:
+        addresses = {name: values[name] for name in ("href", "src", "data-url", "data-next") if values.get(name)}
+        extra_attributes = self.add.get("html" if tag == "html" else values.get("id") or "", {})
+        if not addresses and not extra_attributes:
             return str(self.get_starttag_text())
-        for name, address in own.items():
+        for name, address in addresses.items():
             if (target := self.resolve(str(address))) is None:
                 del values[name]
                 values.pop("data-swap", None)
@@ -112,7 +112,7 @@ class StaticPage(HTMLParser):
                 values[name] = target
             if "#" in str(target):  # a script shows the state that the fragment names
                 values.pop("data-swap", None)
-        values |= more
+        values |= extra_attributes
         return f"<{tag}{''.join(_attribute(name, value) for name, value in values.items())}>"
 
 

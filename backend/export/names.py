@@ -22,10 +22,10 @@ class Names:
     def add(self, address: str, end: str) -> str:
         """The file of an address without `/api/v1`, such as `/features/12?modality=text`; `end` is its extension."""
         if address not in self.of:
-            plain = plain_name(address)
-            file = f"{plain}{end}"
+            name = plain_name(address)
+            file = f"{name}{end}"
             if file.lower() in self._taken:
-                file = f"{plain}-{_digest(address)}{end}"
+                file = f"{name}-{_digest(address)}{end}"
             self._taken.add(file.lower())
             self.of[address] = file
         return self.of[address]

@@ -117,25 +117,25 @@ class Site:
         self.paths.add(page)
         return True
 
-    def resolver(self, here: str) -> Any:
-        """The function that gives the place of an address as seen from the file `here`."""
-        up = "../" * here.count("/")
+    def resolver(self, page_file: str) -> Any:
+        """The function that gives the place of an address as seen from the file `page_file`."""
+        to_root = "../" * page_file.count("/")
 
         def resolve(address: str) -> str | None:
             if not address.startswith("/"):
                 return address or None
-            bare, _, fragment = address.partition("#")
-            path, _, query = bare.partition("?")
+            address_path, _, fragment = address.partition("#")
+            path, _, query = address_path.partition("?")
             if path.startswith("/static/"):
-                return up + path[1:]
+                return to_root + path[1:]
             if path.startswith("/api/v1/samples/") and path.endswith("/image"):
-                return up + quote(self.image(bare))
-            if (file := self.admit(bare)) is None:
+                return to_root + quote(self.image(address_path))
+            if (file := self.admit(address_path)) is None:
                 return None
             if kind_of(path) == "sample" and (numbers := pinned(query)):
                 self.pinned.setdefault(path, set()).update(numbers)
                 fragment = f"f{numbers[0]}"
-            return up + quote(file) + (f"#{fragment}" if fragment else "")
+            return to_root + quote(file) + (f"#{fragment}" if fragment else "")
 
         return resolve
 
@@ -158,8 +158,8 @@ class Site:
             self.save(self.image(address), body)
             return
         file, page = self.names.of[address], body.decode()
-        up = "../" * file.count("/")
-        add = {"html": {"data-base": up.rstrip("/") or "."}}
+        to_root = "../" * file.count("/")
+        add = {"html": {"data-base": to_root.rstrip("/") or "."}}
         if kind_of(address) == "sample" and (data := await self.activations(address, page)):
             self.save(file.removesuffix("html") + "json", data)
             add["sample"] = {"data-activations": quote(file.rpartition("/")[2].removesuffix("html")) + "json"}
@@ -174,16 +174,16 @@ class Site:
 
     async def activations(self, path: str, page: str) -> bytes | None:
         """The activations of all features that the page of a sample names, as the API gives them; None without any."""
-        named = {int(one) for one in re.findall(r'data-feature="(\d+)"', page)}
-        features = sorted(named | self.pinned.get(path, set()))
-        whole: dict[str, Any] | None = None
+        feature_ids = {int(number) for number in re.findall(r'data-feature="(\d+)"', page)}
+        features = sorted(feature_ids | self.pinned.get(path, set()))
+        result: dict[str, Any] | None = None
         for part in chunks(features, N_AT_ONCE):
-            query = urlencode([("feature", one) for one in part])
+            query = urlencode([("feature", number) for number in part])
             reply = await request(self.app, "GET", f"/api/v1{path}/activations?{query}")
             if reply.status != 200:  # the store does not hold them
                 return None
-            whole = joined(whole, json.loads(reply.body))
-        return None if whole is None else json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+            result = joined(result, json.loads(reply.body))
+        return None if result is None else json.dumps(result, separators=(",", ":"), ensure_ascii=False).encode()
 
     async def map_files(self, page: str) -> dict[str, str]:
         """Write what the map's script reads; returns the attributes that tell it where."""
@@ -198,8 +198,8 @@ class Site:
             if reply.status == 200:
                 self.save(f"map/{name}.bin", reply.body)
         paths = [address for address in self.names.of if kind_of(address) == "feature"]
-        ids = sorted(int(one.rpartition("/")[2]) for one in paths)
-        labels = [one for part in chunks(ids, 500) for one in await self.labels(part)]
+        ids = sorted(int(path.rpartition("/")[2]) for path in paths)
+        labels = [path for part in chunks(ids, 500) for path in await self.labels(part)]
         self.save("map/labels.json", json.dumps(labels, ensure_ascii=False).encode())
         return {"data-url": "map/points.bin", "data-files": "map/", "aria-label": MAP_LABEL}
 
@@ -208,7 +208,7 @@ class Site:
         url = f"/api/v1/features?{urlencode({'ids': ','.join(map(str, ids)), 'limit': len(ids)})}"
         items = json.loads(await self.fetch(url))["items"]
         names = ("id", "label", "label_score", "description", "own_label", "verdict", "n_samples")
-        return [{name: one[name] for name in names if name in one} for one in items]
+        return [{name: item[name] for name in names if name in item} for item in items]
 
 
 def chunks(numbers: list[int], n: int) -> list[list[int]]:
@@ -219,25 +219,25 @@ def pinned(query: str) -> list[int]:
     """The features that a link to a sample shows there."""
     values = parse_qs(query)
     numbers = (values.get("f") or values.get("feature") or [""])[0]
-    return [int(one) for one in numbers.split(",") if one.isdigit()]
+    return [int(number) for number in numbers.split(",") if number.isdigit()]
 
 
-def joined(whole: dict[str, Any] | None, part: dict[str, Any]) -> dict[str, Any]:
+def joined(total: dict[str, Any] | None, part: dict[str, Any]) -> dict[str, Any]:
     """Activations of more features of one sample, shortened to SIGNIFICANT digits."""
-    for one in (*part["tokens"], *part["grids"]):
-        one["values"] = shortened(one["values"])
-    if whole is None:
+    for place in (*part["tokens"], *part["grids"]):
+        place["values"] = shortened(place["values"])
+    if total is None:
         return part
-    whole["features"] += part["features"]
+    total["features"] += part["features"]
     for name in ("tokens", "grids"):
-        for one, more in zip(whole[name], part[name], strict=True):
-            one["values"] += more["values"]
-    return whole
+        for place, new_place in zip(total[name], part[name], strict=True):
+            place["values"] += new_place["values"]
+    return total
 
 
 def shortened(values: Any) -> Any:
     if isinstance(values, list):
-        return [shortened(one) for one in values]
+        return [shortened(value) for value in values]
     return float(f"{values:.{SIGNIFICANT}g}") if values else 0
 
 
@@ -246,17 +246,17 @@ def copy_static(folder: Path) -> None:
     source = FRONTEND / "static"
     for name in ("css", "img"):
         shutil.copytree(source / name, folder / name)
-    waiting, seen = [source / name for name in SCRIPTS], set[Path]()
-    while waiting:
-        script = waiting.pop()
-        if script in seen:
+    todo, copied_scripts = [source / name for name in SCRIPTS], set[Path]()
+    while todo:
+        script = todo.pop()
+        if script in copied_scripts:
             continue
-        seen.add(script)
+        copied_scripts.add(script)
         target = folder / script.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(script, target)
         names = re.findall(r'(?:from|import) "(\.[^"]+)"', script.read_text(encoding="utf-8"))
-        waiting += [(script.parent / name).resolve() for name in names]
+        todo += [(script.parent / name).resolve() for name in names]
 
 
 def export(options: ExportOptions) -> str:

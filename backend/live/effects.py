@@ -40,8 +40,8 @@ async def request_effect(request: Request, live: Live, store: OpenStore, feature
             for a feature without direction.
         ClientLeft: the client closed the connection while it waited.
     """
-    if (cached := cached_effect(store, feature)) is not None:
-        return cached
+    if (effect := cached_effect(store, feature)) is not None:
+        return effect
     with live.reserve(store.name) as reservation:
         return await reservation.call(partial(effect_of, store=store, feature=feature), request)
 
@@ -54,18 +54,18 @@ def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
     """
     from precompute.live.effect import choose_control, measure_effect, strongest_samples
 
-    if (cached := cached_effect(store, feature)) is not None:  # measured while this request waited
-        return cached
-    opened = store.store
+    if (ready_effect := cached_effect(store, feature)) is not None:  # measured while this request waited
+        return ready_effect
+    reader = store.store
     if (reason := engine.sae.missing_direction_reason([feature])) is not None:
         raise HTTPException(422, reason)
-    control = choose_control(opened, engine.sae, feature)
-    rows = strongest_samples(opened, feature) if control is not None else {}
+    control = choose_control(reader, engine.sae, feature)
+    rows = strongest_samples(reader, feature) if control is not None else {}
     pairs = [original_pair(store, sample_id, row) for sample_id, row in rows.items()]
     effect = None
     if pairs and control is not None:
         with http_status(422):
-            effect = measure_effect(engine.mllm, engine.sae, opened.manifest, pairs, (feature, control))
+            effect = measure_effect(engine.mllm, engine.sae, reader.manifest, pairs, (feature, control))
     values: dict[str, Any] = {"id": feature, "n_pairs": 0, "n_places": 0}
     if effect is not None and control is not None:
         values |= {
@@ -73,7 +73,7 @@ def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
             "n_places": effect.n_places,
             "ablated": tokens(store, effect.ablated, effect.before_v),
             "control": tokens(store, effect.control, effect.before_v),
-            "control_feature": opened.features.refs([control])[control],
+            "control_feature": reader.features.refs([control])[control],
         }
     reply = FeatureEffect.model_validate(values)
     CACHE.put((store.content_id, feature), reply)

@@ -34,11 +34,11 @@ class Engine:
     sae: SaeV
 
 
-def load_engine(settings: Settings, store: ModelStore, others: list[Engine]) -> Engine:
+def load_engine(settings: Settings, store: ModelStore, engines: list[Engine]) -> Engine:
     """The store's model with all its layers, and its SAE, from where the options or the store say.
 
     Args:
-        others: engines already loaded; an engine of the same model shares its weights.
+        engines: engines already loaded; an engine of the same model shares its weights.
 
     Raises:
         SaevxError: model or SAE cannot be found or does not belong to the store.
@@ -49,12 +49,12 @@ def load_engine(settings: Settings, store: ModelStore, others: list[Engine]) -> 
     model_source = settings.model or source_of(store.path, manifest, "model")
     layer = int(manifest["model"]["layer"])
     sae = load_sae(store.path, manifest, settings.sae, settings.device, settings.sae_format)
-    for other in others:
-        if other.mllm.source == model_source:
-            shared = copy.copy(other.mllm)  # the same weights, read at another layer
-            shared.layer = layer
-            check_model(shared, manifest)
-            return Engine(shared, sae)
+    for engine in engines:
+        if engine.mllm.source == model_source:
+            shared_mllm = copy.copy(engine.mllm)  # the same weights, read at another layer
+            shared_mllm.layer = layer
+            check_model(shared_mllm, manifest)
+            return Engine(shared_mllm, sae)
     mllm = Mllm.load(
         model_source,
         layer=layer,

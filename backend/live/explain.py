@@ -81,8 +81,8 @@ async def answer(request: Request, state: State, store: OpenStore, body: Explain
     for feature in body.features:
         check_feature(store, feature.id)
     cache, key = store.recomputed.explanations, request_key(body)
-    if (cached := cache.get(key)) is not None:
-        return cached
+    if (reply := cache.get(key)) is not None:
+        return reply
     client_left = threading.Event()
     with state.live.reserve(store.name) as reservation:
         pair = await run_in_threadpool(pair_of, state, store, body)
@@ -99,7 +99,7 @@ def pair_of(state: State, store: OpenStore, body: ExplainRequest) -> Pair:
     """What the model reads. Raises HTTPException: 404, 409, 413 or 422."""
     from precompute.live.engine import Pair
 
-    if sum(one is not None for one in (body.sample_id, body.image, body.image_hash)) > 1:
+    if sum(source is not None for source in (body.sample_id, body.image, body.image_hash)) > 1:
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
     text, images = body.text, []
     if body.image is not None:
@@ -109,10 +109,10 @@ def pair_of(state: State, store: OpenStore, body: ExplainRequest) -> Pair:
     elif body.sample_id is not None:
         pair = original_pair(store, body.sample_id, check_sample(store, body.sample_id))
         images, text = list(pair.images), text or ("" if pair.images else pair.text)
-    whole = "\n".join(part for part in (text, body.prompt) if part.strip())
-    if not whole and not images:
+    full_text = "\n".join(part for part in (text, body.prompt) if part.strip())
+    if not full_text and not images:
         raise HTTPException(422, NOTHING)
-    return Pair(whole, images)
+    return Pair(full_text, images)
 
 
 def prompt_of(engine: Engine, store: OpenStore, body: ExplainRequest, pair: Pair) -> Prompt:
@@ -120,8 +120,8 @@ def prompt_of(engine: Engine, store: OpenStore, body: ExplainRequest, pair: Pair
     from precompute.live.trial import Prompt
 
     scale = Scale.from_manifest(store.store.manifest)
-    steered = interventions_of(engine, store, body.features)
-    return Prompt(engine.mllm, engine.sae, scale, pair, steered, body.scope)
+    interventions = interventions_of(engine, store, body.features)
+    return Prompt(engine.mllm, engine.sae, scale, pair, interventions, body.scope)
 
 
 def answer_of(prompt: Prompt, store: OpenStore, question: Question[Any]) -> tuple[list[int], Array]:
@@ -130,14 +130,14 @@ def answer_of(prompt: Prompt, store: OpenStore, question: Question[Any]) -> tupl
     body: ExplainRequest = question.body
     inputs = ExplainRequest(**body.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
     cache, key = store.recomputed.explanations, request_key(inputs, "answer")
-    if (cached := cache.get(key)) is None:
+    if (reply := cache.get(key)) is None:
         question.stop()
         ids = prompt.answer(body.max_tokens, stop=question.stop)
         if not ids:
             raise HTTPException(422, SILENT)
-        cached = ids, prompt.logprobs(ids)
-        cache.put(key, cached)
-    ids, logprob_n = cached
+        reply = ids, prompt.logprobs(ids)
+        cache.put(key, reply)
+    ids, logprob_n = reply
     return ids, logprob_n
 
 
@@ -145,48 +145,48 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
     """In the live model's worker. Raises HTTPException: 422, or 409 if it was cancelled."""
     from precompute.live.answers import word_numbers
 
-    opened, body = store.store, question.body
+    reader, body = store.store, question.body
     with http_status(422):
         prompt = prompt_of(engine, store, body, question.pair)
         ids, logprob_n = answer_of(prompt, store, question)
-        texts = opened.vocabulary.texts(np.array(ids))
+        texts = reader.vocabulary.texts(np.array(ids))
         words = word_numbers(texts)
         token = first_telling(texts, words) if body.token is None else body.token
         if token >= len(ids):
             raise HTTPException(422, f"The answer has no token {token}: choose one from 0 to {len(ids) - 1}.")
         question.stop()
-        one = prompt.attribution(ids[: token + 1])
-    feature_n, part_n3 = one.by_feature()
+        a = prompt.attribution(ids[: token + 1])
+    feature_n, part_n3 = a.by_feature()
     part_n = part_n3.sum(1)
-    listed = {"raising": np.flatnonzero(part_n > 0), "lowering": np.flatnonzero(part_n < 0)[::-1]}
+    rows_of = {"raising": np.flatnonzero(part_n > 0), "lowering": np.flatnonzero(part_n < 0)[::-1]}
     views = prompt.batch.views[0]
-    first = {name: at[: body.limit] for name, at in listed.items()}
-    refs = opened.features.refs([int(feature_n[i]) for at in first.values() for i in at])
+    first = {name: at[: body.limit] for name, at in rows_of.items()}
+    refs = reader.features.refs([int(feature_n[i]) for at in first.values() for i in at])
 
     def described(i: int) -> dict[str, Any]:
         k = int(feature_n[i])
-        return {**refs[k], "part": float(part_n[i]), "sides": sides(part_n3[i]), **places(one, k, views)}
+        return {**refs[k], "part": float(part_n[i]), "sides": sides(part_n3[i]), **places(a, k, views)}
 
     return Explanation.model_validate({
-        "answer": engine.mllm.text_of(ids), "token": token, "log_odds": one.log_odds, "parts": parts(one, part_n3),
+        "answer": engine.mllm.text_of(ids), "token": token, "log_odds": a.log_odds, "parts": parts(a, part_n3),
         "tokens": [
             {"text": text, "logprob": float(logprob), "word": word}
             for text, logprob, word in zip(texts, logprob_n, words, strict=True)
         ],
         **{name: [described(int(i)) for i in at] for name, at in first.items()},
-        **{f"n_{name}": len(at) for name, at in listed.items()},
-        "read": read_tokens(opened.vocabulary.texts, prompt, ids[:token], one),
+        **{f"n_{name}": len(at) for name, at in rows_of.items()},
+        "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token], a),
         "views": [dict(view._asdict(), box=list(view.box)) for view in views],
     })  # fmt: skip
 
 
 def first_telling(texts: Sequence[str], words: Sequence[int]) -> int:
     """The first token of the first word that is no function word; 0 where all are."""
-    spelled: dict[int, str] = {}
+    word_of: dict[int, str] = {}
     for text, word in zip(texts, words, strict=True):
-        spelled[word] = spelled.get(word, "") + text.strip().lower()
-    telling = {w for w, word in spelled.items() if word.isalnum() and word not in ENGLISH_FUNCTION_WORDS}
-    return next((i for i, word in enumerate(words) if word in telling), 0)
+        word_of[word] = word_of.get(word, "") + text.strip().lower()
+    content_words = {w for w, word in word_of.items() if word.isalnum() and word not in ENGLISH_FUNCTION_WORDS}
+    return next((i for i, word in enumerate(words) if word in content_words), 0)
 
 
 def sides(part_3: Array) -> dict[str, float]:
@@ -194,24 +194,24 @@ def sides(part_3: Array) -> dict[str, float]:
     return dict(zip(("text", "image", "answer"), map(float, part_3), strict=True))
 
 
-def parts(one: Attribution, part_n3: Array) -> dict[str, Any]:
+def parts(attribution: Attribution, part_n3: Array) -> dict[str, Any]:
     """As `schemas.explain.Parts`. Args: float64 [n, 3], of the features."""
     return {
-        "features": sides(part_n3.sum(0)), "error": sides(one.error_g), "bias": sides(one.bias_g),
-        "special": one.rest, "total": one.total, "gap": one.gap,
+        "features": sides(part_n3.sum(0)), "error": sides(attribution.error_g), "bias": sides(attribution.bias_g),
+        "special": attribution.rest, "total": attribution.total, "gap": attribution.gap,
     }  # fmt: skip
 
 
-def places(one: Attribution, feature: int, views: Sequence[Any]) -> dict[str, Any]:
+def places(attribution: Attribution, feature: int, views: Sequence[Any]) -> dict[str, Any]:
     """Where a feature has its part."""
     from precompute.model.batch import IMAGE
 
-    at_e = np.flatnonzero(one.feature_e == feature)
-    at_e = at_e[np.argsort(-np.abs(one.part_e[at_e]), kind="stable")]
-    position_e, part_e = one.position_e[at_e], one.part_e[at_e]
-    on_image_e = one.side_s[position_e] == IMAGE
+    at_e = np.flatnonzero(attribution.feature_e == feature)
+    at_e = at_e[np.argsort(-np.abs(attribution.part_e[at_e]), kind="stable")]
+    position_e, part_e = attribution.position_e[at_e], attribution.part_e[at_e]
+    on_image_e = attribution.side_s[position_e] == IMAGE
     where = patch_places(views)
-    number_s = np.cumsum(one.image_s) - 1
+    number_s = np.cumsum(attribution.image_s) - 1
     return {
         "patches": [
             (*where[number_s[s]], part)
@@ -226,14 +226,14 @@ def patch_places(views: Sequence[Any]) -> list[tuple[int, int, int]]:
     return [(v, row, col) for v, view in enumerate(views) for row in range(view.rows) for col in range(view.cols)]
 
 
-def read_tokens(texts: Any, prompt: Prompt, written: Sequence[int], one: Attribution) -> list[dict[str, Any]]:
+def read_tokens(texts: Any, prompt: Prompt, answer_ids: Sequence[int], a: Attribution) -> list[dict[str, Any]]:
     """The text that the model has read, and written, before the token that is explained."""
     from precompute.model.batch import TEXT
 
-    ids = [*prompt.batch.inputs["input_ids"][0].tolist(), *written]
-    n_prompt = len(ids) - len(written)
-    own = [*(prompt.batch.modality_bs[0] == TEXT), *(True for _ in written)]
-    at = [i for i, is_own in enumerate(own) if is_own]
+    ids = [*prompt.batch.inputs["input_ids"][0].tolist(), *answer_ids]
+    n_prompt = len(ids) - len(answer_ids)
+    is_own_token = [*(prompt.batch.modality_bs[0] == TEXT), *(True for _ in answer_ids)]
+    at = [i for i, is_own in enumerate(is_own_token) if is_own]
     return [
         {"position": i, "text": text, "side": "text" if i < n_prompt else "answer"}
         for i, text in zip(at, texts(np.array([ids[i] for i in at], np.int64)), strict=True)
@@ -252,9 +252,9 @@ def test_of(engine: Engine, store: OpenStore, question: Question[ExplainTestRequ
         ids, _ = answer_of(prompt, store, question)
         where = patch_places(prompt.batch.views[0])
         removal = Removal(tuple(dict.fromkeys(body.ablate)), numbers_of(body, where), body.fill)
-        firing = np.unique(prompt.attribution(ids).feature_e).tolist() if removal.features else []
+        features = np.unique(prompt.attribution(ids).feature_e).tolist() if removal.features else []
         draws = random_removals(
-            removal, firing, store.store.features.family, len(where), n_draws=body.draws, seed=body.seed
+            removal, features, store.store.features.family, len(where), n_draws=body.draws, seed=body.seed
         )
         trial = run_trial(prompt, ids, removal, draws, body.max_tokens, question.stop)
     return ExplanationTest.model_validate(described_test(engine, store, ids, trial, where))
@@ -265,8 +265,8 @@ def numbers_of(body: ExplainTestRequest, where: Sequence[tuple[int, int, int]]) 
     number = {place: i for i, place in enumerate(where)}
     for view, row, col in body.patches:
         if (view, row, col) not in number:
-            what = f"no patch with view {view}, row {row}, column {col}" if where else "no patch, as there is no image"
-            raise HTTPException(422, f"There is {what}: choose others.")
+            lack = f"no patch with view {view}, row {row}, column {col}" if where else "no patch, as there is no image"
+            raise HTTPException(422, f"There is {lack}: choose others.")
     return tuple(sorted({number[view, row, col] for view, row, col in body.patches}))
 
 
@@ -282,7 +282,7 @@ def described_test(
     no_image = trial.no_image
     outcomes = [trial.removed, *trial.random, *([no_image] if no_image else [])]
     before_w = np.bincount(words, trial.before_n)
-    change, *controls = ((np.bincount(words, one.logprob_n) - before_w).tolist() for one in outcomes)
+    change, *controls = ((np.bincount(words, o.logprob_n) - before_w).tolist() for o in outcomes)
     refs = store.store.features.refs(sorted({k for draw in trial.draws for k in draw.features}))
     return {
         "before": text_of(ids), "answer": text_of(trial.removed.answer),

@@ -40,9 +40,9 @@ def grids(events: SampleEvents, views: list[list[Any]], features: list[int]) -> 
     where = patches(events, views)
     grids_k: list[list[dict[str, Any]]] = [[] for _ in features]
     for index, view in enumerate(as_views(views)):
-        here = where.view == index
+        of_view = where.view == index
         values_krc = np.zeros((len(features), view["rows"], view["cols"]))
-        values_krc[:, where.row[here], where.col[here]] = z_tk[where.position[here]].T
+        values_krc[:, where.row[of_view], where.col[of_view]] = z_tk[where.position[of_view]].T
         for column, values_rc in enumerate(values_krc.tolist()):
             grids_k[column].append({**view, "view": index, "values": values_rc})
     return grids_k
@@ -52,39 +52,39 @@ def live_query(engine: Engine, store: OpenStore, text: str, images: Sequence[Ima
     """The query as the live model reads it."""
     from precompute.live.engine import read_query
 
-    opened = store.store
-    encoded = read_query(engine.mllm, engine.sae, opened.manifest, text, images)
-    events = encoded.events(opened.scale_log2)
-    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
+    reader = store.store
+    pair = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
+    events = pair.events(reader.scale_log2)
+    max_f2 = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
-    on_image = encoded.modality_t == IMAGE
-    total = int(on_image.sum()) * (opened.manifest["quality"].get("variance", {}).get("image") or 0)
-    fvu = float(encoded.error_t[on_image].sum() / total) if total else None
-    tokens = opened.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])
-    return Query(largest, modalities, events, encoded.view_lists(), None, fvu, tuple(tokens))
+    on_image = pair.modality_t == IMAGE
+    total = int(on_image.sum()) * (reader.manifest["quality"].get("variance", {}).get("image") or 0)
+    fvu = float(pair.error_t[on_image].sum() / total) if total else None
+    tokens = reader.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])
+    return Query(max_f2, modalities, events, pair.view_lists(), None, fvu, tuple(tokens))
 
 
-def stored_query(store: OpenStore, row: int, computed: SampleEvents | None) -> Query:
+def stored_query(store: OpenStore, row: int, events_now: SampleEvents | None) -> Query:
     """The same for the image of a stored sample, or for its text if it has no image: without the model, from what the
     pass has stored.
 
     Args:
-        computed: the sample's events, if the store does not hold them. Without either, the stored maxima of the sample
-            are ranked, and the reply does not say where on the image the features fire.
+        events_now: the sample's events, if the store does not hold them. Without either, the stored maxima of the
+            sample are ranked, and the reply does not say where on the image the features fire.
     """
-    opened = store.store
-    item = opened.samples.get(opened.samples.sample_id(row), 1)
-    events = opened.events.of(row) if opened.events.has(row) else computed
+    reader = store.store
+    item = reader.samples.get(reader.samples.sample_id(row), 1)
+    events = reader.events.of(row) if reader.events.has(row) else events_now
     if events is not None:
-        largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
+        max_f2 = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
     else:
-        largest = np.zeros((opened.n_features, 2))
+        max_f2 = np.zeros((reader.n_features, 2))
         for m in (TEXT, IMAGE):
-            feature, z = opened.events.maxima(row, m)
-            largest[feature, m] = z
+            feature, z = reader.events.maxima(row, m)
+            max_f2[feature, m] = z
     modalities = (IMAGE,) if item["images"] else (TEXT,)
     views = [[view["rows"], view["cols"], view["box"], view["image"]] for view in item["views"]]
-    return Query(largest, modalities, events, views, row, item["fvu_image"])
+    return Query(max_f2, modalities, events, views, row, item["fvu_image"])
 
 
 def search(store: OpenStore, query: Query, limit: int, patch: tuple[int, int, int] | None = None) -> dict[str, Any]:
@@ -93,24 +93,24 @@ def search(store: OpenStore, query: Query, limit: int, patch: tuple[int, int, in
     Args:
         patch: view, row and column of a patch: only features that are active on it are ranked.
     """
-    opened, (largest, modalities, events, views, *_) = store.store, query
-    of_image = rank(largest, opened.features, modalities)
-    ranked = of_image if patch is None else rank(query.at_patch(patch), opened.features, modalities)
+    reader, (max_f2, modalities, events, views, *_) = store.store, query
+    of_image = rank(max_f2, reader.features, modalities)
+    ranking = of_image if patch is None else rank(query.at_patch(patch), reader.features, modalities)
 
-    def feature_hits(chosen: Array, with_grids: bool) -> list[dict[str, Any]]:
-        places = np.flatnonzero(chosen)[:limit]
-        ids = [int(k) for k in ranked.feature[places]]
-        refs = opened.features.refs(ids)
-        table = opened.features.table
+    def feature_hits(mask: Array, with_grids: bool) -> list[dict[str, Any]]:
+        places = np.flatnonzero(mask)[:limit]
+        ids = [int(k) for k in ranking.feature[places]]
+        refs = reader.features.refs(ids)
+        table = reader.features.table
         drawn_ids = ids[:N_GRIDS] if with_grids and IMAGE in modalities else []
         grids_k = grids(events, views, drawn_ids) if events is not None and drawn_ids else []
         return [
             {
                 **refs[k],
-                "score": float(ranked.score[at]),
-                **{f"strength_{name}": number(ranked.strength[at, m]) for m, name in enumerate(MODALITIES)},
-                **{f"score_{name}": number(ranked.score_by[at, m]) for m, name in enumerate(MODALITIES)},
-                "outside": bool(np.nanmax(ranked.strength[at]) > OUTSIDE),
+                "score": float(ranking.score[at]),
+                **{f"strength_{name}": number(ranking.strength[at, m]) for m, name in enumerate(MODALITIES)},
+                **{f"score_{name}": number(ranking.score_by[at, m]) for m, name in enumerate(MODALITIES)},
+                "outside": bool(np.nanmax(ranking.strength[at]) > OUTSIDE),
                 "density_text": float(table["density_text"][k]),
                 "density_image": float(table["density_image"][k]),
                 "grids": grids_k[place] if place < len(grids_k) else None,
@@ -119,35 +119,35 @@ def search(store: OpenStore, query: Query, limit: int, patch: tuple[int, int, in
         ]
 
     return {
-        "features": feature_hits(~ranked.dense, True),
-        "dense": feature_hits(ranked.dense, False),
-        "n_dense": int(ranked.dense.sum()),
-        "groups": groups(opened, events, views, of_image) if IMAGE in modalities else [],
-        "samples": nearest(opened, query),
+        "features": feature_hits(~ranking.dense, True),
+        "dense": feature_hits(ranking.dense, False),
+        "n_dense": int(ranking.dense.sum()),
+        "groups": groups(reader, events, views, of_image) if IMAGE in modalities else [],
+        "samples": nearest(reader, query),
         "views": as_views(views),
         "tokens": list(query.tokens),
-        "reconstruction": reconstruction(opened, query),
+        "reconstruction": reconstruction(reader, query),
     }
 
 
-def nearest(opened: Store, query: Query) -> list[dict[str, Any]]:
+def nearest(reader: Store, query: Query) -> list[dict[str, Any]]:
     """The samples nearest to the query, of each of its modalities."""
     samples: list[dict[str, Any]] = []
     for modality in query.modalities:
-        active = np.flatnonzero(query.largest[:, modality])
-        vector = opened.search.sample_vector(active, query.largest[active, modality], MODALITIES[modality])
-        near = opened.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (query.row is not None))
-        samples += [one for one in near if one["row"] != query.row][:N_NEAREST]
+        feature_k = np.flatnonzero(query.largest[:, modality])
+        vector = reader.search.sample_vector(feature_k, query.largest[feature_k, modality], MODALITIES[modality])
+        samples_near = reader.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (query.row is not None))
+        samples += [sample for sample in samples_near if sample["row"] != query.row][:N_NEAREST]
     return samples
 
 
-def reconstruction(opened: Store, query: Query) -> dict[str, Any] | None:
+def reconstruction(reader: Store, query: Query) -> dict[str, Any] | None:
     """How well the SAE rebuilds the query's image, beside the store's images; None without an image or figures."""
     if query.fvu is None or IMAGE not in query.modalities:
         return None
-    limit = opened.search.image_fvu_limit
-    own = (opened.manifest["quality"].get("fvu") or {}).get("image")
-    return {"fvu": query.fvu, "store_fvu": own, "limit": limit, "unlike": limit is not None and query.fvu > limit}
+    limit = reader.search.image_fvu_limit
+    store_fvu = (reader.manifest["quality"].get("fvu") or {}).get("image")
+    return {"fvu": query.fvu, "store_fvu": store_fvu, "limit": limit, "unlike": limit is not None and query.fvu > limit}
 
 
 def number(value: float) -> float | None:

@@ -23,9 +23,9 @@ class Lru(Generic[K, V]):
     """
 
     def __init__(self, capacity: int, size_of: Callable[[V], int] = lambda _: 1) -> None:
-        whole = max(capacity, 1)
+        n_entries = max(capacity, 1)
         # `LRUCache` refuses an entry that is larger than the whole: it counts as that, so that it is held alone.
-        self.entries: LRUCache[K, V] = LRUCache(whole, getsizeof=lambda value: min(size_of(value), whole))
+        self.entries: LRUCache[K, V] = LRUCache(n_entries, getsizeof=lambda value: min(size_of(value), n_entries))
         self.lock = threading.Lock()
         self.n_puts = 0
         """How often an entry was put: whatever was made of the entries before is old once it has grown."""
@@ -48,14 +48,14 @@ class Lru(Generic[K, V]):
         with self.lock:
             return int(self.entries.currsize)
 
-    def drop(self, unwanted: Callable[[K], bool]) -> None:
+    def drop(self, is_stale: Callable[[K], bool]) -> None:
         """Hold the entries of these keys no longer."""
         with self.lock:
-            for key in [key for key in self.entries if unwanted(key)]:
+            for key in [key for key in self.entries if is_stale(key)]:
                 del self.entries[key]
 
 
-def request_key(body: BaseModel, what: str = "") -> tuple[str | None, str]:
-    """The place in a cache of the reply to a request, or of `what` it needs; first the hash of its uploaded image."""
-    text = f"{what} {type(body).__name__} {body.model_dump_json()}"
+def request_key(body: BaseModel, kind: str = "") -> tuple[str | None, str]:
+    """The place in a cache of the reply to a request, or of `kind` it needs; first the hash of its uploaded image."""
+    text = f"{kind} {type(body).__name__} {body.model_dump_json()}"
     return getattr(body, "image_hash", None), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -105,12 +105,12 @@ class Live:
 
     def _check_share(self, client: str) -> None:
         """Raises HTTPException: 429 if the client has as many places, or sent as many requests, as it may."""
-        own, most = sum(place.client == client for place in self.places), self.settings.queue_per_client
-        if own >= most:
+        n_own, limit = sum(place.client == client for place in self.places), self.settings.queue_per_client
+        if n_own >= limit:
             raise HTTPException(
                 429,
-                f"{own} of your requests are already waiting for the model, and it takes {most} from one visitor: try "
-                "again when one of them is answered.",
+                f"{n_own} of your requests are already waiting for the model, and it takes {limit} from one visitor: "
+                "try again when one of them is answered.",
                 {"Retry-After": "5"},
             )
         if wait := math.ceil(self.rates.wait_s(client)):
@@ -124,8 +124,8 @@ class Live:
 
     def _announce(self, store: ModelStore) -> None:
         self.stores[store.name] = store
-        off = LiveStatus(state="off", reason=OFF)
-        self.states[store.name] = LiveStatus(state="loading", reason=LOADING) if self.settings.live else off
+        off_status = LiveStatus(state="off", reason=OFF)
+        self.states[store.name] = LiveStatus(state="loading", reason=LOADING) if self.settings.live else off_status
         self.on_change()
 
     def _submit(self, store: ModelStore) -> None:
@@ -220,10 +220,10 @@ class Reservation:
         job = self._submit(work)
         answer = asyncio.wrap_future(job)
         # Otherwise asyncio warns of an exception that nobody reads.
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-        gone = None if request is None else asyncio.ensure_future(until_gone(request))
+        answer.add_done_callback(lambda future: future.cancelled() or future.exception())
+        until_end = None if request is None else asyncio.ensure_future(until_gone(request))
         try:
-            await asyncio.wait([one for one in (answer, gone) if one is not None], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([t for t in (answer, until_end) if t is not None], return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ClientLeft
             if answer.cancelled():
@@ -231,8 +231,8 @@ class Reservation:
             return answer.result()
         finally:
             job.cancel()
-            if gone is not None:
-                gone.cancel()
+            if until_end is not None:
+                until_end.cancel()
 
     async def stream(
         self, work: Callable[[Engine, Callable[[T], None], Callable[[], bool]], None]

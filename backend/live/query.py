@@ -40,11 +40,11 @@ class Query(NamedTuple):
         if self.events is None:
             raise HTTPException(409, "Activations on patches are not available for this query: search without `patch`.")
         where = patches(self.events, self.views)
-        here = (where.view == patch[0]) & (where.row == patch[1]) & (where.col == patch[2])
-        if not here.any():
+        at_place = (where.view == patch[0]) & (where.row == patch[1]) & (where.col == patch[2])
+        if not at_place.any():
             raise HTTPException(422, f"The image has no patch {','.join(map(str, patch))} that counts: choose another.")
         elsewhere = self.events.modality_t == IMAGE
-        elsewhere[where.position[here]] = False
+        elsewhere[where.position[at_place]] = False
         modality_t = np.where(elsewhere, SPECIAL, self.events.modality_t)
         return maxima(modality_t, self.events.offset_t, self.events.feature_e, self.events.z_e, len(self.largest))
 

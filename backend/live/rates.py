@@ -28,14 +28,14 @@ class Rates:
         """Seconds until the visitor's next request is admitted; 0 if it is admitted now."""
         if not self.per_minute:
             return 0.0
-        now, share = self.clock(), MINUTE_S / self.per_minute
-        return max(0.0, self.free_at.get(visitor, now) - now - (MINUTE_S - share))
+        time_s, share = self.clock(), MINUTE_S / self.per_minute
+        return max(0.0, self.free_at.get(visitor, time_s) - time_s - (MINUTE_S - share))
 
     def count(self, visitor: str) -> None:
         """Take note of a request that was admitted."""
         if not self.per_minute:
             return
-        now = self.clock()
+        time_s = self.clock()
         if len(self.free_at) >= MANY:
-            self.free_at = {name: at for name, at in self.free_at.items() if at > now}
-        self.free_at[visitor] = max(now, self.free_at.get(visitor, now)) + MINUTE_S / self.per_minute
+            self.free_at = {name: at for name, at in self.free_at.items() if at > time_s}
+        self.free_at[visitor] = max(time_s, self.free_at.get(visitor, time_s)) + MINUTE_S / self.per_minute

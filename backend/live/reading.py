@@ -31,7 +31,7 @@ N_STRONGEST = 24
 """Features of each list."""
 
 
-async def read_own(request: Request, state: State, store: OpenStore, own: OwnPair) -> Reading:
+async def read_own(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Reading:
     """The pair, read by the model or not long ago.
 
     Raises:
@@ -39,19 +39,19 @@ async def read_own(request: Request, state: State, store: OpenStore, own: OwnPai
         SaevxError: the model refuses the pair.
         ClientLeft: the client closed the connection while it waited.
     """
-    if own.image is not None:
-        state.uploads.get(own.image)  # or what is cached would outlive it
-    if (cached := store.recomputed.readings.get(own)) is not None:
-        return cached
+    if pair.image is not None:
+        state.uploads.get(pair.image)  # or what is cached would outlive it
+    if (stored_reading := store.recomputed.readings.get(pair)) is not None:
+        return stored_reading
     with state.live.reserve(store.name) as reservation:
         images: list[Image.Image] = []
-        if own.image is not None:
-            images = [await run_in_threadpool(uploaded_pixels, state.uploads, own.image, state.settings)]
+        if pair.image is not None:
+            images = [await run_in_threadpool(uploaded_pixels, state.uploads, pair.image, state.settings)]
 
         def work(engine: Engine) -> Reading:
-            cached = store.recomputed.readings.get(own)  # read while this request waited
-            reading = cached or read_pair(engine, store, own.text, images)
-            store.recomputed.readings.put(own, reading)  # here, so that whoever left finds it when they come again
+            stored_reading = store.recomputed.readings.get(pair)  # read while this request waited
+            reading = stored_reading or read_pair(engine, store, pair.text, images)
+            store.recomputed.readings.put(pair, reading)  # here, so that whoever left finds it when they come again
             return reading
 
         return await reservation.call(work, request)
@@ -69,18 +69,18 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
     from precompute.scoring.flags import Reference, fvu
     from precompute.scoring.pairs import live_pair
 
-    opened, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, list(images)))
-    encoded = read_query(engine.mllm, engine.sae, opened.manifest, text, images)
-    reference = Reference.from_store(opened)
+    reader, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, list(images)))
+    pair_read = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
+    reference = Reference.from_store(reader)
     with TemporaryDirectory() as folder:
-        pair = live_pair(opened, encoded, text, images, Path(folder), nll_3)
-        judged = judge(store, pair, reference)
+        pair = live_pair(reader, pair_read, text, images, Path(folder), nll_3)
+        judgement = judge(store, pair, reference)
     fvu_2 = fvu(pair.error_nm, pair.n_tokens_nm, reference.variance_m)[0]
     sides = [strongest_of(side, reference.p999_f) for side in pair.maxima]
-    events, modality_t = encoded.events(opened.scale_log2), np.asarray(encoded.modality_t)
+    events, modality_t = pair_read.events(reader.scale_log2), np.asarray(pair_read.modality_t)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
-    largest = maxima(modality_t, events.offset_t, events.feature_e, events.z_e, opened.n_features)
-    query = Query(largest, modalities, events, encoded.view_lists(), None, number(fvu_2[IMAGE]))
+    max_f2 = maxima(modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
+    query = Query(max_f2, modalities, events, pair_read.view_lists(), None, number(fvu_2[IMAGE]))
     words = np.flatnonzero(modality_t == TEXT)
     detail = {
         "text": text,
@@ -88,12 +88,12 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
         "n_special": int((modality_t == SPECIAL).sum()), "n_sink": int((modality_t == SINK).sum()),
         "views": as_views(query.views),
         "fvu_text": number(fvu_2[TEXT]), "fvu_image": number(fvu_2[IMAGE]),
-        "reconstruction": reconstruction(opened, query),
-        **judged,
+        "reconstruction": reconstruction(reader, query),
+        **judgement,
         "top_features": {
-            name: opened.features.strongest(*sides[m], m, N_STRONGEST) for m, name in enumerate(MODALITIES)
+            name: reader.features.strongest(*sides[m], m, N_STRONGEST) for m, name in enumerate(MODALITIES)
         },
-        "groups": opened.features.grouped(sides, N_STRONGEST),
+        "groups": reader.features.grouped(sides, N_STRONGEST),
     }  # fmt: skip
     unread = int(words[0]) - 1 if not images and has_words(text) and len(words) else None
     return Reading(detail, query, images[0].size if images else None, unread)
@@ -121,17 +121,17 @@ def judge(store: OpenStore, pair: NewPairs, reference: Any) -> dict[str, Any]:
     quality = store.store.quality
     scores = pair_scores(pair, reference.weights)
     flags = flag_scores(pair, scores, reference)
-    raised = []
+    flag_items = []
     for flag in quality.flags:
         name, value = flag["name"], flags[flag["name"]]
         if value[0] > flag["threshold"] and (pair.texts[0] or FLAGS[name][1] != "text"):
             reason = quality.reason(reasons(name, value, pair, reference)[0])
             about = {key: flag[key] for key in ("name", "title", "threshold")}
-            raised.append({**about, "score": float(value[0]), "reason": reason})
+            flag_items.append({**about, "score": float(value[0]), "reason": reason})
     numbers = {name: number(scores[name][0]) for name in SCORES}
     return {
         "scores": numbers,
         "score_ranks": quality.rank_scores(numbers),
-        "flags": raised,
+        "flags": flag_items,
         "flag_scores": {name: number(flags[name][0]) for name in FLAGS},
     }

@@ -78,8 +78,8 @@ async def recompute_events(
             again.
         ClientLeft: the client closed the connection while it waited.
     """
-    if (cached := open_store.recomputed.events.get(row)) is not None:
-        return cached
+    if (events := open_store.recomputed.events.get(row)) is not None:
+        return events
     if (reason := why_unavailable(live, open_store, sample_id, row)) is not None:
         headers = {"Retry-After": "5"} if live.status(open_store.name).state == "loading" else None
         raise HTTPException(503, reason, headers)
@@ -114,8 +114,8 @@ async def with_events(
     """
     try:
         return await run_in_threadpool(answer, None)
-    except EventsNotStored as missing:
-        row = missing.row
+    except EventsNotStored as error:
+        row = error.row
     return await run_in_threadpool(answer, await recompute_events(live, open_store, sample_id, row, request))
 
 
@@ -135,6 +135,6 @@ async def events_if_ready(
                 events_by_row[row] = events
             except HTTPException as refusal:
                 if refusal.status_code in (429, 503):
-                    cached = {row: open_store.recomputed.events.get(row) for row in rows}
-                    return events_by_row | {row: one for row, one in cached.items() if one is not None}
+                    events_of = {row: open_store.recomputed.events.get(row) for row in rows}
+                    return events_by_row | {row: e for row, e in events_of.items() if e is not None}
     return events_by_row

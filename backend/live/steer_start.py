@@ -22,7 +22,7 @@ def cap_of(open_store: OpenStore, feature: int) -> float | None:
     """Strength at which ‖Δ‖ reaches the median ‖h‖ of text or image tokens, whichever is smaller; None for a feature
     that is never active, or where the store has no norms."""
     store = open_store.store
-    norms = [one for one in (store.manifest["sinks"].get("median_norm") or {}).values() if one]
+    norms = [norm for norm in (store.manifest["sinks"].get("median_norm") or {}).values() if norm]
     per_unit = float(store.features.table["p999"][feature]) * float(store.directions.scales[feature]["length"])
     return min(norms) / per_unit if norms and per_unit > 0 else None
 
@@ -35,8 +35,8 @@ def start_of(open_store: OpenStore, feature: int, n_features: int = 1) -> SteerS
     """
     check_feature(open_store, feature)
     cap = cap_of(open_store, feature)
-    wanted = MAX_STRENGTH if cap is None else min(FIRST_SHARE * cap / n_features, MAX_STRENGTH)
-    strength = max(STEP, STEP * floor(wanted / STEP)) if cap is not None else 1.0
+    first_strength = MAX_STRENGTH if cap is None else min(FIRST_SHARE * cap / n_features, MAX_STRENGTH)
+    strength = max(STEP, STEP * floor(first_strength / STEP)) if cap is not None else 1.0
     return SteerStart(strength=strength, cap=cap, sample_id=sample_without(open_store, feature))
 
 

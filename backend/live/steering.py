@@ -44,11 +44,11 @@ MAX_MEMBERS = 32
 def check_request(store: OpenStore, steering: SteerRequest) -> None:
     """Raises HTTPException: 404 for a feature that does not exist, 422 for fields that do not go together."""
     candidates = steering.candidates or []
-    for feature in [*steering.features, *(one for candidate in candidates for one in candidate.features)]:
+    for feature in [*steering.features, *(f for candidate in candidates for f in candidate.features)]:
         check_feature(store, feature.id)
     wrong = {
         "Give one of `sample_id`, `image` and `image_hash`, not several.":
-            sum(one is not None for one in (steering.sample_id, steering.image, steering.image_hash)) > 1,
+            sum(f is not None for f in (steering.sample_id, steering.image, steering.image_hash)) > 1,
         "Give `features` or `candidates`, not both.": bool(candidates and steering.features),
         "Alternatives are for a single run: leave out `alternatives` or `candidates`.":
             bool(candidates and steering.alternatives),
@@ -72,7 +72,7 @@ def prepare(engine: Engine, state: State, store: OpenStore, steering: SteerReque
     from precompute.live.frozen_attention import why_not_frozen
     from precompute.live.intervention import Steer, check_scope
 
-    edits = [steering.features, *(one.features for one in steering.candidates or [])]
+    edits = [steering.features, *(candidate.features for candidate in steering.candidates or [])]
     if (reason := engine.sae.missing_direction_reason([f.id for edit in edits for f in edit])) is not None:
         raise HTTPException(422, reason)
     if steering.attention == "frozen" and (reason := why_not_frozen(engine.mllm)) is not None:
@@ -104,10 +104,10 @@ def interventions_of(engine: Engine, store: OpenStore, features: Sequence[SteerF
 
     p999 = store.store.features.table["p999"]
     edits = []
-    for one in features:
-        members, share = family_of(store, engine.sae, one.id) if one.family else ([one.id], 1.0)
-        strength = one.strength * share if one.mode == "add" else one.strength
-        edits += [Intervention(k, one.mode, strength, float(p999[k])) for k in members]
+    for feature in features:
+        members, share = family_of(store, engine.sae, feature.id) if feature.family else ([feature.id], 1.0)
+        strength = feature.strength * share if feature.mode == "add" else feature.strength
+        edits += [Intervention(k, feature.mode, strength, float(p999[k])) for k in members]
     return edits
 
 
@@ -117,10 +117,10 @@ def family_of(store: OpenStore, sae: SaeV, feature: int) -> tuple[list[int], flo
     family, p999 = store.store.features.family, store.store.features.table["p999"]
     members = np.flatnonzero((family == family[feature]) & (p999 > 0))
     order = members[np.argsort(-store.store.features.max_by_modality[members].max(1), kind="stable")].tolist()
-    chosen = [feature, *(k for k in order if k != feature and sae.missing_direction_reason([k]) is None)][:MAX_MEMBERS]
-    directions_kd = sae.directions_fd[chosen].float().cpu().numpy() * p999[chosen][:, None]
+    ids = [feature, *(k for k in order if k != feature and sae.missing_direction_reason([k]) is None)][:MAX_MEMBERS]
+    directions_kd = sae.directions_fd[ids].float().cpu().numpy() * p999[ids][:, None]
     length = float(np.linalg.norm(directions_kd.sum(0)))
-    return chosen, float(np.linalg.norm(directions_kd[0])) / length if length > 0 else 1.0
+    return ids, float(np.linalg.norm(directions_kd[0])) / length if length > 0 else 1.0
 
 
 def control_of(engine: Engine, store: OpenStore, features: Sequence[SteerFeature], draw: int | None) -> int | None:
@@ -152,8 +152,8 @@ def common_steering(engine: Engine, store: OpenStore, steering: SteerRequest) ->
 
 def target_tokens(engine: Engine, word: str) -> list[int]:
     """The first tokens of a word, as it stands alone and within a text, in small letters and with a capital."""
-    bare = word.strip() or word
-    forms = {space + form for space in ("", " ") for form in (bare, bare.lower(), bare[:1].upper() + bare[1:])}
+    text = word.strip() or word
+    forms = {space + form for space in ("", " ") for form in (text, text.lower(), text[:1].upper() + text[1:])}
     encode = engine.mllm.tokenizer.encode
     return sorted({ids[0] for form in forms if (ids := encode(form, add_special_tokens=False))})
 
@@ -168,8 +168,8 @@ def event_body(store: OpenStore, event: Event) -> tuple[str, BaseModel]:
             texts = store.store.vocabulary.texts
             fields["alternatives"] = {
                 name: [
-                    {"text": text, "logprob": one.logprob}
-                    for one, text in zip(likely, texts(np.array([one.token for one in likely])), strict=True)
+                    {"text": text, "logprob": entry.logprob}
+                    for entry, text in zip(likely, texts(np.array([entry.token for entry in likely])), strict=True)
                 ]
                 for name, likely in event.alternatives.items()
             }
@@ -187,8 +187,8 @@ async def request_candidates(request: Request, state: State, store: OpenStore, s
         ClientLeft: the client closed the connection while it waited.
     """
     cache, key = store.recomputed.explanations, request_key(steering)
-    if (cached := cache.get(key)) is not None:
-        return cached
+    if (reply := cache.get(key)) is not None:
+        return reply
     client_left = threading.Event()
     with state.live.reserve(store.name) as reservation:
         batch = await run_in_threadpool(prepare, reservation.engine, state, store, steering)
@@ -207,13 +207,13 @@ def runs_of(
     """In the live model's worker. Raises SaevxError as `steer`."""
     from precompute.live.steer import Candidate, steer_candidates
 
-    requested = steering.candidates or []
-    controls = [control_of(engine, store, one.features, one.control) for one in requested]
+    requests = steering.candidates or []
+    controls = [control_of(engine, store, c.features, c.control) for c in requests]
     candidates = [
         Candidate(
-            interventions_of(engine, store, one.features), steering.seed if one.seed is None else one.seed, control
+            interventions_of(engine, store, c.features), steering.seed if c.seed is None else c.seed, control
         )
-        for one, control in zip(requested, controls, strict=True)
+        for c, control in zip(requests, controls, strict=True)
     ]
     runs: list[dict[str, Any]] = [{"tokens": {"default": [], "steered": []}, "kl": []} for _ in candidates]
 
@@ -227,9 +227,9 @@ def runs_of(
         else:
             run[name] = body
 
-    together = dataclasses.replace(common_steering(engine, store, steering), candidates=candidates)
-    report = steer_candidates(engine.mllm, engine.sae, batch, together, emit=emit, stop=stop)
+    common = dataclasses.replace(common_steering(engine, store, steering), candidates=candidates)
+    report = steer_candidates(engine.mllm, engine.sae, batch, common, emit=emit, stop=stop)
     return SteerRuns.model_validate({"runs": [
-        {**run, **dataclasses.asdict(done), "control": control}
-        for run, done, control in zip(runs, report, controls, strict=True)
+        {**run, **dataclasses.asdict(report_of_run), "control": control}
+        for run, report_of_run, control in zip(runs, report, controls, strict=True)
     ]})  # fmt: skip

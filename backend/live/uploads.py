@@ -47,7 +47,7 @@ class UploadedImages:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.images: Lru[str, UploadedImage] = Lru(max_bytes, lambda one: len(one.data) + len(one.preview))
+        self.images: Lru[str, UploadedImage] = Lru(max_bytes, lambda image: len(image.data) + len(image.preview))
 
     def add(self, data: bytes, settings: Settings) -> UploadedImage:
         """Hold the image in `data`. Raises HTTPException as `read_image`."""
@@ -56,15 +56,15 @@ class UploadedImages:
         image.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=90)
-        one = UploadedImage(hashlib.sha256(data).hexdigest()[:32], data, buffer.getvalue(), size)
-        self.images.put(one.hash, one)
-        return one
+        upload = UploadedImage(hashlib.sha256(data).hexdigest()[:32], data, buffer.getvalue(), size)
+        self.images.put(upload.hash, upload)
+        return upload
 
     def get(self, hash: str) -> UploadedImage:
         """Raises HTTPException: 404 if the server does not hold it."""
-        if (one := self.images.get(hash)) is None:
+        if (image := self.images.get(hash)) is None:
             raise HTTPException(404, GONE)
-        return one
+        return image
 
     def holds(self, hash: str) -> bool:
         """Whether the server holds it."""
@@ -73,7 +73,7 @@ class UploadedImages:
     def remove(self, hash: str) -> None:
         """Hold it no longer. Raises HTTPException: 404 if the server does not hold it."""
         self.get(hash)
-        self.images.drop(lambda held: held == hash)
+        self.images.drop(lambda key: key == hash)
 
 
 def read_image(data: bytes, settings: Settings) -> Image.Image:
@@ -85,15 +85,15 @@ def read_image(data: bytes, settings: Settings) -> Image.Image:
     """
     try:
         return open_image(data, max_pixels=int(settings.max_megapixels * 1e6)).image
-    except TooManyPixels as bad:
-        raise HTTPException(413, f"{sentence(bad)}: send a smaller image.") from bad
-    except BadRow as bad:
-        raise HTTPException(422, f"{sentence(bad)}: send another image.") from bad
+    except TooManyPixels as error:
+        raise HTTPException(413, f"{sentence(error)}: send a smaller image.") from error
+    except BadRow as error:
+        raise HTTPException(422, f"{sentence(error)}: send another image.") from error
 
 
-def sentence(bad: BadRow) -> str:
+def sentence(error: BadRow) -> str:
     """The reason, which begins with "its image", as the beginning of a sentence: "The image …"."""
-    return f"The{str(bad).removeprefix('its')}"
+    return f"The{str(error).removeprefix('its')}"
 
 
 def decode_image(text: str, settings: Settings) -> Image.Image:

@@ -81,5 +81,5 @@ def short(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
-        return {name: short(one) for name, one in value.items() if one is not None}
-    return [short(one) for one in value] if isinstance(value, list) else value
+        return {name: short(part) for name, part in value.items() if part is not None}
+    return [short(part) for part in value] if isinstance(value, list) else value

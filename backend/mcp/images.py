@@ -31,8 +31,8 @@ class Tile(NamedTuple):
 
 def with_heat(tile: Tile, top: float) -> Image.Image:
     """The image with its heat over it; `top` is the activation of the last step of the scale."""
-    with Image.open(io.BytesIO(tile.image)) as opened:
-        image = opened.convert("RGB")
+    with Image.open(io.BytesIO(tile.image)) as image_file:
+        image = image_file.convert("RGB")
     image.thumbnail((EDGE, EDGE))
     sx, sy = image.width / tile.size[0], image.height / tile.size[1]
     layer = Image.new("RGBA", image.size)
@@ -43,8 +43,8 @@ def with_heat(tile: Tile, top: float) -> Image.Image:
         for row, columns in enumerate(tile.grid["values"]):
             for col, value in enumerate(columns):
                 if step := min(level(value, top), LEVELS):
-                    left, upper = x0 + col * width, y0 + row * height
-                    box = (left * sx, upper * sy, (left + width) * sx - 1, (upper + height) * sy - 1)
+                    left, y = x0 + col * width, y0 + row * height
+                    box = (left * sx, y * sy, (left + width) * sx - 1, (y + height) * sy - 1)
                     pen.rectangle(box, fill=(*bytes.fromhex(COLOURS[step - 1][1:]), OPACITY))
     if tile.peak:
         box = (tile.peak[0] * sx, tile.peak[1] * sy, tile.peak[2] * sx - 1, tile.peak[3] * sy - 1)

@@ -36,7 +36,7 @@ class Server(MCPServer):
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, ValidationError):
-                reasons = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in cause.errors()]
+                reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in cause.errors()]
                 raise ToolError(f"{name} was called wrongly: {'; '.join(reasons)}.") from None
             if isinstance(cause, SaevxError):
                 raise ToolError(str(cause)) from None
@@ -58,16 +58,16 @@ def make_server(app: FastAPI) -> Server:
 def attach(app: FastAPI) -> None:
     """Answer at PATH as well, behind the same checks of names, tokens and sizes as the pages."""
     server = make_server(app)
-    inner = server.streamable_http_app(
+    mcp_app = server.streamable_http_app(
         streamable_http_path=PATH, json_response=True, stateless_http=True,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # HostCheck does it
     )  # fmt: skip
-    app.router.routes.extend(inner.routes)
+    app.router.routes.extend(mcp_app.routes)
     lifespan = app.router.lifespan_context
 
     @asynccontextmanager
-    async def both(running: FastAPI) -> AsyncIterator[None]:
-        async with lifespan(running), server.session_manager.run():
+    async def both(app: FastAPI) -> AsyncIterator[None]:
+        async with lifespan(app), server.session_manager.run():
             yield
 
     app.router.lifespan_context = both

@@ -58,19 +58,19 @@ class Tools:
         `description`)."""
         page = await get_json(self.app, "/features", q=words, verdict=verdict, sort=sort, order=order, limit=limit,
                               cursor=cursor)  # fmt: skip
-        return {**page, "items": [pick(one, FEATURE) for one in page["items"]]}
+        return {**page, "items": [pick(feature, FEATURE) for feature in page["items"]]}
 
     async def get_feature(self, feature: fields.Feature) -> JSON:
         """One feature with its figures, the tokens that it promotes and suppresses, similar features, and features that
         fire in the same samples."""
-        one = await get_json(self.app, f"/features/{feature}")
-        lens = one["logits"]["centred"]
+        detail = await get_json(self.app, f"/features/{feature}")
+        lens = detail["logits"]["centred"]
         return {
-            **pick(one, (*FEATURE, "words", "place", "pair_lift_low", "agreement_low", "omega_baseline")),
+            **pick(detail, (*FEATURE, "words", "place", "pair_lift_low", "agreement_low", "omega_baseline")),
             "promoted": [token["token"] for token in lens["promoted"]],
             "suppressed": [token["token"] for token in lens["suppressed"]],
-            "neighbours": {by: [pick(n, NEIGHBOUR) for n in ns] for by, ns in one["neighbours"].items()},
-            "cooccurring": {by: [pick(n, NEIGHBOUR) for n in ns] for by, ns in one["cooccurring"].items()},
+            "neighbours": {by: [pick(n, NEIGHBOUR) for n in ns] for by, ns in detail["neighbours"].items()},
+            "cooccurring": {by: [pick(n, NEIGHBOUR) for n in ns] for by, ns in detail["cooccurring"].items()},
         }
 
     async def feature_examples(
@@ -78,21 +78,21 @@ class Tools:
     ) -> JSON:
         """Samples in which a feature fires: the caption, the token or patch where it is strongest, its activation."""
         page = await self._examples(feature, side, band, limit)
-        return {"items": [pick(one, EXAMPLE) for one in page["items"]]}
+        return {"items": [pick(example, EXAMPLE) for example in page["items"]]}
 
     async def feature_image(self, feature: fields.Feature, limit: fields.Limit = 6) -> list[Any]:
         """The images on which a feature fires most strongly, with where it fires on them, as one PNG; then their
         ids."""
-        examples = [one for one in (await self._examples(feature, "image", "-1", limit))["items"] if one["images"]]
+        examples = [e for e in (await self._examples(feature, "image", "-1", limit))["items"] if e["images"]]
         if not examples:
             raise RefusedError(f"Feature {feature} fires on no image here: see feature_examples with side text.")
         top = (await get_json(self.app, f"/features/{feature}"))["p999"]
         tiles = []
-        for one in examples:
-            patch, grid = one["patch"], one["grid"]
-            image = one["images"][(grid or patch or {"image": 0})["image"]]
-            tiles.append(await self._tile(image, grid, patch and patch["box"], f"{one['activation']:.3g}"))
-        ids = [one["sample_id"] for one in examples]
+        for e in examples:
+            patch, grid = e["patch"], e["grid"]
+            image = e["images"][(grid or patch or {"image": 0})["image"]]
+            tiles.append(await self._tile(image, grid, patch and patch["box"], f"{e['activation']:.3g}"))
+        ids = [e["sample_id"] for e in examples]
         return [Image(data=panel(tiles, top), format="png"), f"Feature {feature}, strongest first: {', '.join(ids)}"]
 
     async def _examples(self, feature: int, side: str, band: str, limit: int) -> JSON:
@@ -109,31 +109,31 @@ class Tools:
         (the worst first), or on whose image a feature fires."""
         filters = {"q": words, "flag": flag, "feature": feature, "sort": flag, "order": "desc" if flag else None}
         page = await get_json(self.app, "/samples", **filters, limit=limit, cursor=cursor)
-        return {**page, "items": [pick(one, SAMPLE) for one in page["items"]]}
+        return {**page, "items": [pick(sample, SAMPLE) for sample in page["items"]]}
 
     async def get_sample(self, sample_id: fields.SampleId) -> JSON:
         """One pair: caption, scores, flags with their reasons, and its strongest features on image and caption."""
-        one = await get_json(self.app, "/sample", id=sample_id)
+        sample = await get_json(self.app, "/sample", id=sample_id)
         groups = {by: [pick(f, (*NEIGHBOUR, "share_text", "share_image")) for f in fs[:12]]
-                  for by, fs in one["groups"].items()}  # fmt: skip
-        return {**pick(one, ("sample_id", "text", "scores", "flags", "extra", "near_sample_id")), "features": groups}
+                  for by, fs in sample["groups"].items()}  # fmt: skip
+        return {**pick(sample, ("sample_id", "text", "scores", "flags", "extra", "near_sample_id")), "features": groups}
 
     async def sample_image(self, sample_id: fields.SampleId, feature: fields.MaybeFeature = None) -> list[Any]:
         """The image of a sample as PNG; with `feature`, where it fires on it."""
-        one = await get_json(self.app, "/sample", id=sample_id)
-        if not one["images"]:
+        sample = await get_json(self.app, "/sample", id=sample_id)
+        if not sample["images"]:
             raise RefusedError(f"Sample {sample_id!r} has no image.")
         grids, top = [], 1.0
         if feature is not None:
-            active = await get_json(self.app, "/sample/activations", id=sample_id, feature=feature)
-            grids, top = active["grids"], active["features"][0]["p999"]
+            activations = await get_json(self.app, "/sample/activations", id=sample_id, feature=feature)
+            grids, top = activations["grids"], activations["features"][0]["p999"]
         tiles = []
-        for number, image in enumerate(one["images"]):
+        for number, image in enumerate(sample["images"]):
             views = [GridValues.model_validate(grid) for grid in grids if grid["image"] == number]
             view = finest(views)
             grid = None if view is None else {**view.model_dump(), "values": view.values[0]}
             tiles.append(await self._tile(image, grid, None, "" if feature is None else f"feature {feature}"))
-        return [Image(data=panel(tiles, top), format="png"), one["text"]]
+        return [Image(data=panel(tiles, top), format="png"), sample["text"]]
 
     async def _tile(self, image: JSON, grid: JSON | None, peak: Any, line: str) -> Tile:
         body = (await request(self.app, "GET", f"{image['url']}&size=256")).checked()
@@ -145,8 +145,8 @@ class Tools:
         """Features whose name or promoted tokens have the words, and samples whose caption has them."""
         reply = await get_json(self.app, "/search", q=words, limit=limit)
         return {
-            "features": [pick(one, (*FEATURE, "promoted")) for one in reply["features"]],
-            "samples": [pick(one, SAMPLE) for one in reply["samples"]],
+            "features": [pick(item, (*FEATURE, "promoted")) for item in reply["features"]],
+            "samples": [pick(item, SAMPLE) for item in reply["samples"]],
             "n_features": reply["n_features"], "n_samples": reply["n_samples"],
         }  # fmt: skip
 
@@ -162,10 +162,10 @@ class Tools:
         form = {name: value for name, value in (("sample_id", sample_id), ("text", words)) if value}
         body, kind = multipart(form, image)
         reply = json.loads((await request(self.app, "POST", f"/api/v1/search?limit={limit}", body, kind)).checked())
-        hit = (*NEIGHBOUR, "verdict", "score", "strength_image", "strength_text", "density_image")
+        names = (*NEIGHBOUR, "verdict", "score", "strength_image", "strength_text", "density_image")
         return {
-            "features": [pick(one, hit) for one in reply["features"]],
-            "samples": [pick(one, ("sample_id", "text", "modality", "cosine")) for one in reply["samples"]],
+            "features": [pick(item, names) for item in reply["features"]],
+            "samples": [pick(item, ("sample_id", "text", "modality", "cosine")) for item in reply["samples"]],
             "reconstruction": short(reply["reconstruction"]),
         }
 
@@ -177,8 +177,8 @@ class Tools:
         and the lift after captions were shuffled."""
         page = await get_json(self.app, "/cooccurrence", feature=feature, kind=kind, limit=limit, cursor=cursor)
         names = ("lift", "lift_low", "lift_high", "lift_shuffled", "npmi", "support")
-        items = [{"a": pick(one["a"], NEIGHBOUR), "b": pick(one["b"], NEIGHBOUR), **pick(one, names)}
-                 for one in page["items"]]  # fmt: skip
+        items = [{"a": pick(pair["a"], NEIGHBOUR), "b": pick(pair["b"], NEIGHBOUR), **pick(pair, names)}
+                 for pair in page["items"]]  # fmt: skip
         return {**page, "items": items}
 
     async def list_flags(self) -> JSON:
@@ -187,8 +187,8 @@ class Tools:
         likewise."""
         flags, scores = await get_json(self.app, "/flags"), await get_json(self.app, "/scores")
         names = ("name", "title", "description", "unit", "threshold", "count", "auroc", "mean")
-        return {"flags": [pick(one, names) for one in flags["items"]],
-                "scores": [pick(one, names) for one in scores["items"]]}  # fmt: skip
+        return {"flags": [pick(item, names) for item in flags["items"]],
+                "scores": [pick(item, names) for item in scores["items"]]}  # fmt: skip
 
     # ---- steering
 

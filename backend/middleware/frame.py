@@ -65,8 +65,8 @@ class RootPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.root_path and scope["type"] in ("http", "websocket"):
             path = scope["path"]
-            inside = path == self.root_path or path.startswith(self.root_path + "/")
-            scope = {**scope, "root_path": self.root_path, "path": path if inside else self.root_path + path}
+            is_inside = path == self.root_path or path.startswith(self.root_path + "/")
+            scope = {**scope, "root_path": self.root_path, "path": path if is_inside else self.root_path + path}
         await self.app(scope, receive, send)
 
 
@@ -108,17 +108,17 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        announced = request.headers.get("content-length", "0")
-        if not announced.isdigit() or int(announced) > self.max_bytes:
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self.max_bytes:
             await problem(request, 413, self.refusal)(scope, receive, send)
             return
-        received = 0
+        n_bytes = 0
 
         async def receive_limited() -> Message:
-            nonlocal received
+            nonlocal n_bytes
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > self.max_bytes:
                 raise HTTPException(413, self.refusal)
             return message
 

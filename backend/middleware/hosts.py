@@ -54,10 +54,10 @@ class HostCheck:
     def __init__(self, app: ASGIApp, names: Iterable[str], allowed: Iterable[str]) -> None:
         self.app = app
         self.every = EVERY in allowed
-        single_names = [one for one in allowed if one != EVERY]
-        self.origins = {split for one in single_names if (split := split_host(one)) and not one.startswith("*.")}
-        domains = [split_host(one.removeprefix("*.")) for one in single_names if one.startswith("*.")]
-        self.domains = tuple(f".{split[0]}" for split in domains if split)
+        single_names = [entry for entry in allowed if entry != EVERY]
+        self.origins = {host for entry in single_names if (host := split_host(entry)) and not entry.startswith("*.")}
+        domains = [split_host(entry.removeprefix("*.")) for entry in single_names if entry.startswith("*.")]
+        self.domains = tuple(f".{host[0]}" for host in domains if host)
         self.names = {"localhost", TEST_CLIENT, *names, *(name for name, _ in self.origins)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,8 +91,8 @@ class HostCheck:
 
     def _foreign(self, host: tuple[str, int | None], site: list[str], origin: list[str]) -> tuple[int, str] | None:
         """A browser states which site a request comes from. Other programs state nothing, and are answered."""
-        ours = set(site) <= {"same-origin", "none"} if site else all(self._is_own(one, host) for one in origin)
-        if ours:
+        is_ours = set(site) <= {"same-origin", "none"} if site else all(self._is_own(a, host) for a in origin)
+        if is_ours:
             return None
         return 403, (
             f"A page of another site ({(origin or site)[0]}) may not send this request: use this server's own pages. "
@@ -101,8 +101,8 @@ class HostCheck:
 
     def _is_own(self, origin: str, host: tuple[str, int | None]) -> bool:
         scheme, _, host_and_port = origin.lower().partition("://")
-        split = split_host(host_and_port)
-        if split is None or scheme not in DEFAULT_PORTS:
+        parts = split_host(host_and_port)
+        if parts is None or scheme not in DEFAULT_PORTS:
             return False
         default = DEFAULT_PORTS[scheme]
-        return any((name, port or default) == (split[0], split[1] or default) for name, port in (host, *self.origins))
+        return any((name, port or default) == (parts[0], parts[1] or default) for name, port in (host, *self.origins))

@@ -123,12 +123,12 @@ def login_page(request: Request, address: str, problem: str = "") -> HTMLRespons
     has no token gets no other file. A link from another site brings no cookie (SameSite), so that this page asks for
     its address once more by itself."""
     style = templates.get_template("login.css").render()
-    own = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     values = {
         "style": Markup(style), "base": request.scope.get("root_path", ""), "next": _local(address), "problem": problem,
         "again": request.headers.get("sec-fetch-site") == "cross-site" and not problem,
     }  # fmt: skip
-    policy = f"default-src 'none'; style-src 'sha256-{own}'; form-action 'self'; base-uri 'none'"
+    policy = f"default-src 'none'; style-src 'sha256-{style_hash}'; form-action 'self'; base-uri 'none'"
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "WWW-Authenticate": "Bearer"}
     return HTMLResponse(templates.get_template("login.html").render(values), 401, headers)
 

@@ -42,21 +42,21 @@ class StateCollector(Collector):
         self.state = state
 
     def collect(self) -> Iterator[Metric]:
-        live, stores = self.state.live, self.state.stores
-        yield GaugeMetricFamily("saevx_live_queue", "Live requests that wait or are answered.", live.waiting)
+        live_model, stores = self.state.live, self.state.stores
+        yield GaugeMetricFamily("saevx_live_queue", "Live requests that wait or are answered.", live_model.waiting)
         about = "1 for the state in which a store's model is."
         model = GaugeMetricFamily("saevx_model_state", about, labels=("store", "state"))
         for name in stores:
             for state in MODEL_STATES:
-                model.add_metric((name, state), float(live.state_of(name).state == state))
+                model.add_metric((name, state), float(live_model.state_of(name).state == state))
         yield model
         yield GaugeMetricFamily("saevx_stores_unavailable", "Stores that cannot be read.", len(self.state.unavailable))
         size = GaugeMetricFamily("saevx_cache_bytes", "Bytes held by caches bounded in bytes.", labels=("cache",))
         size.add_metric(("uploads",), self.state.uploads.images.size)
-        size.add_metric(("events",), EVENT_BYTES * sum(one.recomputed.events.size for one in stores.values()))
-        size.add_metric(("pages",), sum(one.pages.size for one in stores.values()))
+        size.add_metric(("events",), EVENT_BYTES * sum(store.recomputed.events.size for store in stores.values()))
+        size.add_metric(("pages",), sum(store.pages.size for store in stores.values()))
         yield size
         entries = GaugeMetricFamily("saevx_cache_entries", "Entries of caches bounded in number.", labels=("cache",))
         for cache in ("queries", "explanations", "readings"):
-            entries.add_metric((cache,), sum(getattr(one.recomputed, cache).size for one in stores.values()))
+            entries.add_metric((cache,), sum(getattr(store.recomputed, cache).size for store in stores.values()))
         yield entries

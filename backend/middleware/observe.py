@@ -43,8 +43,8 @@ class Observe:
             await self.app(scope, receive, send)
             return
         headers, begin = Headers(scope=scope), time.perf_counter()
-        own = headers.get("x-request-id", "")
-        request_id = own if PLAIN_ID.fullmatch(own) else uuid.uuid4().hex
+        header = headers.get("x-request-id", "")
+        request_id = header if PLAIN_ID.fullmatch(header) else uuid.uuid4().hex
         user = headers.get(self.proxy_header, "").strip() if self.proxy_header else ""
         visitor = f"@{user}" if user else visitor_at((scope.get("client") or ("",))[0])
         variables = REQUEST_ID.set(request_id), CLIENT.set(visitor)

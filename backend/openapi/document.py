@@ -19,10 +19,10 @@ def openapi_document(of_routes: Callable[[], Document]) -> Callable[[], Document
     Args:
         of_routes: FastAPI's own `app.openapi`. Two threads in it at once fail with a KeyError, so others wait.
     """
-    lock, whole = Lock(), cache(lambda: add_examples(describe(of_routes())))
+    lock, full_document = Lock(), cache(lambda: add_examples(describe(of_routes())))
 
     def document() -> Document:
         with lock:
-            return whole()
+            return full_document()
 
     return document

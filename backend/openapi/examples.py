@@ -64,8 +64,8 @@ TYPES: dict[str, Any] = {
 def recorded() -> dict[str, dict[str, Any]]:
     """What the command recorded: `replies`, by "METHOD /path", shortened; `fields`, by "MODEL.FIELD"."""
     text = Path(__file__).with_name("examples.json").read_text(encoding="utf-8")
-    loaded: dict[str, dict[str, Any]] = json.loads(text)
-    return loaded
+    examples: dict[str, dict[str, Any]] = json.loads(text)
+    return examples
 
 
 def add_examples(document: dict[str, Any]) -> dict[str, Any]:
@@ -76,20 +76,20 @@ def add_examples(document: dict[str, Any]) -> dict[str, Any]:
         of_name[key.rpartition(".")[2]].append(value)
     for model, schema in document["components"]["schemas"].items():
         for name, field in schema.get("properties", {}).items():
-            known = [fields.get(f"{model}.{name}"), first_choice(field), *of_name[name]]
-            example = next((one for one in known if one is not None and fits(one, field)), None)
+            candidates = [fields.get(f"{model}.{name}"), first_choice(field), *of_name[name]]
+            example = next((c for c in candidates if c is not None and fits(c, field)), None)
             if example is not None and not of_model(field):
                 field.setdefault("examples", [example])
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            for one in operation.get("parameters", []):
-                example = parameter_example(one)
+            for parameter in operation.get("parameters", []):
+                example = parameter_example(parameter)
                 if example is not None:
-                    one.setdefault("example", example)
-            short = path.removeprefix("/api/v1")
+                    parameter.setdefault("example", example)
+            short_path = path.removeprefix("/api/v1")
             body = operation.get("requestBody", {}).get("content", {}).get("application/json")
-            if body is not None and short in BODIES:
-                body.setdefault("example", BODIES[short])
+            if body is not None and short_path in BODIES:
+                body.setdefault("example", BODIES[short_path])
             reply = operation["responses"].get("200", {}).get("content", {}).get("application/json")
             example = recorded()["replies"].get(f"{method.upper()} {path}")
             if reply is not None and example is not None:
@@ -104,7 +104,7 @@ def of_model(field: dict[str, Any]) -> bool:
 
 def fits(example: Any, field: dict[str, Any]) -> bool:
     """Whether the example is of a type that the field names."""
-    types = {one["type"] for one in (field, *field.get("anyOf", [])) if "type" in one} - {"null"}
+    types = {option["type"] for option in (field, *field.get("anyOf", [])) if "type" in option} - {"null"}
     return not types or any(isinstance(example, TYPES[name]) for name in types)
 
 
@@ -121,7 +121,7 @@ def first_choice(schema: dict[str, Any]) -> Any:
     """The default of a schema, or the first value that it allows; None where it names none."""
     if schema.get("default") is not None:
         return schema["default"]
-    for one in (schema, *schema.get("anyOf", [])):
-        if "const" in one or "enum" in one:
-            return one.get("const", one.get("enum", [None])[0])
+    for option in (schema, *schema.get("anyOf", [])):
+        if "const" in option or "enum" in option:
+            return option.get("const", option.get("enum", [None])[0])
     return None

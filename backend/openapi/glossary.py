@@ -226,7 +226,7 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
                 field.setdefault("description", FIELDS[name])
     for methods in document["paths"].values():
         for operation in methods.values():
-            for one in operation.get("parameters", []):
-                if one["name"] in FIELDS:
-                    one.setdefault("description", FIELDS[one["name"]])
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] in FIELDS:
+                    parameter.setdefault("description", FIELDS[parameter["name"]])
     return document

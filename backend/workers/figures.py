@@ -15,14 +15,14 @@ from backend.workers.forward import body_of
 from backend.workers.place import Worker
 
 
-async def figures_of_all(worker: Worker, own: bytes, scope: Scope) -> bytes:
-    """The figures of all workers that answer the request of `scope`; `own` are those of this one."""
-    plain = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]}
-    others = [number for number in range(1, worker.n + 1) if number != worker.number]
-    texts = await asyncio.gather(*(body_of(worker, number, plain) for number in others))
-    known = {worker.number: own} | {number: text for number, text in zip(others, texts, strict=True) if text}
+async def figures_of_all(worker: Worker, own_text: bytes, scope: Scope) -> bytes:
+    """The figures of all workers that answer the request of `scope`; `own_text` are those of this one."""
+    new_scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]}
+    numbers = [number for number in range(1, worker.n + 1) if number != worker.number]
+    texts = await asyncio.gather(*(body_of(worker, number, new_scope) for number in numbers))
+    by_worker = {worker.number: own_text} | {number: text for number, text in zip(numbers, texts, strict=True) if text}
     registry = CollectorRegistry()
-    registry.register(Labelled(dict(sorted(known.items()))))
+    registry.register(Labelled(dict(sorted(by_worker.items()))))
     return generate_latest(registry)
 
 
@@ -36,9 +36,9 @@ class Labelled(Collector):
         families: dict[str, Metric] = {}
         for number, text in self.texts.items():
             for family in text_string_to_metric_families(text.decode()):
-                merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                metric = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
-                    merged.add_sample(sample.name, {"worker": str(number), **sample.labels}, sample.value)
+                    metric.add_sample(sample.name, {"worker": str(number), **sample.labels}, sample.value)
         yield from families.values()
 
     def describe(self) -> Iterable[Metric]:

@@ -43,9 +43,9 @@ class FromWorker:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            own = next((value for name, value in scope["headers"] if name == HEADER), b"")
-            secret, _, visitor = own.partition(b" ")
-            if own and hmac.compare_digest(secret, self.secret):
+            header = next((value for name, value in scope["headers"] if name == HEADER), b"")
+            secret, _, visitor = header.partition(b" ")
+            if header and hmac.compare_digest(secret, self.secret):
                 scheme, _, client = visitor.decode("latin-1").partition(" ")
                 scope = {**scope, "scheme": scheme, "client": (client, 0), "of_worker": True}
         await self.app(scope, receive, send)
@@ -69,31 +69,31 @@ class Forward:
 
     async def _forward(self, scope: Scope, body: RecordedBody, send: Send) -> None:
         try:
-            whole = await body.whole()
+            content = await body.whole()
         except HTTPException as refusal:
             await refuse(refusal, scope, body, send)
             return
-        answer = asyncio.ensure_future(self._relay(scope, whole, send))
-        gone = asyncio.ensure_future(body.until_gone())
+        answer = asyncio.ensure_future(self._relay(scope, content, send))
+        until_gone = asyncio.ensure_future(body.until_gone())
         try:
-            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((answer, until_gone), return_when=asyncio.FIRST_COMPLETED)
         finally:  # a visitor who leaves ends the request in the first worker too
-            gone.cancel()
+            until_gone.cancel()
             if not answer.done():
                 answer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answer
 
     async def _relay(self, scope: Scope, body: bytes, send: Send) -> None:
-        started = False
+        has_started = False
         try:
             async with contextlib.aclosing(exchange(self.worker, FIRST, scope, body)) as messages:
                 async for message in messages:
-                    started = True
+                    has_started = True
                     await send(message)
         except Unreachable as error:
             log.warning("The first worker did not answer: %s", type(error).__name__)
-            if started:
+            if has_started:
                 raise
             await refuse(HTTPException(503, DOWN, {"Retry-After": "3"}), scope, _nothing, send)
 
@@ -140,7 +140,7 @@ async def exchange(worker: Worker, number: int, scope: Scope, body: bytes = b"")
     visitor = f"{worker.secret} {scope.get('scheme', 'http')} {client}".encode("latin-1", "replace")
     headers = [(name, value) for name, value in scope["headers"] if name.lower() not in NOT_SENT]
     headers += [(HEADER, visitor), (b"connection", b"close"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"x-request-id", own.encode())] if (own := REQUEST_ID.get()) else []
+    headers += [(b"x-request-id", request_id.encode())] if (request_id := REQUEST_ID.get()) else []
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     conn = h11.Connection(h11.CLIENT)
     head = conn.send(h11.Request(method=scope["method"], target=target, headers=headers))

@@ -63,9 +63,9 @@ class SharedModelState:
     def write(self, state: ModelState) -> None:
         """For all workers to read from now on. Called by the first alone, in any of its threads."""
         with self._lock:
-            fresh = self.file.with_suffix(".new")
-            fresh.write_text(state.model_dump_json(), encoding="utf-8")
-            fresh.replace(self.file)
+            new_file = self.file.with_suffix(".new")
+            new_file.write_text(state.model_dump_json(), encoding="utf-8")
+            new_file.replace(self.file)
 
     def read(self) -> ModelState:
         """As it is now; without any store while the first worker starts."""
@@ -73,8 +73,8 @@ class SharedModelState:
             text = self.file.read_bytes()
         except OSError:
             return ModelState()
-        known, state = self._last
-        if text != known:
+        stamp, state = self._last
+        if text != stamp:
             state = ModelState.model_validate_json(text)
             self._last = (text, state)
         return state

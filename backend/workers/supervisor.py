@@ -77,7 +77,7 @@ class Running:
     """The last that was printed of why it could not start."""
 
 
-def supervise(settings: Settings, names: Iterable[str], listening: list[socket.socket], announce: Announce) -> None:
+def supervise(settings: Settings, names: Iterable[str], sockets: list[socket.socket], announce: Announce) -> None:
     """Run a worker for each socket until interrupted.
 
     Raises:
@@ -87,8 +87,8 @@ def supervise(settings: Settings, names: Iterable[str], listening: list[socket.s
     workers: list[Running] = []
     try:
         secret = secrets.token_urlsafe(32)
-        for number, public in enumerate(listening, FIRST):
-            worker = Worker(number, len(listening), folder, secret)
+        for number, public in enumerate(sockets, FIRST):
+            worker = Worker(number, len(sockets), folder, secret)
             workers.append(Running(worker, [public, private_socket(worker)]))
         Supervisor(settings, sorted(names), workers).run(announce)
     finally:
@@ -108,17 +108,17 @@ def make_folder() -> Path:
 
 def private_socket(worker: Worker) -> socket.socket:
     """The listening socket of a worker for the others. Raises SaevxError where the path is too long for one."""
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    new_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        one.bind(worker.socket(worker.number))
+        new_socket.bind(worker.socket(worker.number))
     except OSError as error:
-        one.close()
+        new_socket.close()
         raise SaevxError(
             f"The workers cannot make a socket in {worker.folder} ({first_line(error)}): name a folder with a short "
             "path in the variable TMPDIR."
         ) from error
-    one.listen(1024)
-    return one
+    new_socket.listen(1024)
+    return new_socket
 
 
 class Supervisor:
@@ -131,7 +131,7 @@ class Supervisor:
     def run(self, announce: Announce) -> None:
         """Until interrupted. The first worker opens the stores before the others do, so that what is wrong with them
         is message once."""
-        first, *others = self.workers
+        first, *other_workers = self.workers
         self.start(first)
         match self.hear(first):
             case Opened(stores, problems):
@@ -140,66 +140,67 @@ class Supervisor:
                 raise SaevxError(reason)
             case _:
                 raise SaevxError("The first worker ended while it started: its messages are above this one.")
-        for one in others:
-            self.start(one)
+        for child in other_workers:
+            self.start(child)
         while True:
-            waiting = [one.again_at for one in self.workers if one.process is None]
-            pause = max(0.0, min(waiting) - time.monotonic()) if waiting else None
+            start_times = [child.again_at for child in self.workers if child.process is None]
+            pause = max(0.0, min(start_times) - time.monotonic()) if start_times else None
             for key, _ in self.selector.select(pause):
                 self.attend(cast(Running, key.data))
-            for one in self.workers:
-                if one.process is None and one.again_at <= time.monotonic():
-                    self.start(one)
+            for child in self.workers:
+                if child.process is None and child.again_at <= time.monotonic():
+                    self.start(child)
 
-    def start(self, one: Running) -> None:
+    def start(self, child: Running) -> None:
         """Start the worker's process, and hand over what it needs."""
-        files = [each.fileno() for each in one.sockets]
+        files = [s.fileno() for s in child.sockets]
         token = self.settings.token.get_secret_value() if self.settings.token else None
         settings = {**self.settings.model_dump(mode="json"), "token": token}
-        worker = {**asdict(one.worker), "folder": str(one.worker.folder)}
+        worker = {**asdict(child.worker), "folder": str(child.worker.folder)}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "backend.workers.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             pass_fds=files, env=environment, process_group=0,  # Ctrl+C reaches this process alone, which ends them
         )  # fmt: skip
-        one.process, one.started_at = process, time.monotonic()
+        child.process, child.started_at = process, time.monotonic()
         with contextlib.suppress(OSError):  # it has ended already, which its output tells
             stream = cast(IO[bytes], process.stdin)
             stream.write(as_line(Task(settings, self.names, worker, files)))
             stream.flush()
-        self.selector.register(cast(IO[bytes], process.stdout), selectors.EVENT_READ, one)
+        self.selector.register(cast(IO[bytes], process.stdout), selectors.EVENT_READ, child)
 
-    def hear(self, one: Running) -> Opened | Failed | None:
+    def hear(self, child: Running) -> Opened | Failed | None:
         """What the worker says next; None where it has ended."""
         try:
-            fields = json.loads(cast(IO[bytes], one.process and one.process.stdout).readline())
+            fields = json.loads(cast(IO[bytes], child.process and child.process.stdout).readline())
         except (OSError, ValueError):  # it has ended, or was killed in the middle of a line
             return None
         return Failed(**fields) if "reason" in fields else Opened(**fields)
 
-    def attend(self, one: Running) -> None:
+    def attend(self, child: Running) -> None:
         """Read what a worker says; plan its next start where it has ended."""
-        message = self.hear(one)
-        if isinstance(message, Failed) and message.reason != one.reason:
+        message = self.hear(child)
+        if isinstance(message, Failed) and message.reason != child.reason:
             print(harmless(f"saevx: {message.reason}"), file=sys.stderr)
         if message is not None:
-            one.reason = message.reason if isinstance(message, Failed) else ""
+            child.reason = message.reason if isinstance(message, Failed) else ""
             return
-        process = cast("subprocess.Popen[bytes]", one.process)
+        process = cast("subprocess.Popen[bytes]", child.process)
         self.selector.unregister(cast(IO[bytes], process.stdout))
         status = process.wait()
         close(process)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        print(f"saevx: worker {one.worker.number} (process {process.pid}) {how} and is started again.", file=sys.stderr)
-        if one.worker.has_model:
-            one.worker.model_file.unlink(missing_ok=True)
-        lasted = time.monotonic() - one.started_at
-        one.process, one.again_at = None, time.monotonic() + (PAUSE_S if lasted < SHORT_S else 0.0)
+        name = f"worker {child.worker.number} (process {process.pid})"
+        print(f"saevx: {name} {how} and is started again.", file=sys.stderr)
+        if child.worker.has_model:
+            child.worker.model_file.unlink(missing_ok=True)
+        lifetime_s = time.monotonic() - child.started_at
+        child.process, child.again_at = None, time.monotonic() + (PAUSE_S if lifetime_s < SHORT_S else 0.0)
 
 
 def stop(workers: Iterable[Running]) -> None:
     """End all workers: with time for running answers, then at once."""
-    processes = [one.process for one in workers if one.process is not None]
+    processes = [child.process for child in workers if child.process is not None]
     try:
         for process in processes:
             process.terminate()

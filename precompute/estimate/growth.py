@@ -123,7 +123,7 @@ def estimate_run(
         trials: of three sizes, the smallest first, as of all features. start: seconds before the first step.
     """
     n_samples, n_tokens = float(len(plan.length_n)), float(plan.length_n.sum())
-    samples, tokens = [one.n_samples for one in trials], [t.n_tokens for t in trials]
+    samples, tokens = [item.n_samples for item in trials], [t.n_tokens for t in trials]
 
     def amounts(field: str) -> dict[str, float]:
         result = {}
@@ -138,7 +138,7 @@ def estimate_run(
     seconds = {"start": start}
     bound_of = {"weigh": ds, "sample-map": LAID_OUT}  # ω is computed from D_s alone, and so many samples are laid out
     for name in trials[-1].seconds:
-        y = [one.seconds[name] for one in trials]
+        y = [item.seconds[name] for item in trials]
         if name in bound_of:
             seconds[name] = line(samples, y, max(samples[-1], min(n_samples, float(bound_of[name]))))
         else:
@@ -148,7 +148,7 @@ def estimate_run(
     b = max(0.0, (trials[-1].seconds["collect"] - trials[-2].seconds["collect"]) / max(tokens[-1] - tokens[-2], 1.0))
     seconds["collect"] += (len(plan.shards) - 1) * max(0.0, trials[-1].seconds["collect"] - b * tokens[-1])
     # Steps read the data piece by piece, so their memory does not grow with it; the pass holds a shard.
-    shard_tokens = max(plan.length_n[[at for i in one for at in plan.batches[i]]].sum() for one in plan.shards)
+    shard_tokens = max(plan.length_n[[at for i in shard for at in plan.batches[i]]].sum() for shard in plan.shards)
     shard_growth = trials[-1].shard * max(0.0, float(shard_tokens) / tokens[-1] - 1)
     peaks = {**trials[-1].memory, "collect": trials[-1].memory["collect"] + shard_growth}
     sae, narrow_bytes = width.bytes(width.n_features), width.bytes(width.n_tried)

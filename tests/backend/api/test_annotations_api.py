@@ -44,7 +44,7 @@ def samples(client: TestClient, n: int) -> list[str]:
 
 def test_a_public_demo_shows_what_was_written_and_takes_nothing(client: TestClient, store_path: Path) -> None:
     put(client, f"/features/{DOG}", {"label": "a dog"}, 0)
-    url = str(client.app.state.saevx.slots[0].opened.annotations.database.url)  # type: ignore[attr-defined]
+    url = str(client.app.state.saevx.slots[0].store.annotations.database.url)  # type: ignore[attr-defined]
     settings = Settings(stores=[store_path], live=False, annotations=url, read_only=True)
     with TestClient(create_app(settings)) as public:
         assert get(public, f"/features/{DOG}")["own_label"] == "a dog"
