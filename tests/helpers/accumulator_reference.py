@@ -30,12 +30,12 @@ def accumulate(
         "hist": np.zeros((*shape, N_BINS), np.int64),
         "place": np.zeros((n_features, PLACE_SIDE, PLACE_SIDE), np.int64),
     }  # fmt: skip
-    for name, extra in (("top", (TOP,)), ("band", (4, BAND))):
+    for name, extra_shape in (("top", (TOP,)), ("band", (4, BAND))):
         result |= {
-            f"{name}_row": np.full((*shape, *extra), -1, np.int64),
-            f"{name}_position": np.full((*shape, *extra), -1, np.int32),
-            f"{name}_value": np.zeros((*shape, *extra), np.float16),
-            f"{name}_n_active": np.zeros((*shape, *extra), np.int32),
+            f"{name}_row": np.full((*shape, *extra_shape), -1, np.int64),
+            f"{name}_position": np.full((*shape, *extra_shape), -1, np.int32),
+            f"{name}_value": np.zeros((*shape, *extra_shape), np.float16),
+            f"{name}_n_active": np.zeros((*shape, *extra_shape), np.int32),
         }
     lists: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
     for k, m, v, r, p, (y, x) in zip(
@@ -66,9 +66,9 @@ def accumulate(
         put("top", (k, m), one_a_sample(tokens)[:TOP], n_active)
         octave = np.floor(np.log2(max(e[0] for e in tokens)))
         for band in range(4):
-            inside = one_a_sample([e for e in tokens if min(3, octave - np.floor(np.log2(e[0]))) == band])
-            inside.sort(key=lambda e: hashlib.sha256(f"0,{k},{e[1]}".encode()).digest())
-            put("band", (k, m, band), inside[:BAND], n_active)
+            kept_entries = one_a_sample([e for e in tokens if min(3, octave - np.floor(np.log2(e[0]))) == band])
+            kept_entries.sort(key=lambda e: hashlib.sha256(f"0,{k},{e[1]}".encode()).digest())
+            put("band", (k, m, band), kept_entries[:BAND], n_active)
     return result
 
 

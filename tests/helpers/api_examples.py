@@ -34,10 +34,10 @@ lists keep one item."""
 def shorten(value: Any, items: int = ITEMS) -> Any:
     """The value with short lists and texts, and numbers of five digits."""
     if isinstance(value, dict):
-        return {key: shorten(inner, items) for key, inner in value.items()}
+        return {key: shorten(item, items) for key, item in value.items()}
     if isinstance(value, list):
-        numbers = all(isinstance(one, int | float) for one in value)
-        return [shorten(one, 1) for one in value[: NUMBERS if numbers else items]]
+        numbers = all(isinstance(item, int | float) for item in value)
+        return [shorten(item, 1) for item in value[: NUMBERS if numbers else items]]
     if isinstance(value, str) and len(value) > CHARACTERS:
         return value[:CHARACTERS] + "…"
     return float(f"{value:.5g}") if isinstance(value, float) else value
@@ -54,18 +54,18 @@ class FieldExamples:
         """Take what is new from a value of this schema."""
         for model in self.models_of(schema, value):
             properties = self.models[model].get("properties", {})
-            for name, inner in properties.items():
+            for name, part in properties.items():
                 if isinstance(value, dict) and value.get(name) is not None:
-                    if not of_model(inner):
+                    if not of_model(part):
                         self.take(f"{model}.{name}", value[name])
-                    self.see(inner, value[name])
-        for one in (schema, *schema.get("anyOf", []), *schema.get("oneOf", [])):
-            if isinstance(value, list) and "items" in one:
+                    self.see(part, value[name])
+        for option in (schema, *schema.get("anyOf", []), *schema.get("oneOf", [])):
+            if isinstance(value, list) and "items" in option:
                 for item in value:
-                    self.see(one["items"], item)
-            if isinstance(value, dict) and isinstance(one.get("additionalProperties"), dict):
+                    self.see(option["items"], item)
+            if isinstance(value, dict) and isinstance(option.get("additionalProperties"), dict):
                 for item in value.values():
-                    self.see(one["additionalProperties"], item)
+                    self.see(option["additionalProperties"], item)
 
     def take(self, name: str, value: Any) -> None:
         """The first value that says something: an empty list is replaced."""
@@ -74,10 +74,10 @@ class FieldExamples:
 
     def models_of(self, schema: dict[str, Any], value: Any) -> Iterator[str]:
         """The models that the schema names and the value has the fields of."""
-        for one in (schema, *schema.get("anyOf", []), *schema.get("oneOf", []), *schema.get("allOf", [])):
-            model = str(one.get("$ref", "")).rsplit("/", 1)[-1]
-            required = set(self.models.get(model, {}).get("required", []))
-            if model in self.models and isinstance(value, dict) and value.keys() >= required:
+        for option in (schema, *schema.get("anyOf", []), *schema.get("oneOf", []), *schema.get("allOf", [])):
+            model = str(option.get("$ref", "")).rsplit("/", 1)[-1]
+            required_names = set(self.models.get(model, {}).get("required", []))
+            if model in self.models and isinstance(value, dict) and value.keys() >= required_names:
                 yield model
 
 
@@ -112,17 +112,17 @@ class Recorder:
         content = operation["responses"]["200"]["content"].get("application/json", {})
         self.fields.see(content.get("schema", {}), body)
         if "json" in request:
-            sent = operation["requestBody"]["content"]["application/json"]["schema"]
-            self.fields.see(sent, request["json"])
+            request_schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            self.fields.see(request_schema, request["json"])
         return body
 
 
-def record(client: httpx.Client, other: str) -> Recorder:
+def record(client: httpx.Client, other_store: str) -> Recorder:
     """Every request of the API.
 
     Args:
         client: of a server with the live model.
-        other: name of its second store.
+        other_store: name of its second store.
     """
     recorder = Recorder(client, client.get("/openapi.json").json())
 
@@ -131,22 +131,22 @@ def record(client: httpx.Client, other: str) -> Recorder:
 
     features = get("/features", q="dog", sort="match", limit=4)["items"]
     a, b = features[0]["id"], features[1]["id"]
-    flagged = get("/samples", flag="unsupported")["items"][0]["sample_id"]
+    flagged_id = get("/samples", flag="unsupported")["items"][0]["sample_id"]
     sample = get("/samples", feature=a)["items"][0]["sample_id"]
     picture = recorder.send("GET", f"{PREFIX}/sample/image", {"id": sample})
-    uploaded = recorder.send("POST", f"{PREFIX}/images", {}, files={"image": ("photo.webp", picture)})["hash"]
+    image_hash = recorder.send("POST", f"{PREFIX}/images", {}, files={"image": ("photo.webp", picture)})["hash"]
     write(recorder, a, b, sample)
-    own = {"image": uploaded, "text": "a red dog"}
-    special = {
+    pair = {"image": image_hash, "text": "a red dog"}
+    values_of = {
         f"{PREFIX}/features/{{feature}}/examples": {"feature": a, "band": -1},
         f"{PREFIX}/families/{{family}}": {"family": get("/families")["items"][0]["id"]},
         f"{PREFIX}/compare": {"a": a, "b": b},
-        **{f"{PREFIX}/compare/stores{part}": {"with": other} for part in ("", "/only", "/points")},
-        f"{PREFIX}/try/matrix": {"own": f"{uploaded}:a red dog", "feature": [a, b]},
+        **{f"{PREFIX}/compare/stores{part}": {"with": other_store} for part in ("", "/only", "/points")},
+        f"{PREFIX}/try/matrix": {"own": f"{image_hash}:a red dog", "feature": [a, b]},
         f"{PREFIX}/search/live": {"sample": sample},
         f"{PREFIX}/samples/{{sample_id}}/features": {"sample_id": sample, "patch": "0,3,3"},
         f"{PREFIX}/sample/features": {"id": sample, "position": 3},
-        f"{PREFIX}/try/features": {**own, "position": 1},
+        f"{PREFIX}/try/features": {**pair, "position": 1},
         f"{PREFIX}/cooccurrence/graph": {"feature": a},
     }
     for path, methods in recorder.paths.items():
@@ -154,20 +154,20 @@ def record(client: httpx.Client, other: str) -> Recorder:
         if operation is None or "application/json" not in operation["responses"]["200"].get("content", {}):
             continue
         values: dict[str, Any] = {"feature": a, "family": a, "sample_id": sample, "id": sample, "a": a, "b": b,
-                                  "hash": uploaded, **(own if path.startswith(f"{PREFIX}/try") else {})}  # fmt: skip
-        needed = [one["name"] for one in operation.get("parameters", []) if one.get("required")]
-        own_needed = [name for name in own if path.startswith(f"{PREFIX}/try") and name not in needed]
-        chosen = {name: values.get(name, PARAMETERS.get(name)) for name in (*needed, *own_needed)}
-        recorder.send("GET", path, special.get(path, chosen))
-    for name in {one["id"]: one for one in features}:
+                                  "hash": image_hash, **(pair if path.startswith(f"{PREFIX}/try") else {})}  # fmt: skip
+        needs = [parameter["name"] for parameter in operation.get("parameters", []) if parameter.get("required")]
+        own_needed = [name for name in pair if path.startswith(f"{PREFIX}/try") and name not in needs]
+        arguments = {name: values.get(name, PARAMETERS.get(name)) for name in (*needs, *own_needed)}
+        recorder.send("GET", path, values_of.get(path, arguments))
+    for name in {f["id"]: f for f in features}:
         get("/features/{feature}", feature=name)
-    get("/samples/{sample_id}", sample_id=flagged)
+    get("/samples/{sample_id}", sample_id=flagged_id)
     get("/samples/{sample_id}", sample_id=sample)
     for band in ("counter", 1):
         get("/features/{feature}/examples", feature=a, band=band)
     ask(recorder, a, sample, picture)
     recorder.send("GET", f"{PREFIX}/features", {"min_lift": "high"}, status=422)
-    remove(recorder, {"feature": a, "id": sample, "hash": uploaded, **NAMES})
+    remove(recorder, {"feature": a, "id": sample, "hash": image_hash, **NAMES})
     return recorder
 
 
@@ -175,28 +175,29 @@ def write(recorder: Recorder, a: int, b: int, sample: str) -> None:
     """Notes, a list, a filter and marks."""
     for path, body in BODIES.items():
         if path.startswith("/annotations"):
-            sent = {**body, **({"features": [a, b], "samples": [sample]} if "lists" in path else {})}
+            edit = {**body, **({"features": [a, b], "samples": [sample]} if "lists" in path else {})}
             values = required(recorder.paths[PREFIX + path]["put"], {"feature": a, "id": sample, **NAMES})
-            new = {"If-Match": '"0"'}
-            recorder.send("PUT", PREFIX + path, values, json=sent, headers=new)
+            headers = {"If-Match": '"0"'}
+            recorder.send("PUT", PREFIX + path, values, json=edit, headers=headers)
             if path.startswith("/annotations/features"):
-                recorder.send("PUT", PREFIX + path, values, json={**sent, "label": "puppies"}, headers=new, status=409)
-    exported = recorder.send("GET", f"{PREFIX}/annotations/export", {})
-    recorder.send("PUT", f"{PREFIX}/annotations/import", {}, json=exported)
+                stale_edit = {**edit, "label": "puppies"}
+                recorder.send("PUT", PREFIX + path, values, json=stale_edit, headers=headers, status=409)
+    exported_file = recorder.send("GET", f"{PREFIX}/annotations/export", {})
+    recorder.send("PUT", f"{PREFIX}/annotations/import", {}, json=exported_file)
 
 
 def remove(recorder: Recorder, values: dict[str, Any]) -> None:
     """Everything that was written, and the upload."""
     for path, methods in recorder.paths.items():
         if "delete" in methods:
-            written = required(methods["delete"], values)
-            version = {} if "hash" in written else {"If-Match": '"1"'}
-            recorder.send("DELETE", path, written, headers=version)
+            arguments = required(methods["delete"], values)
+            version = {} if "hash" in arguments else {"If-Match": '"1"'}
+            recorder.send("DELETE", path, arguments, headers=version)
 
 
 def required(operation: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """The values of the parameters that the operation needs."""
-    return {one["name"]: values[one["name"]] for one in operation.get("parameters", []) if one.get("required")}
+    return {p["name"]: values[p["name"]] for p in operation.get("parameters", []) if p.get("required")}
 
 
 def ask(recorder: Recorder, feature: int, sample: str, picture: bytes) -> None:
@@ -220,8 +221,8 @@ def main() -> None:
         stores = [Path(folder) / name for name in ("demo", "other")]
         for store in stores:
             shutil.copytree(args.store, store)
-            for beside in args.store.parent.glob(f"{args.store.name}.*.json"):
-                shutil.copy(beside, store.with_name(beside.name.replace(args.store.name, store.name, 1)))
+            for companion in args.store.parent.glob(f"{args.store.name}.*.json"):
+                shutil.copy(companion, store.with_name(companion.name.replace(args.store.name, store.name, 1)))
         model = args.store.parent / "model"
         with Server(*stores, "--model", model, log=Path(folder) / "log.txt") as server:
             server.wait("/readyz", 180)

@@ -73,11 +73,11 @@ def floors_imported() -> set[tuple[int, int]]:
     """Pairs of floors (importing, imported) with at least one import between them."""
     pairs = set()
     for module, path in modules().items():
-        here = floor_of(module)
+        floor = floor_of(module)
         for _, name in imports(path):
-            there = floor_of(name)
-            if here is not None and there is not None and here != there:
-                pairs.add((here, there))
+            target_floor = floor_of(name)
+            if floor is not None and target_floor is not None and floor != target_floor:
+                pairs.add((floor, target_floor))
     return pairs
 
 
@@ -91,7 +91,7 @@ def picture() -> str:
     purposes = list(FLOORS.values())
     n = len(names)
     width, height = left + (n - 1) * column + 20, top + n * row + 12
-    out = [
+    lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="system-ui, sans-serif" font-size="13" fill="#1f2430">',
         "<title>The rooms, from top to bottom, and from which lower rooms each imports</title>",
@@ -102,26 +102,26 @@ def picture() -> str:
     ]
     for index in range(n - 1):
         x = left + index * column + column // 2
-        out.append(f'<text transform="translate({x + 4} {top - 8}) rotate(-60)" font-size="12">{names[index]}</text>')
+        lines.append(f'<text transform="translate({x + 4} {top - 8}) rotate(-60)" font-size="12">{names[index]}</text>')
     pairs = floors_imported()
     for index in reversed(range(n)):
         y = top + (n - 1 - index) * row
-        out.append(f'<rect x="8" y="{y}" width="{left - 16}" height="{row - 3}" rx="4" fill="#eef2f8"/>')
-        out.append(f'<text x="16" y="{y + 16}" font-weight="600">{names[index]}</text>')
-        out.append(f'<text x="116" y="{y + 16}" fill="#5b6270">{escape(purposes[index])}</text>')
-        for other in range(index):
-            x = left + other * column
-            out.append(f'<rect x="{x}" y="{y}" width="{column - 3}" height="{row - 3}" rx="4" fill="#f6f8fb"/>')
-            if (index, other) in pairs:
-                out.append(f'<circle cx="{x + column // 2 - 1}" cy="{y + row // 2 - 2}" r="4.5" fill="#2f6fde"/>')
-    return "\n".join([*out, "</svg>", ""])
+        lines.append(f'<rect x="8" y="{y}" width="{left - 16}" height="{row - 3}" rx="4" fill="#eef2f8"/>')
+        lines.append(f'<text x="16" y="{y + 16}" font-weight="600">{names[index]}</text>')
+        lines.append(f'<text x="116" y="{y + 16}" fill="#5b6270">{escape(purposes[index])}</text>')
+        for lower in range(index):
+            x = left + lower * column
+            lines.append(f'<rect x="{x}" y="{y}" width="{column - 3}" height="{row - 3}" rx="4" fill="#f6f8fb"/>')
+            if (index, lower) in pairs:
+                lines.append(f'<circle cx="{x + column // 2 - 1}" cy="{y + row // 2 - 2}" r="4.5" fill="#2f6fde"/>')
+    return "\n".join([*lines, "</svg>", ""])
 
 
 def rooms_table() -> str:
     """The floors from top to bottom and what each holds, as Markdown."""
     paths = {floor: floor.replace(".", "/") for floor in FLOORS}
     paths |= {floor: f"{path}.py" for floor, path in paths.items() if (ROOT / f"{path}.py").is_file()}
-    rows = [f"| `{paths[floor]}` | {what} |" for floor, what in reversed(FLOORS.items())]
+    rows = [f"| `{paths[floor]}` | {description} |" for floor, description in reversed(FLOORS.items())]
     return "\n".join(["| room | what it holds |", "|---|---|", *rows])
 
 

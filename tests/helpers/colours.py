@@ -58,8 +58,8 @@ def luminance(colour: str) -> float:
     return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
 
 
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
+def contrast(colour_a: str, colour_b: str) -> float:
+    low, high = sorted((luminance(colour_a), luminance(colour_b)))
     return (high + 0.05) / (low + 0.05)
 
 

@@ -13,12 +13,12 @@ from tests.helpers.forked import SAEVX, start
 def to_its_end(process: subprocess.Popen[str], timeout: float) -> subprocess.CompletedProcess[str]:
     """What the process printed until it ended. Raises subprocess.TimeoutExpired, when it is killed."""
     try:
-        out, err = process.communicate(timeout=timeout)
+        output, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, err)
 
 
 def run_saevx(
@@ -30,9 +30,9 @@ def run_saevx(
         fresh: as a user starts it, with all its imports.
     """
     if fresh:
-        done = subprocess.run([*SAEVX, *map(str, args)], capture_output=True, text=True, timeout=timeout)
+        result = subprocess.run([*SAEVX, *map(str, args)], capture_output=True, text=True, timeout=timeout)
     else:
-        done = to_its_end(start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), timeout)
-    if check and done.returncode:
-        pytest.fail(f"saevx {' '.join(map(str, args))} → {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
+        result = to_its_end(start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), timeout)
+    if check and result.returncode:
+        pytest.fail(f"saevx {' '.join(map(str, args))} → {result.returncode}\n{result.stdout}\n{result.stderr}")
+    return result

@@ -42,7 +42,7 @@ def pages(base: str) -> dict[str, str]:
         return str(items[0][field]) if items else "0"
 
     feature, sample = first(f"features?{BEST_FIRST}&limit=1", "id"), first("samples?limit=1", "sample_id")
-    dead, image_only = (first(f"features?verdict={one}&limit=1", "id") for one in ("dead", "image-only"))
+    dead_id, image_only = (first(f"features?verdict={verdict}&limit=1", "id") for verdict in ("dead", "image-only"))
     return {
         "front": "/",
         "features": "/features", "features-empty": "/features?q=zzzzqq", "features-wrong": "/features?min_lift=x",
@@ -50,11 +50,11 @@ def pages(base: str) -> dict[str, str]:
         "feature-counter": f"/features/{feature}?band=counter", "feature-image-only": f"/features/{image_only}",
         "feature-spotlight": f"/features/{feature}?modality=image&heat=spotlight",
         "card": f"/features/{feature}/card", "partners": f"/features/{feature}/partners",
-        "card-image-only": f"/features/{image_only}/card", "card-dead": f"/features/{dead}/card",
-        "partners-empty": f"/features/{dead}/partners", "effect": f"/features/{feature}/effect",
+        "card-image-only": f"/features/{image_only}/card", "card-dead": f"/features/{dead_id}/card",
+        "partners-empty": f"/features/{dead_id}/partners", "effect": f"/features/{feature}/effect",
         "features-places": "/features?cols=agreement,place_map", "features-tag": "/features?tag=zzzzqq",
         **{f"tour-{number}": step for number, step in enumerate(tour(base), 1)},
-        "feature-dead": f"/features/{dead}", "feature-missing": "/features/99999999",
+        "feature-dead": f"/features/{dead_id}", "feature-missing": "/features/99999999",
         "samples": "/samples", "samples-empty": "/samples?q=zzzzqq", "sample": f"/samples/{sample}",
         "sample-missing": "/samples/zzzz", "search": "/search", "search-word": "/search?q=dog",
         "search-empty": "/search?q=zzzzqq", "try": "/try", "try-text": "/try?text=a+red+dog",
@@ -113,7 +113,7 @@ def photograph_for_docs(browser: Browser, base: str, out: Path) -> None:
 def write_notes(base: str) -> None:
     """A label, a tag and a note on the features that the sheets show first, and a list of two of them."""
     with urllib.request.urlopen(f"{base}/api/v1/features?{BEST_FIRST}&limit=3") as reply:
-        ids = [one["id"] for one in json.load(reply)["items"]]
+        ids = [item["id"] for item in json.load(reply)["items"]]
     with urllib.request.urlopen(f"{base}/api/v1/samples?limit=2") as reply:
         samples = [one["sample_id"] for one in json.load(reply)["items"]]
     bodies: dict[str, dict[str, Any]] = {
@@ -133,40 +133,40 @@ def photograph(browser: Browser, base: str, out: Path, theme: str, width: int) -
     """Two images a page, its first window and all of it, of which this returns the first. Says on standard output where
     a page is wider than its window or reports an error."""
     context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": HEIGHT})  # type: ignore[arg-type]
-    page, taken, errors = context.new_page(), [], []
+    page, shots, errors = context.new_page(), [], []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     for name, path in pages(base).items():
         page.goto(base + path, wait_until="load")
         page.wait_for_timeout(700)  # the map and the images that appear late
-        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         wrong = [error for error in errors if "the server responded with a status of 4" not in error]
-        if over > 0 or wrong:
-            print(f"{name} {theme} {width}: {over} px too wide; errors: {wrong}")
+        if overflow > 0 or wrong:
+            print(f"{name} {theme} {width}: {overflow} px too wide; errors: {wrong}")
         errors.clear()
         file = out / f"{name}-{theme}-{width}.png"
         page.screenshot(path=file)
         page.evaluate("for (const one of document.images) one.loading = 'eager'")
         page.wait_for_timeout(300)
         page.screenshot(path=out / f"{name}-{theme}-{width}-all.png", full_page=True)
-        taken.append((name, file))
+        shots.append((name, file))
     context.close()
-    return taken
+    return shots
 
 
-def sheet(taken: list[tuple[str, Path]], file: Path, width: int) -> None:
+def sheet(shots: list[tuple[str, Path]], file: Path, width: int) -> None:
     """The images in a grid, each with its name."""
     thumb = min(THUMB, width)
     height = round(HEIGHT * thumb / width)
-    rows = -(-len(taken) // COLUMNS)
-    whole = Image.new("RGB", (COLUMNS * (thumb + 8), rows * (height + 24)), "#777")
-    draw = ImageDraw.Draw(whole)
-    for i, (name, path) in enumerate(taken):
+    rows = -(-len(shots) // COLUMNS)
+    canvas = Image.new("RGB", (COLUMNS * (thumb + 8), rows * (height + 24)), "#777")
+    draw = ImageDraw.Draw(canvas)
+    for i, (name, path) in enumerate(shots):
         x, y = i % COLUMNS * (thumb + 8), i // COLUMNS * (height + 24)
         draw.text((x + 4, y + 5), name, fill="white")
         with Image.open(path) as image:
-            whole.paste(image.convert("RGB").resize((thumb, height), Image.Resampling.LANCZOS), (x, y + 22))
-    whole.save(file)
+            canvas.paste(image.convert("RGB").resize((thumb, height), Image.Resampling.LANCZOS), (x, y + 22))
+    canvas.save(file)
 
 
 def main() -> None:

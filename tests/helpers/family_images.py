@@ -23,9 +23,9 @@ def noisy(image: Image.Image, box: Sequence[float], seed: int) -> Image.Image:
     right, bottom = max(round(x1 - trim_x), left + 1), max(round(y1 - trim_y), top + 1)
     grain = np.random.default_rng(seed).integers(0, 2, (3, 3, 3), dtype=np.uint8) * 255
     noise = Image.fromarray(grain).resize((right - left, bottom - top), Image.Resampling.NEAREST)
-    changed = image.copy()
-    changed.paste(noise, (left, top))
-    return changed
+    result = image.copy()
+    result.paste(noise, (left, top))
+    return result
 
 
 def patches(views: Sequence[View], size: tuple[int, int]) -> list[tuple[int, tuple[float, ...]]]:
@@ -44,21 +44,21 @@ def embeddings(mllm: Mllm, images: Sequence[Image.Image | list[Image.Image]]) ->
 
     Chameleon is given codes, which noise moves by leaps or not at all: there, what its encoder makes of each
     square before the nearest code is chosen."""
-    batch = mllm.prepare([Pair("", one if isinstance(one, list) else [one]) for one in images])
-    caught: list[Tensor] = []
+    batch = mllm.prepare([Pair("", image if isinstance(image, list) else [image]) for image in images])
+    captured: list[Tensor] = []
     if mllm.family == "chameleon":
         handle = mllm.model.model.vqmodel.quant_conv.register_forward_hook(
-            lambda module, args, output: caught.append(output.flatten(2).mT)
+            lambda module, args, output: captured.append(output.flatten(2).mT)
         )
     else:
         handle = mllm.decoder.register_forward_pre_hook(
-            lambda module, args, kwargs: caught.append(kwargs["inputs_embeds"]), with_kwargs=True
+            lambda module, args, kwargs: captured.append(kwargs["inputs_embeds"]), with_kwargs=True
         )
     try:
         mllm.hidden(batch)
     finally:
         handle.remove()
     if mllm.family == "chameleon":
-        return caught[0]
+        return captured[0]
     at = torch.from_numpy(batch.modality_bs == IMAGE)
-    return caught[0][at].view(len(images), -1, caught[0].shape[-1])
+    return captured[0][at].view(len(images), -1, captured[0].shape[-1])

@@ -31,12 +31,12 @@ OWN = {
 
 
 def text(config: type[PreTrainedConfig], vocab: int, **options: Any) -> Any:
-    given = {
+    defaults = {
         "vocab_size": vocab, "hidden_size": D_MODEL, "intermediate_size": 48, "num_hidden_layers": N_LAYERS,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
         "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip
-    return config(**{**given, **options})
+    return config(**{**defaults, **options})
 
 
 def save(folder: Path, config: Any, processor: Any, *, multimodal: bool = True) -> Path:

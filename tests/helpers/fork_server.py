@@ -63,8 +63,9 @@ def import_all() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
     threads = {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
-    if others := threads - {Path("/proc/self/comm").read_text().strip(), "jemalloc_bg_thd"}:  # a copy begins that anew
-        sys.exit(f"an import has started the threads {others}, of which a copy would know nothing")
+    own_threads = {Path("/proc/self/comm").read_text().strip(), "jemalloc_bg_thd"}  # a copy begins the second again
+    if other_threads := threads - own_threads:
+        sys.exit(f"an import has started the threads {other_threads}, of which a copy would know nothing")
     gc.collect()
     gc.freeze()  # a collection would copy the pages that all copies share
 
@@ -100,11 +101,11 @@ def become(job: dict[str, Any], files: list[int], begun_with: dict[str, str]) ->
     runpy.run_module("backend.cli", run_name="__main__", alter_sys=True)
 
 
-def change(wanted: dict[str, str], begun_with: dict[str, str]) -> None:
+def change(environment: dict[str, str], begun_with: dict[str, str]) -> None:
     """Of the environment what is to be other than at the start; what an import has set stays."""
-    for name in begun_with.keys() - wanted.keys():
+    for name in begun_with.keys() - environment.keys():
         os.environ.pop(name, None)
-    os.environ.update({name: value for name, value in wanted.items() if begun_with.get(name) != value})
+    os.environ.update({name: value for name, value in environment.items() if begun_with.get(name) != value})
 
 
 if __name__ == "__main__":

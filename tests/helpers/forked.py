@@ -43,12 +43,12 @@ class ForkServer:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.environment = {**(self.begun_with or {}), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "tests.helpers.fork_server", str(other.fileno())]
+        self.channel, child_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "tests.helpers.fork_server", str(child_channel.fileno())]
         self.process = subprocess.Popen(
-            command, env=self.environment, cwd=ROOT, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL
+            command, env=self.environment, cwd=ROOT, pass_fds=[child_channel.fileno()], stdin=subprocess.DEVNULL
         )
-        other.close()
+        child_channel.close()
         atexit.register(self.close)
 
     @classmethod
@@ -71,10 +71,10 @@ class ForkServer:
             prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             try:
                 socket.send_fds(self.channel, [json.dumps(job).encode()], files)
-                number, done = self.channel.recv(64), self.channel.recv(64)
+                number, status = self.channel.recv(64), self.channel.recv(64)
             finally:
                 prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        assert number and done, "the process that copies itself has ended"
+        assert number and status, "the process that copies itself has ended"
         return int(number)
 
     def close(self) -> None:
@@ -92,13 +92,13 @@ class Forked(subprocess.Popen[str]):
         start_new_session: bool, process_group: int,
     ) -> None:  # fmt: skip
         files = {0: p2cread, 1: c2pwrite, 2: errwrite}
-        own = {target: target if file == -1 else file for target, file in files.items()}  # -1: as of this process
+        own_files = {target: target if file == -1 else file for target, file in files.items()}  # -1: as of this process
         job = {
             "arguments": args[len(SAEVX) :], "environment": env, "folder": os.fspath(cwd or Path.cwd()),
-            "new_session": start_new_session, "targets": list(own),
+            "new_session": start_new_session, "targets": list(own_files),
         }  # fmt: skip
         server = ForkServer.of_this_process()
         assert server is not None
-        self.pid = server.copy(job, list(own.values()))
+        self.pid = server.copy(job, list(own_files.values()))
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]

@@ -51,9 +51,9 @@ def fuzz(url: str, folder: Path, *, examples: int, phases: str, seed: int = 0) -
         "--no-shrink", "--suppress-health-check", "all", "--generation-database", "none", "--workers", "2",
         "--warnings", "off", "--request-timeout", "120", "--report", "ndjson", "--report-ndjson-path", str(events),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=machine.environment(NO_COLOR="1"))
-    if done.returncode not in (0, 1) or not events.exists():
-        raise RuntimeError(f"{done.stdout[-1500:]}\n{done.stderr[-1500:]}")
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=machine.environment(NO_COLOR="1"))
+    if result.returncode not in (0, 1) or not events.exists():
+        raise RuntimeError(f"{result.stdout[-1500:]}\n{result.stderr[-1500:]}")
     return summed(events)
 
 
@@ -66,16 +66,16 @@ def summed(events: Path) -> Fuzzed:
             if error := event.get("NonFatalError"):
                 raise RuntimeError(json.dumps(error)[:1500])
             recorder = event.get("ScenarioFinished", {}).get("recorder", {})
-            for case, sent in recorder.get("interactions", {}).items():
-                if not sent.get("response") or len(sent["request"]["uri"]) > LONGEST_ADDRESS:
+            for case, interaction in recorder.get("interactions", {}).items():
+                if not interaction.get("response") or len(interaction["request"]["uri"]) > LONGEST_ADDRESS:
                     continue
-                bad = [one for one in recorder.get("checks", {}).get(case, []) if one["status"] != "success"]
-                requests, wrong = requests + 1, wrong + bool(bad)
-                for one in bad:
-                    failure, request = one.get("failure_info", {}).get("failure", one), sent["request"]
-                    what = f"{recorder['label']}: {one['name']}: {failure.get('title')}: {failure.get('message')}"
-                    whole = f"{request.get('method')} {request.get('uri')} {request.get('body')}"
-                    failures.setdefault((recorder["label"], one["name"]), f"{what[:600]} [{whole[:600]}]")
+                faults = [check for check in recorder.get("checks", {}).get(case, []) if check["status"] != "success"]
+                requests, wrong = requests + 1, wrong + bool(faults)
+                for check in faults:
+                    failure, request = check.get("failure_info", {}).get("failure", check), interaction["request"]
+                    problem = f"{recorder['label']}: {check['name']}: {failure.get('title')}: {failure.get('message')}"
+                    request_line = f"{request.get('method')} {request.get('uri')} {request.get('body')}"
+                    failures.setdefault((recorder["label"], check["name"]), f"{problem[:600]} [{request_line[:600]}]")
     return Fuzzed(requests, wrong, list(failures.values()))
 
 
@@ -88,57 +88,57 @@ def with_names(schema: dict[str, Any], url: str) -> dict[str, Any]:
     """The OpenAPI, in which most features, samples, stores and images are such as the server has: else nearly every
     request would end with 404."""
     api = f"{url}/api/v1"
-    stores = [one["name"] for one in read(f"{api}/stores")["items"]]
-    samples = [one["sample_id"] for one in read(f"{api}/samples?limit={N_IDS}")["items"]]
-    most = read(f"{api}/store")["n_features"] + 2
+    stores = [s["name"] for s in read(f"{api}/stores")["items"]]
+    samples = [item["sample_id"] for item in read(f"{api}/samples?limit={N_IDS}")["items"]]
+    n_beyond = read(f"{api}/store")["n_features"] + 2
     names: dict[str, list[Any]] = {
         "store": [*stores, None], "with": stores, "sample_id": samples, "id": samples, "sample": samples,
         "key": [*samples, "3"],
     }  # fmt: skip
-    replies = set(refs(schema, [one["responses"] for one in operations(schema)]))
-    bodies = set(refs(schema, [one.get("requestBody") for one in operations(schema)])) - replies
-    sent = [[one.get("parameters"), one.get("requestBody")] for one in operations(schema)]
-    for one, name in described([*sent, *(schema["components"]["schemas"][name] for name in bodies)]):
-        if one.get("maximum") == 2**31 - 1:
-            one["maximum"] = most
-        if one.get("type") == "string" and one.get("maxLength", LONGEST) >= LONGEST:
-            one["maxLength"] = LONGEST
-        if name in names and one.get("type") == "string":
-            one.clear()
-            one["enum"] = [value for value in names[name] if value is not None]
+    replies = set(refs(schema, [item["responses"] for item in operations(schema)]))
+    bodies = set(refs(schema, [item.get("requestBody") for item in operations(schema)])) - replies
+    parts = [[item.get("parameters"), item.get("requestBody")] for item in operations(schema)]
+    for item, name in described([*parts, *(schema["components"]["schemas"][name] for name in bodies)]):
+        if item.get("maximum") == 2**31 - 1:
+            item["maximum"] = n_beyond
+        if item.get("type") == "string" and item.get("maxLength", LONGEST) >= LONGEST:
+            item["maxLength"] = LONGEST
+        if name in names and item.get("type") == "string":
+            item.clear()
+            item["enum"] = [value for value in names[name] if value is not None]
     return schema
 
 
 def operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for methods in schema["paths"].values() for one in methods.values()]
+    return [operation for methods in schema["paths"].values() for operation in methods.values()]
 
 
-def refs(schema: dict[str, Any], part: Any, known: frozenset[str] = frozenset()) -> Iterator[str]:
+def refs(schema: dict[str, Any], part: Any, names: frozenset[str] = frozenset()) -> Iterator[str]:
     """Names of the components that a part of the OpenAPI leads to."""
     if isinstance(part, list):
-        for one in part:
-            yield from refs(schema, one, known)
+        for item in part:
+            yield from refs(schema, item, names)
     elif isinstance(part, dict):
         name = part["$ref"].rpartition("/")[2] if "$ref" in part else None
-        if name is not None and name not in known:
+        if name is not None and name not in names:
             yield name
-            yield from refs(schema, schema["components"]["schemas"][name], known | {name})
-        for one in part.values():
-            yield from refs(schema, one, known)
+            yield from refs(schema, schema["components"]["schemas"][name], names | {name})
+        for item in part.values():
+            yield from refs(schema, item, names)
 
 
 def described(part: Any, name: str = "") -> Iterator[tuple[dict[str, Any], str]]:
     """Every schema in a part of the OpenAPI, with the name of the parameter or field that it describes."""
     if isinstance(part, list):
-        for one in part:
-            yield from described(one, name)
+        for item in part:
+            yield from described(item, name)
     elif isinstance(part, dict):
-        own = part["name"] if "in" in part and "schema" in part else name
+        own_name = part["name"] if "in" in part and "schema" in part else name
         fields = part.get("properties", {})
-        for field, one in fields.items():
-            yield from described(one, field)
-        for key, one in part.items():
+        for field, item in fields.items():
+            yield from described(item, field)
+        for key, item in part.items():
             if key != "properties":
-                yield from described(one, own)
+                yield from described(item, own_name)
         if isinstance(part.get("type"), str):
-            yield part, own
+            yield part, own_name

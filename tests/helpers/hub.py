@@ -39,14 +39,14 @@ class Hub:
 
             def do_GET(self) -> None:
                 path = unquote(self.path.partition("?")[0])
-                if listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+/(.+)", path):
-                    names = sorted(one.name for one in (root / listed[1] / listed[2]).glob("*"))
-                    body = json.dumps([{"type": "file", "path": f"{listed[2]}/{name}", "oid": ""} for name in names])
+                if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+/(.+)", path):
+                    names = sorted(file.name for file in (root / match[1] / match[2]).glob("*"))
+                    body = json.dumps([{"type": "file", "path": f"{match[2]}/{name}", "oid": ""} for name in names])
                     return self.answer(200, body.encode(), Content_Type="application/json")
                 result = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
                 if result is None or not (root / result[1] / result[2]).is_file():
-                    known = result is not None and (root / result[1]).is_dir()
-                    return self.answer(404, X_Error_Code="EntryNotFound" if known else "RepoNotFound")
+                    is_known = result is not None and (root / result[1]).is_dir()
+                    return self.answer(404, X_Error_Code="EntryNotFound" if is_known else "RepoNotFound")
                 body = (root / result[1] / result[2]).read_bytes()
                 tag = f'"{hashlib.sha256(body).hexdigest()}"'
                 if part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):

@@ -26,13 +26,13 @@ class CommandResult(NamedTuple):
 
 def saevx(*args: object) -> CommandResult:
     """The console command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    output, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(err):
         try:
             status = run(Saevx, [str(arg) for arg in args])
         except SystemExit as end:  # of --help
             status = int(end.code or 0)
-    return CommandResult(status, out.getvalue(), err.getvalue())
+    return CommandResult(status, output.getvalue(), err.getvalue())
 
 
 def apart(function: Callable[..., T], *args: Any) -> T:

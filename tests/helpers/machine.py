@@ -19,8 +19,8 @@ from tests.helpers.forked import ROOT, SAEVX, start
 Resize = Callable[[str], Path]
 
 
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
 
 
 def begin(*args: object, fresh: bool = False, **more: str) -> subprocess.Popen[str]:
@@ -50,11 +50,11 @@ def saevx(*args: object, limit: str = "", **more: str) -> subprocess.CompletedPr
     return to_its_end(process, 300)
 
 
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> str:
     """The one sentence in which a command was refused, with each of the words."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("saevx: ")]
-    assert done.returncode == 1 and "Traceback" not in done.stderr, (done.returncode, done.stderr[-2000:])
-    assert len(lines) == 1 and lines == done.stderr.splitlines()[-1:], done.stderr[-2000:]
+    lines = [line for line in result.stderr.splitlines() if line.startswith("saevx: ")]
+    assert result.returncode == 1 and "Traceback" not in result.stderr, (result.returncode, result.stderr[-2000:])
+    assert len(lines) == 1 and lines == result.stderr.splitlines()[-1:], result.stderr[-2000:]
     assert lines[0].endswith(".") and all(word in lines[0] for word in words), lines[0]
     return lines[0]
 
@@ -65,10 +65,10 @@ def small_disk(folder: Path) -> Iterator[Resize]:
     folder.mkdir()
 
     def resize(size: str) -> Path:
-        again = "remount," if folder.is_mount() else ""
-        options = f"{again}size={size}"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
-        if done.returncode:
+        prefix = "remount," if folder.is_mount() else ""
+        options = f"{prefix}size={size}"
+        result = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
+        if result.returncode:
             pytest.skip("this user may not mount a disk of a given size")
         return folder
 

@@ -69,10 +69,10 @@ def place(page: Page, columns: Columns, i: int) -> tuple[float, float]:
 
 def lonely(columns: Columns) -> int:
     """The point with a place that is farthest from all others: no other one is under the pointer."""
-    alive = [i for i in range(len(columns.x)) if columns.x[i] != mapfile.NOWHERE]
+    alive_ids = [i for i in range(len(columns.x)) if columns.x[i] != mapfile.NOWHERE]
 
     def apart(i: int) -> float:
         x, y = float(columns.x[i]), float(columns.y[i])
-        return min((columns.x[j] - x) ** 2 + (columns.y[j] - y) ** 2 for j in alive if j != i)
+        return min((columns.x[j] - x) ** 2 + (columns.y[j] - y) ** 2 for j in alive_ids if j != i)
 
-    return max(alive, key=apart)
+    return max(alive_ids, key=apart)

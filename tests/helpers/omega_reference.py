@@ -43,10 +43,10 @@ class Reference:
         self.unit_centred: dict[tuple[int, int], np.ndarray] = {}
         for r in set(self.row):
             for m in (TEXT, IMAGE):
-                mine = [i for i in range(len(self.row)) if self.row[i] == r and self.kind[i] == m]
-                if mine:
-                    self.unit_raw[r, m] = np.mean([unit(self.h[i]) for i in mine], axis=0)
-                    self.unit_centred[r, m] = np.mean([unit(self.h[i] - self.mu[m]) for i in mine], axis=0)
+                at = [i for i in range(len(self.row)) if self.row[i] == r and self.kind[i] == m]
+                if at:
+                    self.unit_raw[r, m] = np.mean([unit(self.h[i]) for i in at], axis=0)
+                    self.unit_centred[r, m] = np.mean([unit(self.h[i] - self.mu[m]) for i in at], axis=0)
 
     def firing(self, k: int, delta: float, modality: int, *, once: bool) -> list[int]:
         result = [
@@ -55,28 +55,28 @@ class Reference:
         result.sort(key=lambda i: (-self.z[i][k], self.row[i], self.pos[i]))
         if not once:
             return result
-        seen: set[int] = set()
-        return [i for i in result if not (self.row[i] in seen or seen.add(self.row[i]))]  # type: ignore[func-returns-value]
+        rows: set[int] = set()
+        return [i for i in result if not (self.row[i] in rows or rows.add(self.row[i]))]  # type: ignore[func-returns-value]
 
     def paired(self, k: int, delta: float, d_k: np.ndarray, draws: np.ndarray) -> dict[str, float] | None:
         sides = {m: self.firing(k, delta, m, once=True) for m in (TEXT, IMAGE)}
         if min(map(len, sides.values())) < K:
             return None
-        cos, base, centred, alone, base_centred = [], [], [], [], []
+        cos, base, cos_centred, cos_alone, base_centred = [], [], [], [], []
         for a, b in zip(sides[TEXT][:K], sides[IMAGE][:K], strict=True):
             cos.append(unit(self.h[a]) @ unit(self.h[b]))
             base.append(self.unit_raw[self.row[a], TEXT] @ self.unit_raw[self.row[b], IMAGE])
             base_centred.append(self.unit_centred[self.row[a], TEXT] @ self.unit_centred[self.row[b], IMAGE])
             x, y = self.h[a] - self.mu[TEXT], self.h[b] - self.mu[IMAGE]
-            centred.append(unit(x) @ unit(y))
-            alone.append(unit(x - self.z[a][k] * d_k) @ unit(y - self.z[b][k] * d_k))
+            cos_centred.append(unit(x) @ unit(y))
+            cos_alone.append(unit(x - self.z[a][k] * d_k) @ unit(y - self.z[b][k] * d_k))
         lift = np.array(cos) - base
         means = [np.mean([lift[i] for i in draw]) for draw in draws]
-        lone = np.array(alone) - base_centred
-        t = lone.mean() / (lone.std(ddof=1) / np.sqrt(K))
+        difference = np.array(cos_alone) - base_centred
+        t = difference.mean() / (difference.std(ddof=1) / np.sqrt(K))
         return {
-            "omega": np.mean(cos), "omega_baseline": np.mean(base), "omega_centred": np.mean(centred),
-            "omega_without_self": np.mean(alone), "lift": lift.mean(), "lift_low": np.percentile(means, 2.5),
-            "lift_high": np.percentile(means, 97.5), "lift_without_self": lone.mean(),
+            "omega": np.mean(cos), "omega_baseline": np.mean(base), "omega_centred": np.mean(cos_centred),
+            "omega_without_self": np.mean(cos_alone), "lift": lift.mean(), "lift_low": np.percentile(means, 2.5),
+            "lift_high": np.percentile(means, 97.5), "lift_without_self": difference.mean(),
             "p_value": stats.t.sf(t, K - 1),
         }  # fmt: skip

@@ -26,18 +26,18 @@ def naive(
         [(int(feature_e[e]), float(z_e[e])) for e in range(offset_t[t], offset_t[t + 1])]
         for t in range(len(modality_t))
     ]
-    on_text = {k for t, own in enumerate(events) if modality_t[t] == TEXT for k, _ in own}
+    on_text = {k for t, events_here in enumerate(events) if modality_t[t] == TEXT for k, _ in events_here}
     result: dict[str, list[float]] = {name: [] for name in patches.SCORES}
-    for t, own in enumerate(events):
+    for t, events_here in enumerate(events):
         if modality_t[t] in (IMAGE, SINK):
-            result["l0"].append(len(own))
-            result["l1"].append(sum(z for _, z in own))
-            result["cooccurring-l0"].append(sum(k in on_text for k, _ in own))
-            result["cosine"].append(sum(float(omega_f[k]) for k, _ in own))
-            named = [k for k, _ in own if cross_modal_f[k]]
-            result["cosine-cross-modal"].append(sum(float(omega_f[k]) for k in named))
-            strongest = {k: max(float(omega_f[j]) for j in named if family_f[j] == family_f[k]) for k in named}
-            result["cosine-family"].append(sum({int(family_f[k]): omega for k, omega in strongest.items()}.values()))
+            result["l0"].append(len(events_here))
+            result["l1"].append(sum(z for _, z in events_here))
+            result["cooccurring-l0"].append(sum(k in on_text for k, _ in events_here))
+            result["cosine"].append(sum(float(omega_f[k]) for k, _ in events_here))
+            ks = [k for k, _ in events_here if cross_modal_f[k]]
+            result["cosine-cross-modal"].append(sum(float(omega_f[k]) for k in ks))
+            omega_of = {k: max(float(omega_f[j]) for j in ks if family_f[j] == family_f[k]) for k in ks}
+            result["cosine-family"].append(sum({int(family_f[k]): omega for k, omega in omega_of.items()}.values()))
     return result
 
 
@@ -55,21 +55,21 @@ class EnteredError(Exception):
 def next_token_without(mllm: Mllm, inputs: dict[str, torch.Tensor], dropped_s: Array) -> torch.Tensor:
     """Logits [V] of the next token, the tokens dropped cut out of the sequence and the true positions of the others
     given, for a LLaVA."""
-    entered: list[torch.Tensor] = []
+    layer_inputs: list[torch.Tensor] = []
 
     def enter(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-        entered.append(kwargs["inputs_embeds"])
+        layer_inputs.append(kwargs["inputs_embeds"])
         raise EnteredError
 
     handle = mllm.decoder.register_forward_pre_hook(enter, with_kwargs=True)
     with contextlib.suppress(EnteredError):  # no layer is run with all of its tokens
         mllm.model(**inputs, use_cache=False)
     handle.remove()
-    n = entered[0].shape[1]
+    n = layer_inputs[0].shape[1]
     position = torch.tensor([s for s in range(n) if s >= len(dropped_s) or not dropped_s[s]])
     mask = torch.ones(1, len(position), dtype=torch.long)  # without it, jumps in the positions would part the sequence
-    out = mllm.decoder(inputs_embeds=entered[0][:, position], position_ids=position[None], attention_mask=mask)
-    logits: torch.Tensor = mllm.model.get_output_embeddings()(out.last_hidden_state[0, -1])
+    output = mllm.decoder(inputs_embeds=layer_inputs[0][:, position], position_ids=position[None], attention_mask=mask)
+    logits: torch.Tensor = mllm.model.get_output_embeddings()(output.last_hidden_state[0, -1])
     return logits
 
 
@@ -83,7 +83,7 @@ def naive_masks(views: list[View], kept_p: Array, sizes: list[tuple[int, int]]) 
                 if kept_p[p]:
                     boxes[view.image].append(patch_box(view, row, col, sizes[view.image]))
                 p += 1
-    return [naive_mask(size, tuple(own)) for size, own in zip(sizes, boxes, strict=True)]
+    return [naive_mask(size, tuple(own_boxes)) for size, own_boxes in zip(sizes, boxes, strict=True)]
 
 
 @lru_cache(maxsize=1000)  # the same patches are painted black and in the mean colour

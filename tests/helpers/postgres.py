@@ -36,7 +36,7 @@ def postgres() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="saevx-postgres-"))
     as_user: dict[str, Any] = {"cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
     if os.geteuid() == 0:  # the server refuses to run as root
-        owner = next(one for one in pwd.getpwall() if one.pw_name in ("postgres", "nobody"))
+        owner = next(entry for entry in pwd.getpwall() if entry.pw_name in ("postgres", "nobody"))
         os.chown(folder, owner.pw_uid, owner.pw_gid)
         as_user |= {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
     data, port = folder / "data", free_port()

@@ -32,7 +32,7 @@ def exported_ids(page: Page, press: Callable[[], None]) -> list[str]:
 
 def unflagged_ids(page: Page, flag: str, threshold: str) -> list[str]:
     """Ids of the samples that the flag does not have, of a store of at most 200, from the API."""
-    flagged = page.request.get(f"/api/v1/samples?flag={flag}&threshold={threshold}&limit=200").json()["items"]
+    items = page.request.get(f"/api/v1/samples?flag={flag}&threshold={threshold}&limit=200").json()["items"]
     everyone = page.request.get("/api/v1/samples?limit=200").json()["items"]
-    left_out = {one["sample_id"] for one in flagged}
-    return [one["sample_id"] for one in everyone if one["sample_id"] not in left_out]
+    left_out = {item["sample_id"] for item in items}
+    return [item["sample_id"] for item in everyone if item["sample_id"] not in left_out]

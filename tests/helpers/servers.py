@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def figures(text: str) -> dict[tuple[str, ...], float]:
     """What /metrics tells: (name, values of its labels in order of their names) → value."""
     return {
-        (one.name, *(one.labels[name] for name in sorted(one.labels))): one.value
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
-        for one in family.samples
+        for sample in family.samples
     }
 
 
@@ -98,10 +98,10 @@ def over_http(app: FastAPI, **config: str) -> Iterator[str]:
 def page_of(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """A fresh page, by default of a large window; whatever it logs as an error or a broken policy fails the test."""
     context = browser.new_context(base_url=url, **{"viewport": {"width": 1440, "height": 900}, **options})
-    fresh = context.new_page()
+    page = context.new_page()
     wrong: list[str] = []
-    fresh.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    fresh.on("pageerror", lambda error: wrong.append(str(error)))
-    yield fresh
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page
     context.close()
     assert not wrong, wrong

@@ -17,11 +17,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # each worker has a folder of its own in that of the run
-    folder, made = base / "shared" / name, base / "shared" / f"{name}.made"
+    folder, mark_file = base / "shared" / name, base / "shared" / f"{name}.made"
     with exclusive(base / "shared" / f"{name}.making", wait=True):
-        if not made.exists():
+        if not mark_file.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed over it
             folder.mkdir(parents=True)
             make(folder)
-            made.touch()
+            mark_file.touch()
     return folder

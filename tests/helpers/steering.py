@@ -51,25 +51,25 @@ def record(
     class Watched(TokenSampler):
         def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
             for i, run in enumerate(runs):
-                steered = self.cast.writers[self.cast.steered[i]]
-                roles = self.cast.writers[self.cast.default[i]].role, steered.role, steered.other
+                writer = self.cast.writers[self.cast.steered[i]]
+                roles = self.cast.writers[self.cast.default[i]].role, writer.role, writer.other
                 at = {number: row[role] for number, role in enumerate(roles) if role is not None and role in row}
                 run.logits.append({number: logits_rv[r].clone() for number, r in at.items()})
             return super().__call__(logits_rv, row)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steering, "TokenSampler", Watched)
-        wanted = Steering(**{"max_tokens": STEPS, "eos": set(), "candidates": candidates, **options})
-        report = steer_candidates(mllm, sae, batch, wanted, emit=lambda i, event: runs[i].events.append(event))
-    for run, done in zip(runs, report, strict=True):
-        run.done = done
+        run_steering = Steering(**{"max_tokens": STEPS, "eos": set(), "candidates": candidates, **options})
+        report = steer_candidates(mllm, sae, batch, run_steering, emit=lambda i, event: runs[i].events.append(event))
+    for run, done_event in zip(runs, report, strict=True):
+        run.done = done_event
     return runs
 
 
 class Run(Recorded):
     """A run of one candidate, and how many rows × positions each layer saw."""
 
-    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, wanted: list[Intervention], **options: Any) -> None:
+    def __init__(self, mllm: Mllm, sae: SaeV, batch: Batch, interventions: list[Intervention], **options: Any) -> None:
         self.load: dict[int, list[tuple[int, int]]] = {0: [], tiny.LAYER + 1: []}
         handles = [
             mllm.decoder.layers[layer].register_forward_pre_hook(
@@ -77,25 +77,25 @@ class Run(Recorded):
             )
             for layer in self.load
         ]
-        candidate = Candidate(wanted, options.pop("seed", 0), options.pop("control", None))
+        candidate = Candidate(interventions, options.pop("seed", 0), options.pop("control", None))
         with remove_at_end(*handles):
-            (one,) = record(mllm, sae, batch, [candidate], **options)
-        self.events, self.logits, self.done = one.events, one.logits, one.done
+            (recorded,) = record(mllm, sae, batch, [candidate], **options)
+        self.events, self.logits, self.done = recorded.events, recorded.logits, recorded.done
 
 
-def same(shared: Recorded, naive: Recorded) -> None:
+def same(recorded: Recorded, naive: Recorded) -> None:
     """The same but for what float arithmetic in another order leaves."""
-    assert [type(e) for e in shared.events] == [type(e) for e in naive.events]
-    for a, b in zip(shared.events, naive.events, strict=True):
+    assert [type(e) for e in recorded.events] == [type(e) for e in naive.events]
+    for a, b in zip(recorded.events, naive.events, strict=True):
         if isinstance(a, TokenEvent) and isinstance(b, TokenEvent):
             assert (a.channel, a.text, a.step) == (b.channel, b.text, b.step)
             assert a.logprob == pytest.approx(b.logprob, abs=1e-3)
         elif isinstance(a, KlEvent) and isinstance(b, KlEvent):
             assert (a.kl, a.logprob_default) == pytest.approx((b.kl, b.logprob_default), abs=1e-3)
-    for one, other in zip(shared.logits, naive.logits, strict=True):
-        for role, logits_v in one.items():
-            torch.testing.assert_close(logits_v, other[role], rtol=1e-3, atol=1e-3)
-    assert shared.done.text == naive.done.text
-    assert shared.done.n_steered == naive.done.n_steered
-    assert shared.done.delta_ratio == pytest.approx(naive.done.delta_ratio, rel=1e-3)
-    assert shared.done.delta_ratio_mean == pytest.approx(naive.done.delta_ratio_mean, rel=1e-3)
+    for logits_a, logits_b in zip(recorded.logits, naive.logits, strict=True):
+        for role, logits_v in logits_a.items():
+            torch.testing.assert_close(logits_v, logits_b[role], rtol=1e-3, atol=1e-3)
+    assert recorded.done.text == naive.done.text
+    assert recorded.done.n_steered == naive.done.n_steered
+    assert recorded.done.delta_ratio == pytest.approx(naive.done.delta_ratio, rel=1e-3)
+    assert recorded.done.delta_ratio_mean == pytest.approx(naive.done.delta_ratio_mean, rel=1e-3)

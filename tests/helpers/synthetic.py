@@ -86,9 +86,9 @@ def make_world(rng: np.random.Generator) -> World:
             directions[3 * i + 2] = directions[3 * i] + directions[3 * i + 2] * COPIED[word]
             directions[3 * i + 2] /= np.linalg.norm(directions[3 * i + 2])
         unembed[TOKEN[PIECES.get(word, [" " + word])[0]]] += directions[3 * i]
-    common = units(2, D) * 6 + units(1, D) * 8
-    single = directions.astype(np.float32), unembed.astype(np.float32)
-    return World(single[0], concepts, common, single[1], np.arange(N_FEATURES))
+    common_directions = units(2, D) * 6 + units(1, D) * 8
+    arrays = directions.astype(np.float32), unembed.astype(np.float32)
+    return World(arrays[0], concepts, common_directions, arrays[1], np.arange(N_FEATURES))
 
 
 def activations(
@@ -127,9 +127,9 @@ def activations(
     z_tf[:, DENSE] = rng.uniform(0.5, 1.5, len(token_id)) * (rng.random(len(token_id)) < 0.6)
     z_tf[(modality == SPECIAL) | (modality == SINK)] = 0
     z_tf[:, world.silent] = 0
-    stored = (z_tf * 2.0**SCALE_LOG2).astype(np.float16)
-    h_td += stored.astype(np.float64) / 2.0**SCALE_LOG2 @ world.directions_fd
-    return token_id, modality, stored[:, world.order_f], h_td
+    z_stored = (z_tf * 2.0**SCALE_LOG2).astype(np.float16)
+    h_td += z_stored.astype(np.float64) / 2.0**SCALE_LOG2 @ world.directions_fd
+    return token_id, modality, z_stored[:, world.order_f], h_td
 
 
 class Collecting:
@@ -153,50 +153,50 @@ class Collecting:
 
     def add(self, row: int, scene: Scene, rng: np.random.Generator) -> None:
         """One more sample: its tokens, events, maxima, residuals and image."""
-        token_id, modality, stored, h_td = activations(scene, self.world, rng, GRID * GRID * self.pictures)
+        token_id, modality, z_tf, h_td = activations(scene, self.world, rng, GRID * GRID * self.pictures)
         self.tokens.append(token_id)
         self.kinds.append(modality)
-        position, feature = np.nonzero(stored)
-        columns = feature, modality[position], stored[position, feature], np.full(len(feature), row), position
+        position, feature = np.nonzero(z_tf)
+        columns = feature, modality[position], z_tf[position, feature], np.full(len(feature), row), position
         for name, values in zip(self.events, columns, strict=True):
             self.events[name].append(values)
-        self.token_event.append(self.token_event[-1][-1] + np.cumsum((stored > 0).sum(1)))
-        self._add_sides(modality, stored, h_td)
+        self.token_event.append(self.token_event[-1][-1] + np.cumsum((z_tf > 0).sum(1)))
+        self._add_sides(modality, z_tf, h_td)
         for name, code in (("n_text", TEXT), ("n_image", IMAGE), ("n_special", SPECIAL), ("n_sink", SINK)):
             self.sample[name].append(int((modality == code).sum()))
         words = scene.caption_words
         nll = rng.uniform(1, 2) + 2 * (words != scene.drawn) if words else float("nan")
-        alone = 4.0 + row % 7 / 7  # no draw: what follows stays as it is
+        value_alone = 4.0 + row % 7 / 7  # no draw: what follows stays as it is
         self.sample["caption_nll"].append(nll)
-        self.sample["caption_nll_alone"].append(alone if words and scene.drawn else float("nan"))
-        exchanged = row % 3 == 0 and row > 0
-        self.sample["other_row"].append(row - 1 if exchanged else -1)
-        self.sample["other_nll"].append(3.5 + row % 5 / 5 if exchanged else float("nan"))
-        counted = np.flatnonzero(modality <= IMAGE)
-        self.resid.append(to_bf16(h_td[counted]))
-        self.resid_row.append(np.full(len(counted), row))
-        self.resid_pos.append(counted)
+        self.sample["caption_nll_alone"].append(value_alone if words and scene.drawn else float("nan"))
+        is_exchanged = row % 3 == 0 and row > 0
+        self.sample["other_row"].append(row - 1 if is_exchanged else -1)
+        self.sample["other_nll"].append(3.5 + row % 5 / 5 if is_exchanged else float("nan"))
+        at_tokens = np.flatnonzero(modality <= IMAGE)
+        self.resid.append(to_bf16(h_td[at_tokens]))
+        self.resid_row.append(np.full(len(at_tokens), row))
+        self.resid_pos.append(at_tokens)
         self._add_image(row, scene)
 
-    def _add_sides(self, modality: Array, stored: Array, h_td: Array) -> None:
+    def _add_sides(self, modality: Array, z_tf: Array, h_td: Array) -> None:
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
-            mine = modality == m
-            best = stored[mine].max(0) if mine.any() else np.zeros(N_FEATURES, np.float16)
-            active = np.flatnonzero(best)
-            self.max_feature.append(active)
-            self.max_value.append(best[active])
-            self.max_offset.append(self.max_offset[-1] + len(active))
+            of_modality = modality == m
+            max_f = z_tf[of_modality].max(0) if of_modality.any() else np.zeros(N_FEATURES, np.float16)
+            on_f = np.flatnonzero(max_f)
+            self.max_feature.append(on_f)
+            self.max_value.append(max_f[on_f])
+            self.max_offset.append(self.max_offset[-1] + len(on_f))
             if m == TEXT:
-                without = active[(active != CARRIED) & self.pictures]
+                without = on_f[(on_f != CARRIED) & self.pictures]
                 self.alone.append(without)
-                self.alone_value.append(best[without])
-            z = stored[mine].astype(np.float64) / 2.0**SCALE_LOG2
+                self.alone_value.append(max_f[without])
+            z = z_tf[of_modality].astype(np.float64) / 2.0**SCALE_LOG2
             decoded_td = z @ self.world.directions_fd[self.world.order_f]
-            error_t = np.square(h_td[mine] - self.world.common_md[m] - decoded_td).sum(1)
+            error_t = np.square(h_td[of_modality] - self.world.common_md[m] - decoded_td).sum(1)
             self.sample[f"sse_{name}"].append(float(error_t.sum()))
             self.patch_error += error_t.tolist() if m == IMAGE else []
-            self.sample[f"sq_{name}"].append(float((h_td[mine] ** 2).sum()))
-            self.sums[m] += h_td[mine].sum(0)
+            self.sample[f"sq_{name}"].append(float((h_td[of_modality] ** 2).sum()))
+            self.sums[m] += h_td[of_modality].sum(0)
 
     def _add_image(self, row: int, scene: Scene) -> None:
         picture = draw(scene)
@@ -242,7 +242,7 @@ class Collecting:
         cells, errors = np.zeros((PLACE_SIDE, PLACE_SIDE), np.int64), np.zeros((PLACE_SIDE, PLACE_SIDE))
         patches = (int(at) for kind in self.kinds for at in np.flatnonzero(kind == IMAGE) - 1)
         for at, error in zip(patches, self.patch_error, strict=True):
-            place = tuple((2 * one + 1) * PLACE_SIDE // (2 * GRID) for one in divmod(at, GRID))
+            place = tuple((2 * k + 1) * PLACE_SIDE // (2 * GRID) for k in divmod(at, GRID))
             cells[place], errors[place] = cells[place] + 1, errors[place] + error
         np.savez(self.part / "collect/accum.npz", **accumulate(*columns, cell, N_FEATURES), cells=cells)
         sample = {name: np.array(values) for name, values in self.sample.items()}
@@ -250,8 +250,8 @@ class Collecting:
         np.savez(self.part / "collect/sample.npz", **sample)
         (self.part / "collect/vocabulary.json").write_text(json.dumps(VOCABULARY))
         (self.part / "collect/samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        bad = {"index": len(self.lines), "sample_id": "broken", "reason": "the image file is cut short"}
-        (self.part / "collect/quarantine.jsonl").write_text(json.dumps(bad) + "\n")
+        rejected_row = {"index": len(self.lines), "sample_id": "broken", "reason": "the image file is cut short"}
+        (self.part / "collect/quarantine.jsonl").write_text(json.dumps(rejected_row) + "\n")
 
     def manifest(self, seed: int) -> dict[str, Any]:
         n, layer = len(self.lines), self.world.layer
@@ -273,7 +273,7 @@ class Collecting:
 
 
 def write_part(
-    part: Path, n: int = 240, seed: int = 0, *, pictures: bool = True, of_layer: Callable[..., World] = lambda one: one
+    part: Path, n: int = 240, seed: int = 0, *, pictures: bool = True, of_layer: Callable[..., World] = lambda w: w
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Writes what `collect` leaves; returns (manifest, options of the later steps).
 
@@ -285,15 +285,15 @@ def write_part(
     world, scenes = of_layer(make_world(rng)), make_scenes(n, rng)
     for folder in ("collect", "events", "images"):
         (part / folder).mkdir(parents=True, exist_ok=True)
-    collecting = Collecting(part, world, pictures=pictures)
+    writer = Collecting(part, world, pictures=pictures)
     for row, scene in enumerate(scenes):
-        collecting.add(row, scene, rng)
-    collecting.write()
+        writer.add(row, scene, rng)
+    writer.write()
     options = {
         "seed": seed, "directions": lambda: world.directions_fd[world.order_f],
         "logit_lens": lambda: (np.ones(D, np.float32), world.unembed_vd),
     }  # fmt: skip
-    return collecting.manifest(seed), options
+    return writer.manifest(seed), options
 
 
 def run_steps(part: Path, manifest: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -312,8 +312,8 @@ def finish(part: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 def write_store(out: Path, n: int = 240, seed: int = 0, **options: Any) -> dict[str, Any]:
     """A finished synthetic store at `out`; returns its manifest. Options as `write_part`."""
     part = out.with_name(out.name + ".part")
-    for old in (part, out):
-        shutil.rmtree(old, ignore_errors=True)
+    for folder in (part, out):
+        shutil.rmtree(folder, ignore_errors=True)
     manifest = finish(part, run_steps(part, *write_part(part, n, seed, **options)))
     seal_run(part)
     part.rename(out)

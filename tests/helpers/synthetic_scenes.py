@@ -30,7 +30,7 @@ class Scene(NamedTuple):
 
 def make_scenes(n: int, rng: np.random.Generator) -> list[Scene]:
     kinds: list[str | None] = [None] * n
-    bad = (
+    faults = (
         "caption",
         "caption",
         "caption",
@@ -42,22 +42,22 @@ def make_scenes(n: int, rng: np.random.Generator) -> list[Scene]:
         "empty",
         "repeated",
     )
-    for i, where in enumerate(rng.permutation(np.arange(1, n))[: max(len(bad), n // 8)]):
-        kinds[where] = bad[i % len(bad)]
+    for i, where in enumerate(rng.permutation(np.arange(1, n))[: max(len(faults), n // 8)]):
+        kinds[where] = faults[i % len(faults)]
     scenes: list[Scene] = []
     for i, kind in enumerate(kinds):
         colour, thing = str(rng.choice(list(COLOURS))), str(rng.choice(THINGS))
         top, left = int(rng.integers(0, GRID - 1)), int(rng.integers(0, GRID - 1))
         cells = tuple((top + r, left + c) for r in (0, 1) for c in (0, 1))
-        caption_words, drawn = (colour, thing), (colour, thing)
+        caption_words, on_image = (colour, thing), (colour, thing)
         jitter = int(rng.integers(0, 1000))
         if kind == "near-duplicate":
-            drawn, caption_words, cells, jitter = scenes[0].drawn, scenes[0].drawn, scenes[0].cells, scenes[0].jitter
+            on_image, caption_words, cells, jitter = scenes[0].drawn, scenes[0].drawn, scenes[0].cells, scenes[0].jitter
         if kind == "caption":
-            others = [c for c in COLOURS if c != colour], [t for t in THINGS if t != thing]
-            caption_words = (str(rng.choice(others[0])), str(rng.choice(others[1])))
+            other_words = [c for c in COLOURS if c != colour], [t for t in THINGS if t != thing]
+            caption_words = (str(rng.choice(other_words[0])), str(rng.choice(other_words[1])))
         if kind in ("blank", "dark"):
-            drawn = ()
+            on_image = ()
         forms = (
             "a picture of a {} {} .",
             "there is one {} {} on plain ground .",
@@ -68,7 +68,7 @@ def make_scenes(n: int, rng: np.random.Generator) -> list[Scene]:
             text, caption_words = "", ()
         if kind == "repeated":
             text = " ".join([f"a {caption_words[0]} {caption_words[1]}"] * 4)
-        scenes.append(Scene(f"s{i:05d}", text, caption_words, drawn, cells, kind, jitter))
+        scenes.append(Scene(f"s{i:05d}", text, caption_words, on_image, cells, kind, jitter))
     return scenes
 
 

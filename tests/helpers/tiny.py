@@ -46,11 +46,11 @@ def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
                 vocab[piece + letter] = len(vocab)
                 merges.append((piece, letter))
             piece += letter
-    inner = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
+    bpe_tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    bpe_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe_tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        tokenizer_object=bpe_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
         extra_special_tokens=marks,
     )  # fmt: skip
 
@@ -135,8 +135,8 @@ def make_sae(
 def picture(seed: int, size: tuple[int, int] = (40, 40)) -> Image.Image:
     """Noise that differs from place to place."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 255, (5, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+    blocks = rng.integers(0, 255, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
 
 def make_data(folder: Path, n: int = 12) -> Path:

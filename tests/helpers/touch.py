@@ -14,7 +14,7 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch":
 
 def stroke(page: Page, places: Iterable[tuple[float, float]]) -> None:
     """One finger down at the first place of the window, through the others, and up."""
-    first, *others = places
+    first, *later_places = places
     session = page.context.new_cdp_session(page)
 
     def send(kind: str, *at: tuple[float, float]) -> None:
@@ -22,14 +22,14 @@ def stroke(page: Page, places: Iterable[tuple[float, float]]) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     send("touchStart", first)
-    before = first
-    for to in others:  # in steps, as a finger moves
+    start = first
+    for to in later_places:  # in steps, as a finger moves
         for share in (0.25, 0.5, 0.75, 1):
-            send("touchMove", (before[0] + (to[0] - before[0]) * share, before[1] + (to[1] - before[1]) * share))
+            send("touchMove", (start[0] + (to[0] - start[0]) * share, start[1] + (to[1] - start[1]) * share))
             page.wait_for_timeout(30)
-        before = to
+        start = to
     page.wait_for_timeout(150)  # lifted in motion, a finger flings, and the next tap only ends that
-    send("touchMove", before)
+    send("touchMove", start)
     send("touchEnd")
     session.detach()
 

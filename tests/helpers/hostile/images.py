@@ -64,8 +64,8 @@ def tiff_loop() -> bytes:
     return bytes(file)
 
 
-def exif(raw: bytes) -> bytes:
-    return encoded(tiny.picture(5), "JPEG", exif=b"Exif\0\0" + raw)
+def exif(data: bytes) -> bytes:
+    return encoded(tiny.picture(5), "JPEG", exif=b"Exif\0\0" + data)
 
 
 def directory(tag: int, kind: int, value: int) -> bytes:

@@ -89,7 +89,7 @@ def make_data(root: Path, cases: list[PathCase] = CASES) -> Path:
         (folder / link).symlink_to(target)
     os.mkfifo(folder / "fifo.png")
     rows = [
-        {"file_name": _in(root, one.value), "text": f"a red dog {i}", "id": one.name} for i, one in enumerate(cases)
+        {"file_name": _in(root, case.value), "text": f"a red dog {i}", "id": case.name} for i, case in enumerate(cases)
     ]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -55,10 +55,10 @@ CASES = [
 def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
     """Each word between spaces is a token, the hostile ones too."""
     words = ["<pad>", "<s>", "</s>", "<image>", "<unk>", *tiny.WORDS, *(case.text for case in CASES)]
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    result = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, unk_token="<unk>"))
+    result.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        tokenizer_object=result, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
         unk_token=AddedToken("<unk>", special=True), extra_special_tokens={"image_token": "<image>"},
     )  # fmt: skip
 
