@@ -118,10 +118,10 @@ def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
             choices[where] = []
             reasons.append({"where": where})
         choices[where] += f["ctx"]["expected"].replace(" or ", ", ").split(", ")
-    return [{**f, "reason": f.get("reason") or f"choose {_either(choices[f['where']])}"} for f in reasons]
+    return [{**f, "reason": f.get("reason") or f"choose {_join_or(choices[f['where']])}"} for f in reasons]
 
 
-def _either(choices: list[str]) -> str:
+def _join_or(choices: list[str]) -> str:
     return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 

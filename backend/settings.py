@@ -19,14 +19,14 @@ EVERY = "*"
 _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
 
 
-def _checked(name: str) -> str:
+def _check_host(name: str) -> str:
     host = name.strip().lower()
     if host != EVERY and split_host(host.removeprefix("*.")) is None:
         raise ValueError(f"{name!r} is not a host name: give the name alone, such as explorer.example.org")
     return host
 
 
-AllowedHost = Annotated[str, AfterValidator(_checked)]
+AllowedHost = Annotated[str, AfterValidator(_check_host)]
 """A name, a name with a port, `*.DOMAIN` for every name below DOMAIN, or `*` for any name."""
 
 

@@ -105,10 +105,10 @@ def address(path: str, pairs: list[tuple[str, Any]]) -> str:
         for item in value if isinstance(value, list | tuple) else [value]:
             if item is not None and item != "":
                 flat.append((name, f"{item:g}" if isinstance(item, float) else str(item)))
-    return f"{path}?{'&'.join([f'{_quoted(name)}={_quoted(value)}' for name, value in flat])}" if flat else path
+    return f"{path}?{'&'.join([f'{_quote(name)}={_quote(value)}' for name, value in flat])}" if flat else path
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return text if text.isascii() and text.isalnum() else quote_plus(text, safe=",")  # most are names and numbers
 
 

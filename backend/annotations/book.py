@@ -15,7 +15,15 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from backend.annotations.database import Database, Entry, ReadOnlyError, UnavailableError, append, newest, now
+from backend.annotations.database import (
+    Database,
+    Entry,
+    ReadOnlyError,
+    UnavailableError,
+    append,
+    newest_entry,
+    time_now,
+)
 from precompute.errors import SaevxError
 from precompute.utils.text import query_words, search_units
 
@@ -185,13 +193,13 @@ class Annotations:
         for _ in range(20):
             try:
                 with self.database.writing() as conn:
-                    current = newest(conn, self.store, kind, str(key))
+                    current = newest_entry(conn, self.store, kind, str(key))
                     body = make(current)
                     if body == current.body:
                         return current
                     if version is not None and current.version != version:
                         raise ConflictError(current, body)
-                    entry = Entry(kind, str(key), current.version + 1, author, now(), body)
+                    entry = Entry(kind, str(key), current.version + 1, author, time_now(), body)
                     append(conn, self.store, [entry])
                 break
             except IntegrityError:  # another process wrote this version first
@@ -210,9 +218,9 @@ class Annotations:
         result: list[Entry] = []
         with self.database.writing() as conn:
             for e in entries:
-                current = newest(conn, self.store, e.kind, e.key)
+                current = newest_entry(conn, self.store, e.kind, e.key)
                 if current.body != e.body:
-                    result.append(Entry(e.kind, e.key, current.version + 1, e.author, e.at or now(), e.body))
+                    result.append(Entry(e.kind, e.key, current.version + 1, e.author, e.at or time_now(), e.body))
                     append(conn, self.store, result[-1:])
         self._tell_others()
         self.refresh()

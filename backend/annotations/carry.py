@@ -131,7 +131,7 @@ def carry(
     report.lost += [f"feature {k}" for k in sorted(features - match_of.keys())]
     row_of = store.selection.rows_of({id for e in things for id in samples_of(e)})
     report.lost += sorted({f"sample {id}" for e in things for id in samples_of(e) if id not in row_of})
-    entries = [entry for e in things if (entry := _placed(e, match_of, row_of)) is not None]
+    entries = [entry for e in things if (entry := _place(e, match_of, row_of)) is not None]
     new_things = [e for e in entries if annotations.get(e.kind, e.key).body is None]
     report.present = len(entries) - len(new_things)
     report.written = annotations.write_all(new_things)
@@ -148,7 +148,7 @@ def samples_of(entry: Entry) -> list[str]:
     return [str(id) for id in body.get("samples", ())] if entry.kind == "list" else []
 
 
-def _placed(entry: Entry, match_of: Mapping[int, tuple[int, float]], row_of: Mapping[str, int]) -> Entry | None:
+def _place(entry: Entry, match_of: Mapping[int, tuple[int, float]], row_of: Mapping[str, int]) -> Entry | None:
     """The same in the new store; None where what it is about is not there."""
     if entry.kind == "feature":
         to = match_of.get(int(entry.key))

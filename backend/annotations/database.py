@@ -218,7 +218,7 @@ def append(conn: Connection, store: str, entries: Sequence[Entry]) -> None:
         ])  # fmt: skip
 
 
-def newest(conn: Connection, store: str, kind: str, key: str) -> Entry:
+def newest_entry(conn: Connection, store: str, kind: str, key: str) -> Entry:
     """The version that holds; version 0 where there is none."""
     c = t.versions.c
     query = select(t.versions).where(c.store == store, c.kind == kind, c.key == key).order_by(c.version.desc()).limit(1)
@@ -231,7 +231,7 @@ def entry(row: RowMapping) -> Entry:
     return Entry(**{str(name): value for name, value in row.items() if name != "store"})
 
 
-def now() -> str:
+def time_now() -> str:
     """This second in UTC."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 

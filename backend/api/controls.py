@@ -25,7 +25,7 @@ Figures = TypeVar("Figures", bound=Model)
 def get_controls(open_store: StoreDep) -> ControlsReport:
     """`controls` is null until `saevx controls` has run on the store."""
     companion = read_companion(open_store.path, CONTROLS, open_store.content_id)
-    controls, note = checked(open_store, CONTROLS, companion, Controls)
+    controls, note = check_figures(open_store, CONTROLS, companion, Controls)
     return ControlsReport(controls=controls, command=f"saevx controls {folder_name(open_store)}", note=note)
 
 
@@ -33,7 +33,7 @@ def get_controls(open_store: StoreDep) -> ControlsReport:
 def get_hallucination(open_store: StoreDep) -> HallucinationReport:
     """`hallucination` is null until `saevx experiment hallucination --attach` has run on the store."""
     companion = open_store.store.hallucination.read()
-    figures, note = checked(open_store, HALLUCINATION, companion, HallucinationFigures)
+    figures, note = check_figures(open_store, HALLUCINATION, companion, HallucinationFigures)
     if figures is not None:  # with the names that the store has
         refs = open_store.store.features.refs(f.id for f in figures.features)
         names = {k: FeatureRef.model_validate(ref).model_dump() for k, ref in refs.items()}
@@ -42,7 +42,7 @@ def get_hallucination(open_store: StoreDep) -> HallucinationReport:
     return HallucinationReport(hallucination=figures, command=command, note=note)
 
 
-def checked(
+def check_figures(
     open_store: OpenStore, name: str, companion: tuple[dict[str, Any] | None, str | None], form: type[Figures]
 ) -> tuple[Figures | None, str | None]:
     """The content of a file as its schema has it, or None; and why it is not shown."""

@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from backend.annotations.filters import marked
+from backend.annotations.filters import marks_of
 from backend.api.map import features_in_area
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
@@ -124,7 +124,7 @@ def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
         ids_in_area = features_in_area(store, query.area)
         ids = ids_in_area if ids is None else sorted(set(ids) & set(ids_in_area))
     filters: dict[str, Any] = {name: getattr(query, name, None) for name in FeatureFilters.__annotations__}
-    marks = marked(
+    marks = marks_of(
         store.annotations, store.store, "feature", tag=query.tag, reviewed=query.reviewed, q=query.q
     )
     return cast(FeatureFilters, {**filters, "ids": ids, "marked": marks})

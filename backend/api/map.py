@@ -52,7 +52,7 @@ def features_in_area(store: OpenStore, area: str) -> list[int]:
     layout = areas.layout_of(area)
     check_map(store, layout)
     with http_status(422):
-        return [int(i) for i in areas.inside(store.store.map_of(layout), areas.parse_area(area))]
+        return [int(i) for i in areas.points_inside(store.store.map_of(layout), areas.parse_area(area))]
 
 
 @router.get(

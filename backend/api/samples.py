@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
 
-from backend.annotations.filters import marked
+from backend.annotations.filters import marks_of
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
@@ -98,7 +98,7 @@ class SampleQuery(QueryModel):
 
     def marked(self, store: OpenStore) -> Marked | None:
         """Which samples by what people wrote about them."""
-        return marked(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
+        return marks_of(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
 
     def filters(self) -> dict[str, Any]:
         """The filters alone, as parameters of an address."""

@@ -198,7 +198,7 @@ class Segment(NamedTuple):
     width: float
 
 
-def split(verdicts: dict[str, int]) -> list[Segment]:
+def verdict_bar(verdicts: dict[str, int]) -> list[Segment]:
     """One stacked bar, 1,000 units long, of the features by verdict."""
     total = sum(verdicts.values()) or 1
     at, segments = 0.0, []

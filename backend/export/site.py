@@ -132,7 +132,7 @@ class Site:
                 return to_root + quote(self.image(address_path))
             if (file := self.admit(address_path)) is None:
                 return None
-            if kind_of(path) == "sample" and (numbers := pinned(query)):
+            if kind_of(path) == "sample" and (numbers := pinned_features(query)):
                 self.pinned.setdefault(path, set()).update(numbers)
                 fragment = f"f{numbers[0]}"
             return to_root + quote(file) + (f"#{fragment}" if fragment else "")
@@ -182,7 +182,7 @@ class Site:
             reply = await request(self.app, "GET", f"/api/v1{path}/activations?{query}")
             if reply.status != 200:  # the store does not hold them
                 return None
-            result = joined(result, json.loads(reply.body))
+            result = join_activations(result, json.loads(reply.body))
         return None if result is None else json.dumps(result, separators=(",", ":"), ensure_ascii=False).encode()
 
     async def map_files(self, page: str) -> dict[str, str]:
@@ -215,17 +215,17 @@ def chunks(numbers: list[int], n: int) -> list[list[int]]:
     return [numbers[low : low + n] for low in range(0, len(numbers), n)]
 
 
-def pinned(query: str) -> list[int]:
+def pinned_features(query: str) -> list[int]:
     """The features that a link to a sample shows there."""
     values = parse_qs(query)
     numbers = (values.get("f") or values.get("feature") or [""])[0]
     return [int(number) for number in numbers.split(",") if number.isdigit()]
 
 
-def joined(total: dict[str, Any] | None, part: dict[str, Any]) -> dict[str, Any]:
+def join_activations(total: dict[str, Any] | None, part: dict[str, Any]) -> dict[str, Any]:
     """Activations of more features of one sample, shortened to SIGNIFICANT digits."""
     for place in (*part["tokens"], *part["grids"]):
-        place["values"] = shortened(place["values"])
+        place["values"] = shorten(place["values"])
     if total is None:
         return part
     total["features"] += part["features"]
@@ -235,9 +235,9 @@ def joined(total: dict[str, Any] | None, part: dict[str, Any]) -> dict[str, Any]
     return total
 
 
-def shortened(values: Any) -> Any:
+def shorten(values: Any) -> Any:
     if isinstance(values, list):
-        return [shortened(value) for value in values]
+        return [shorten(value) for value in values]
     return float(f"{values:.{SIGNIFICANT}g}") if values else 0
 
 

@@ -18,7 +18,7 @@ from backend.live.uploads import uploaded_pixels
 from backend.stores import OpenStore, State
 from precompute.live.search import has_words, maxima
 from precompute.store.schema import FLAGS, IMAGE, KEPT_MAXIMA, MODALITIES, SCORES, SINK, SPECIAL, TEXT
-from precompute.utils.ragged import strongest
+from precompute.utils.ragged import strongest_in_runs
 from precompute.utils.types import Array
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def strongest_of(side: csr_matrix, p999_f: Array) -> tuple[Array, Array]:
     """(feature, z) of one pair, int64 [k] rising and float64 [k]: of its maxima, CSR [1, F], as many as a store has,
     those largest relative to p99.9, float64 [F]."""
     share_k = side.data / np.maximum(np.nan_to_num(p999_f[side.indices]), 1e-30)
-    is_top = strongest(share_k, side.indptr, KEPT_MAXIMA)
+    is_top = strongest_in_runs(share_k, side.indptr, KEPT_MAXIMA)
     return side.indices[is_top].astype(np.int64), side.data[is_top]
 
 

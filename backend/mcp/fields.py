@@ -73,13 +73,13 @@ Kind = Annotated[
 
 def pick(item: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """The fields of an item that have a value, numbers shortened to four digits."""
-    values = {name: short(item.get(name)) for name in names}
+    values = {name: shorten(item.get(name)) for name in names}
     return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 
-def short(value: Any) -> Any:
+def shorten(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
-        return {name: short(part) for name, part in value.items() if part is not None}
-    return [short(part) for part in value] if isinstance(value, list) else value
+        return {name: shorten(part) for name, part in value.items() if part is not None}
+    return [shorten(part) for part in value] if isinstance(value, list) else value

@@ -14,7 +14,7 @@ from mcp.server.mcpserver import Image
 from backend.drawing.heat import finest
 from backend.inside import RefusedError, get_json, multipart, request
 from backend.mcp import fields
-from backend.mcp.fields import EXAMPLE, FEATURE, NEIGHBOUR, SAMPLE, pick, short
+from backend.mcp.fields import EXAMPLE, FEATURE, NEIGHBOUR, SAMPLE, pick, shorten
 from backend.mcp.images import Tile, panel
 from backend.schemas.samples import GridValues
 
@@ -156,7 +156,7 @@ class Tools:
     ) -> JSON:  # fmt: skip
         """The features that an image activates, strongest and rarest first, and the samples nearest to it. Give an
         image or a sample; with words, only features that both activate rank high."""
-        image = None if image_base64 is None else decoded(image_base64)
+        image = None if image_base64 is None else decode(image_base64)
         if image is not None or words:
             await self._wait_for_model()
         form = {name: value for name, value in (("sample_id", sample_id), ("text", words)) if value}
@@ -166,7 +166,7 @@ class Tools:
         return {
             "features": [pick(item, names) for item in reply["features"]],
             "samples": [pick(item, ("sample_id", "text", "modality", "cosine")) for item in reply["samples"]],
-            "reconstruction": short(reply["reconstruction"]),
+            "reconstruction": shorten(reply["reconstruction"]),
         }
 
     async def list_pairs(
@@ -210,7 +210,7 @@ class Tools:
         name, data = stream_events(reply)[-1]
         if name != "done":
             raise RefusedError(data.get("detail", "The model stopped before it was done: try again."))
-        figures = short({key: data[key] for key in ("mean_kl", "delta_ratio", "capped", "warning")})
+        figures = shorten({key: data[key] for key in ("mean_kl", "delta_ratio", "capped", "warning")})
         change = {"feature": feature, "mode": mode, "strength": strength, "sample_id": sample_id, "prompt": prompt}
         return {**data["text"], **figures, **change}
 
@@ -222,7 +222,7 @@ class Tools:
             await asyncio.sleep(1)
 
 
-def decoded(text: str) -> bytes:
+def decode(text: str) -> bytes:
     """The file of a base64 text or data: URL."""
     try:
         return base64.b64decode(text.rpartition(",")[2], validate=True)

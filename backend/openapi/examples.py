@@ -61,7 +61,7 @@ TYPES: dict[str, Any] = {
 
 
 @cache
-def recorded() -> dict[str, dict[str, Any]]:
+def read_examples() -> dict[str, dict[str, Any]]:
     """What the command recorded: `replies`, by "METHOD /path", shortened; `fields`, by "MODEL.FIELD"."""
     text = Path(__file__).with_name("examples.json").read_text(encoding="utf-8")
     examples: dict[str, dict[str, Any]] = json.loads(text)
@@ -70,7 +70,7 @@ def recorded() -> dict[str, dict[str, Any]]:
 
 def add_examples(document: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI document, with an example of every parameter, reply in JSON and field that has one."""
-    fields = recorded()["fields"]
+    fields = read_examples()["fields"]
     of_name = defaultdict(list, {name: [value] for name, value in FIELDS.items()})
     for key, value in fields.items():
         of_name[key.rpartition(".")[2]].append(value)
@@ -91,7 +91,7 @@ def add_examples(document: dict[str, Any]) -> dict[str, Any]:
             if body is not None and short_path in BODIES:
                 body.setdefault("example", BODIES[short_path])
             reply = operation["responses"].get("200", {}).get("content", {}).get("application/json")
-            example = recorded()["replies"].get(f"{method.upper()} {path}")
+            example = read_examples()["replies"].get(f"{method.upper()} {path}")
             if reply is not None and example is not None:
                 reply.setdefault("example", example)
     return document

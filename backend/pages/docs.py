@@ -47,7 +47,7 @@ def operations(document: dict[str, Any], base: str, sample: str) -> list[dict[st
                     "snippets": snippets(method, path, operation, base, sample),
                     "body": {media: kind(part.get("schema", {})) for media, part in body.items()},
                     "reply": {media: kind(part.get("schema", {})) for media, part in content.items()},
-                    "example": indented(content.get("application/json", {}).get("example")),
+                    "example": indent(content.get("application/json", {}).get("example")),
                 }
             )
     return entries
@@ -97,7 +97,7 @@ def snippets(method: str, path: str, operation: dict[str, Any], base: str, sampl
     return {"curl": " ".join(curl), "python": "\n".join(lines)}
 
 
-def indented(example: Any) -> str | None:
+def indent(example: Any) -> str | None:
     """JSON to read; None where there is none."""
     return None if example is None else json.dumps(example, indent=2, ensure_ascii=False)
 

@@ -12,7 +12,7 @@ from backend.api.controls import get_controls
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
-from backend.drawing.charts import split
+from backend.drawing.charts import verdict_bar
 from backend.drawing.figures import format_significant
 from backend.pages.cards import list_flags, previews, word_lines
 from backend.pages.feature.summary import DIFFERS
@@ -60,7 +60,7 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         has_model=state.live.status(open_store.name).state not in ("off", "failed"),
         verdicts=store.verdicts,
         n_tested=sum(store.verdicts.get(name, 0) for name in TESTED_VERDICTS),
-        split=split(store.verdicts),
+        split=verdict_bar(store.verdicts),
         controls=get_controls(open_store),
         strips=strips,
         previews=previews(request, open_store, {f.id for strip in strips for f in strip["features"]}),

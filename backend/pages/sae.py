@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from backend.api import sae as sae_api
 from backend.api.controls import get_hallucination
 from backend.deps import StateDep, StoreDep
-from backend.drawing.charts import Curves, curves, split
+from backend.drawing.charts import Curves, curves, verdict_bar
 from backend.drawing.figures import format_figure, with_minus
 from backend.pages.hallucination import hallucination_panel
 from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
@@ -47,11 +47,11 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
         card=card,
         card_sentence=card_sentence(card),
         charts=training_charts(report.training) if report.training else [],
-        split=split(report.verdicts),
+        split=verdict_bar(report.verdicts),
         density=density_map(report.density),
         spreads=[
-            ("FVU of samples", "lower is better", "samples", report.fvu_samples.n, grouped(report.fvu_samples, 3)),
-            ("Active features of tokens (L0)", "", "samples", report.l0_tokens.n, grouped(report.l0_tokens, 0)),
+            ("FVU of samples", "lower is better", "samples", report.fvu_samples.n, group_bars(report.fvu_samples, 3)),
+            ("Active features of tokens (L0)", "", "samples", report.l0_tokens.n, group_bars(report.l0_tokens, 0)),
         ],
         places=[
             (title, noun, digits, figure.n, place_cells(figure.mean or []))
@@ -224,7 +224,7 @@ class Grouped(NamedTuple):
     high: str
 
 
-def grouped(spread: Spread, digits: int) -> Grouped:
+def group_bars(spread: Spread, digits: int) -> Grouped:
     """The shares of text and image in each bin, side by side."""
     sides = [(name, cls, values) for name, cls, values in (("text", "t", spread.text), ("image", "p", spread.image))]
     shares = {name: [n / (sum(values.counts) or 1) for n in values.counts] for name, _, values in sides}

@@ -95,7 +95,7 @@ class Forward:
             log.warning("The first worker did not answer: %s", type(error).__name__)
             if has_started:
                 raise
-            await refuse(HTTPException(503, DOWN, {"Retry-After": "3"}), scope, _nothing, send)
+            await refuse(HTTPException(503, DOWN, {"Retry-After": "3"}), scope, _disconnect_message, send)
 
 
 async def refuse(refusal: HTTPException, scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,5 +185,5 @@ async def look_at_stores(worker: Worker) -> None:
     await body_of(worker, FIRST, scope)
 
 
-async def _nothing() -> Message:
+async def _disconnect_message() -> Message:
     return {"type": "http.disconnect"}

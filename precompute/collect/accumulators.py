@@ -24,7 +24,7 @@ from precompute.collect.entries import (
     no_entries,
     octave,
     pick_bands,
-    ranked,
+    rank_entries,
     sample_hash,
 )
 from precompute.store.histogram import N_BINS, SHIFT
@@ -151,7 +151,7 @@ class Accumulator:
 
     def _cut_top(self) -> None:
         top = self.top.all_entries()
-        order = ranked(top)
+        order = rank_entries(top)
         rank = torch_rank_in_run(top.group[order])
         self.top.replace_chosen(top.take(order[nonzero_indices(rank < TOP)]))
         last = order[nonzero_indices(rank == TOP - 1)]

@@ -32,8 +32,8 @@ from precompute.collect.shard import (
     feature_type,
     pair_events,
     place_errors_of,
+    samples_of,
     shard_path,
-    split,
     sums_of,
     write_shard,
 )
@@ -227,7 +227,8 @@ class Collector:
                 f"{path} is missing from the unfinished store: remove {self.part} and start again."
             )
         first_batches: list[LoadedBatch] = []
-        calibration = calibrate(holding(first_batches, batches), self.forward, self.sink_multiple, self.mllm.layer)
+        noted_batches = collect_first(first_batches, batches)
+        calibration = calibrate(noted_batches, self.forward, self.sink_multiple, self.mllm.layer)
         self.clock.calibration_samples = calibration.n_samples
         if self.sae.lacks_factor:
             self.sae.fold_input_factor(average_factor(calibration.counted))
@@ -281,7 +282,7 @@ class Collector:
                 events = pair_events(encoding, batch)
                 of_samples = by_sample(events, self.sae.n_features)
                 accumulator.update(events, of_samples)
-                samples += split(encoding, batch, of_samples, ds, self.sae.n_features, self.alone(batch, scale))
+                samples += samples_of(encoding, batch, of_samples, ds, self.sae.n_features, self.alone(batch, scale))
                 sum_md, error_c = sums_of(encoding, good_b), place_errors_of(encoding, batch, good_b)
                 del encoding, events, of_samples  # before the next batch is computed, only its samples are left
             sums.append(sum_md)
@@ -298,7 +299,7 @@ class Collector:
         memory.give_back()
 
 
-def holding(first_batches: list[LoadedBatch], batches: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
+def collect_first(first_batches: list[LoadedBatch], batches: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
     """The batches, each appended to `first_batches` as it is taken."""
     for batch in batches:
         first_batches.append(batch)

@@ -155,7 +155,7 @@ def no_entries(device: torch.device | str) -> Entries:
     return Entries(*(torch.zeros(0, dtype=kind, device=device) for kind in kinds))
 
 
-def ranked(entries: Entries) -> Tensor:
+def rank_entries(entries: Entries) -> Tensor:
     """Order by group, value falling, row; no sample twice in a group."""
     width = bits_needed(entries.row)
     key = entries.group << VALUE_BITS | (1 << VALUE_BITS) - 1 - bits_of(entries.value).long()

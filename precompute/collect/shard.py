@@ -162,7 +162,7 @@ def alone_maxima(encoding: Encoded, members: list[int], kind: type[np.unsignedin
     return result
 
 
-def split(
+def samples_of(
     encoding: Encoded, loaded_batch: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int,
     alone_of: Mapping[int, Maxima] | None = None,
 ) -> Iterator[Sample]:  # fmt: skip

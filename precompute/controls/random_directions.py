@@ -105,7 +105,7 @@ def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Ar
     strongest_mnk = np.full((3, len(rows), len(directions_kd)), -np.inf, np.float32)
     tokens: list[list[Array]] = [[], []]
 
-    def along(pairs: list[Pair]) -> list[tuple[Array, Array]]:
+    def project(pairs: list[Pair]) -> list[tuple[Array, Array]]:
         """Of each pair's tokens: their kind, and float32 [t, k]."""
         batch = mllm.prepare(pairs)
         hidden_bsd = mllm.hidden(batch)
@@ -117,10 +117,10 @@ def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Ar
         return result
 
     with progress_bar("random directions", len(rows), "pairs") as progress:
-        for members in planned(store, rows, o):
+        for members in plan_batches(store, rows, o):
             pairs = [originals.pair(int(rows[i])) for i in members]
-            without = along([Pair(pair.text, []) for pair in pairs])
-            for i, (kind_t, along_tk), (alone_t, alone_tk) in zip(members, along(pairs), without, strict=True):
+            without = project([Pair(pair.text, []) for pair in pairs])
+            for i, (kind_t, along_tk), (alone_t, alone_tk) in zip(members, project(pairs), without, strict=True):
                 for m in (TEXT, IMAGE):
                     of_kind_tk = along_tk[kind_t == m]
                     strongest_mnk[m, i] = of_kind_tk.max(0, initial=-np.inf)
@@ -130,7 +130,7 @@ def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Ar
     return Projections(strongest_mnk[:2], strongest_mnk[2], [np.concatenate(parts) for parts in tokens])
 
 
-def planned(store: Store, rows: Array, o: ControlsOptions) -> list[list[int]]:
+def plan_batches(store: Store, rows: Array, o: ControlsOptions) -> list[list[int]]:
     """Places in `rows` by batches of like length."""
     n_tokens = dict(fetch_plain(store.engine, "SELECT row, n_text + n_image FROM samples"))
     length_n = np.array([n_tokens[row] for row in rows.tolist()], np.int64) + OVERHEAD

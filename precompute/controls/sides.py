@@ -45,7 +45,7 @@ class Sides(NamedTuple):
             raise SaevxError(f"{store.path} has no sample with both text and image: choose a store of pairs.")
         pairs_read = [pairs[i] for i in chosen_rows([pair[1] for pair in pairs], limit)]
         row, text_n, image_n = (np.array([values[i] for values in pairs_read], dtype=np.int64) for i in (0, 2, 3))
-        text, image = above(store, row, delta(store))
+        text, image = features_above(store, row, delta(store))
         return cls(row, strata(text_n, image_n), text, image)
 
     def counts(self, order: Array | None = None) -> Counts:
@@ -77,7 +77,7 @@ def delta(store: Store) -> Array:
     return thresholds({"hist": hist, "max": store.features.max_by_modality / unit}, unit)
 
 
-def above(store: Store, rows: Array, delta_fm: Array) -> tuple[csr_matrix, csr_matrix]:
+def features_above(store: Store, rows: Array, delta_fm: Array) -> tuple[csr_matrix, csr_matrix]:
     """(text, image), bool [n, F]: from all activations, or from each side's 256 largest maxima where the store keeps
     those alone."""
     features: list[list[Array]] = [[], []]

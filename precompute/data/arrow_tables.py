@@ -108,7 +108,7 @@ def table_records(dataset: Any, name: str, column: str | None, field_names: list
             chunks = table.rows[begin:end].column(0).chunks
             images = [cells for chunk in chunks for cells in image_references(chunk)]
         for index, (row, cells) in enumerate(zip(rows, images, strict=True), begin):
-            record = {key: plain(decode_text(value)) for key, value in row.items()}
+            record = {key: plain_value(decode_text(value)) for key, value in row.items()}
             if column is not None and table is not None and cells:
                 record[column] = [
                     Cell(table, index, place) if image is None else image for place, image in enumerate(cells)
@@ -136,7 +136,7 @@ def image_references(array: Any) -> list[list[str | BadRow | None] | None]:
         ]
     if holds_bytes(array.type):
         return [[None] if ok else None for ok in is_valid]
-    return [None if value is None else [value] for value in map(plain, array.to_pylist())]
+    return [None if value is None else [value] for value in map(plain_value, array.to_pylist())]
 
 
 def is_list(kind: Any) -> bool:
@@ -168,12 +168,12 @@ def decode_text(value: Any) -> Any:
         return value
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A value as JSON can hold it: times as ISO 8601, NaN and infinity as null, any other object as its text."""
     if isinstance(value, dict):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): plain_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [plain_value(part) for part in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):

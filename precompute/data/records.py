@@ -177,7 +177,7 @@ class NoRows(SaevxError):  # noqa: N818 (it is what the data is, not what went w
     """Data is empty."""
 
 
-def empty(source: str | Path) -> NoRows:
+def no_rows(source: str | Path) -> NoRows:
     """What is said of data without a row."""
     return NoRows(f"{source} is empty: there is no row in it.")
 

@@ -107,7 +107,7 @@ KINDS: tuple[Kind, ...] = (
 
 
 @cache
-def _compiled() -> list[tuple[Kind, re.Pattern[str]]]:
+def _patterns() -> list[tuple[Kind, re.Pattern[str]]]:
     return [
         (kind, re.compile("|".join(".*".join(map(re.escape, p.split("%"))) for p in kind.patterns), re.I | re.S))
         for kind in KINDS
@@ -116,7 +116,7 @@ def _compiled() -> list[tuple[Kind, re.Pattern[str]]]:
 
 def kind_of(reason: str) -> str:
     """Name of the first kind that a reason fits."""
-    return next(kind.name for kind, pattern in _compiled() if pattern.fullmatch(reason))
+    return next(kind.name for kind, pattern in _patterns() if pattern.fullmatch(reason))
 
 
 def count_kinds(reasons: Iterable[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from precompute.data.disk.id_set import IdSet
 from precompute.data.disk.row_table import RowTableWriter
 from precompute.data.paths import ImageRoot
-from precompute.data.records import BadRow, Columns, Data, EmbeddedImage, RejectedRow, Row, Source, empty, key_of
+from precompute.data.records import BadRow, Columns, Data, EmbeddedImage, RejectedRow, Row, Source, key_of, no_rows
 from precompute.data.rejections import all_rejected_message, kind_of
 from precompute.data.survey import Survey, list_fields, survey
 from precompute.errors import SaevxError
@@ -42,7 +42,7 @@ def read(source: str | Path, columns: Columns | None = None, scratch: Path | Non
             rejected_rows.append(item)
     rows = writer.rows()
     if not rows and not rejected_rows:
-        raise empty(source)
+        raise no_rows(source)
     if not rows:
         fields = f" ({list_fields(view.fields)})" if view.fields else ""
         raise SaevxError(all_rejected_message(f"{source} holds no usable row{fields}", rejected_rows, columns.id))
@@ -133,7 +133,7 @@ def _text(record: dict[str, Any], columns: Columns, n_images: int | None) -> tup
     if columns.text is not None:
         return _field(record, key_of(record, columns.text), n_images)
     for fields in (record, {name.lower(): value for name, value in record.items()}):
-        if (conversation := _usual(fields, columns.side, n_images)) is not None:
+        if (conversation := _conversation(fields, columns.side, n_images)) is not None:
             return conversation if fields is record else (conversation[0], None)
     raise BadRow("it has no field 'text'")
 
@@ -143,23 +143,23 @@ def _field(record: dict[str, Any], field: str, n_images: int | None) -> tuple[st
     if value is None:
         raise BadRow(f"it has no text (no field {field!r})")
     if isinstance(value, list | dict):
-        return _unmarked(_turns(value), n_images), None
+        return _without_marks(_turns(value), n_images), None
     if not isinstance(value, str):
         raise BadRow(f"its field {field!r} is not a string")
     return value, "text" if field == "text" else None
 
 
-def _usual(record: dict[str, Any], side: str, n_images: int | None) -> tuple[str, str | None] | None:
+def _conversation(record: dict[str, Any], side: str, n_images: int | None) -> tuple[str, str | None] | None:
     """Text and field as `_text`, from the fields with usual names; None where there is none."""
     if record.get("text") is not None:
         return _field(record, "text", n_images)
     for field in ("conversations", "messages"):
         if record.get(field) is not None:
-            return _unmarked(_turns(record[field]), n_images), None
+            return _without_marks(_turns(record[field]), n_images), None
     prompt = next((name for name in ("prompt", "question") if record.get(name) is not None), None)
     answer = _answer(record, side)
     if prompt is not None and answer is not None:
-        return _unmarked([*_turns(record[prompt]), *_turns(answer)], n_images), None
+        return _without_marks([*_turns(record[prompt]), *_turns(answer)], n_images), None
     if prompt is not None and ("chosen" in record or "response_1" in record):
         raise BadRow(f"it has no {side} answer")
     return (record["caption"], None) if isinstance(record.get("caption"), str) else None
@@ -198,7 +198,7 @@ def _turns(value: Any) -> list[str]:
     return contents
 
 
-def _unmarked(turns: list[str], n_images: int | None) -> str:
+def _without_marks(turns: list[str], n_images: int | None) -> str:
     """Turns, one after the other on lines of their own, without the marks for images."""
     marks = sum(turn.count(MARK) for turn in turns)
     if n_images is not None and marks > n_images:

@@ -46,7 +46,7 @@ def _find(source: str, columns: Columns) -> Listing:
             path = path.expanduser()
     if path.is_dir():
         return _folder(path, columns)
-    paths = [path] if path.is_file() else matching(path)
+    paths = [path] if path.is_file() else matching_paths(path)
     if paths and not path.is_file():  # the user gave a pattern, and the folder gave the files
         check_files(literal_folder(path)[0], paths, columns.anywhere)
     kinds = {"".join(file.suffixes[-1:]).lower() for file in paths}
@@ -86,7 +86,7 @@ def _folder(path: Path, columns: Columns) -> Listing:
     has_metadata = next(path.rglob("metadata.*"), None) is not None
     if not has_metadata and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
         records = partial(captioned_records, path, IMAGE_SUFFIXES, columns.anywhere)
-        return Listing(name, records, _named(columns, FOLDER_FIELDS), path)
+        return Listing(name, records, _fields_of(columns, FOLDER_FIELDS), path)
     return _table_folder(path, columns)
 
 
@@ -98,14 +98,14 @@ def _table_folder(path: Path, columns: Columns) -> Listing:
 
 def _json(path: Path, name: str, columns: Columns) -> Listing:
     fields = FOLDER_FIELDS if path.name == METADATA else IMAGE_FIELDS
-    return Listing(name, JsonFile(path).records, _named(columns, fields), path.parent)
+    return Listing(name, JsonFile(path).records, _fields_of(columns, fields), path.parent)
 
 
-def _named(columns: Columns, fields: tuple[str, ...]) -> tuple[str, ...]:
+def _fields_of(columns: Columns, fields: tuple[str, ...]) -> tuple[str, ...]:
     return (columns.image,) if columns.image else fields
 
 
-def matching(pattern: Path) -> list[Path]:
+def matching_paths(pattern: Path) -> list[Path]:
     """Files that a glob names, in order; none where it is no glob."""
     if not set("*?[") & set(str(pattern)):
         return []

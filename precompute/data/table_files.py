@@ -16,7 +16,7 @@ from typing import Any
 
 from precompute.data.arrow_tables import listing
 from precompute.data.paths import check_files
-from precompute.data.records import Columns, Listing, NoRows, empty
+from precompute.data.records import Columns, Listing, NoRows, no_rows
 from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
 from precompute.utils.failures import causes
@@ -37,7 +37,7 @@ def from_files(files: Sequence[Path], at: Path, columns: Columns) -> Listing:
     with one_sentence(source):
         with_rows = [file for file in files if has_rows(file)]
     if not with_rows:
-        raise empty(source)
+        raise no_rows(source)
     options: dict[str, Any] = {"sep": "\t"} if suffix == ".tsv" else {}
     # A path is a pattern to `datasets`, and "::" in it a chain of file systems.
     names = [glob.escape(str(file.resolve())) for file in with_rows]
@@ -76,7 +76,7 @@ def from_folder(folder: Path, columns: Columns) -> Listing:
         with one_sentence(source):
             names = [f["filename"] for f in json.loads((folder / "state.json").read_text("utf-8"))["_data_files"]]
             if not names:
-                raise empty(source)
+                raise no_rows(source)
             check_files(folder, [folder / name for name in names], columns.anywhere)
         return listing(load(None, str(folder)), name, folder, None, columns)
     if set("*?[") & set(str(folder.resolve())):
@@ -101,7 +101,7 @@ def of_one_kind(folder: Path) -> list[Path]:
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     if not files:
-        raise empty(folder)
+        raise no_rows(folder)
     files = [path for path in files if path.suffix.lower() in TABLES]
     files = [path for path in files if path.stem == "metadata"] or files
     if len({path.suffix.lower() for path in files}) != 1:
@@ -148,7 +148,7 @@ def one_sentence(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # builders raise whatever their format's library raises
         if any(type(cause).__name__ in NO_ROWS or NO_DATA in str(cause) for cause in causes(error, explicit=True)):
-            raise empty(source) from error
+            raise no_rows(source) from error
         raise SaevxError(
             f"There is no data at {source} that can be read ({cause_of(error)}): give an imagefolder, JSONL, Parquet, "
             "WebDataset tars or a data set of the hub."

@@ -48,9 +48,9 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
     with ThreadPoolExecutor(1) as background:  # other processes draw while this one assembles the model
         data_future = background.submit(draw_data, paths.data, n_samples, say, stop)
         try:
-            from precompute.model.loading import quiet  # torch takes seconds to import
+            from precompute.model.loading import silence_warnings  # torch takes seconds to import
 
-            with quiet():
+            with silence_warnings():
                 assemble(paths.model, say=say)
             copy_sae(paths.sae)
             data_future.result()

@@ -109,7 +109,7 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
-def dealt(index: int, slot: int, attempt: int) -> str:
+def deal(index: int, slot: int, attempt: int) -> str:
     """An object from shuffled decks: 1,500 demo scenes then show each of them often enough for ω (K = 16
     samples out of 1,000)."""
     cycle, place = divmod(index, len(OBJECTS))
@@ -129,7 +129,7 @@ def make_scene(split: Split, index: int, *, second: bool = False) -> Scene:
             if rng.random() < (0.15 if is_demo else 0.4):
                 kinds.append((SHAPES[rng.integers(4)], str(rng.choice(list(COLOURS)))))
             elif is_demo:
-                kinds.append((dealt(index, slot, attempt), None))
+                kinds.append((deal(index, slot, attempt), None))
             else:
                 kinds.append((list(OBJECTS)[rng.integers(len(OBJECTS))], None))
         attempt += 1

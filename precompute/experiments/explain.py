@@ -85,7 +85,7 @@ def word_of(prompt: Prompt, max_tokens: int) -> Word | None:
     return Word(prompt, mllm.text_of(ids), ids[: names.index(True) + 1]) if any(names) else None
 
 
-def replaced(word: Word, kept_sd: Tensor | None, counted_s: Array) -> float:
+def log_odds_with(word: Word, kept_sd: Tensor | None, counted_s: Array) -> float:
     """Log-odds of the word with h at the positions counted replaced by `kept_sd`, or by 0."""
     at, prompt = torch.from_numpy(np.flatnonzero(counted_s)), word.prompt
 
@@ -136,8 +136,8 @@ def measure_scene(scene: Scene, word: Word, family: Array, o: Options) -> dict[s
         "scene": scene.index, "caption": scene.caption, "answer": word.answer,
         "word": prompt.mllm.token_text(word.ids[-1]).strip(), "log_odds": odds, "total": a.total, "gap": a.gap,
         "parts": {name: float(part) for name, part in parts.items()},
-        "without_features": odds - replaced(word, without_features(word, a), counted_s),
-        "without_h": odds - replaced(word, None, counted_s),
+        "without_features": odds - log_odds_with(word, without_features(word, a), counted_s),
+        "without_h": odds - log_odds_with(word, None, counted_s),
         "pairs": pairs,
         "first": {
             "feature": first, "part": float(part_n[0]), "sides": part_n3[0].tolist(),

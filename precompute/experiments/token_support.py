@@ -118,7 +118,7 @@ def predict(text_sf: Array, image_sf: Array, image_nf: Array) -> Predicted:
     """Kernel ridge regression of the store's text features on its image features, both capped ratios [s, F], and
     what it expects beside other images [n, F]; R² is of predictions for pairs left out."""
     rarity_f = rarity(image_sf)
-    train_sf, new_nf = (unit(x * rarity_f) for x in (image_sf, strongest(image_nf)))
+    train_sf, new_nf = (unit(x * rarity_f) for x in (image_sf, keep_strongest(image_nf)))
     inverse_ss = np.linalg.inv(train_sf @ train_sf.T + RIDGE * np.eye(len(train_sf)))
     mean_f = text_sf.mean(0)
     centred_sf = text_sf - mean_f
@@ -135,7 +135,7 @@ def rarity(ratio_nf: Array) -> Array:
     return weight
 
 
-def strongest(ratio_nf: Array) -> Array:
+def keep_strongest(ratio_nf: Array) -> Array:
     """The rows' KEPT_MAXIMA largest, all that a store keeps of an image; ties stay."""
     least_n = np.sort(ratio_nf, axis=1)[:, -min(KEPT_MAXIMA, ratio_nf.shape[1])]
     return np.where(ratio_nf >= least_n[:, None], ratio_nf, 0)

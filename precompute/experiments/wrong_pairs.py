@@ -92,7 +92,7 @@ def cases_of(kind: str, n: int, first_index: int, rng: np.random.Generator) -> l
     return [Case(kind, s, s.caption, o.caption) for s, o in zip(scenes, other_scenes, strict=True) if o]
 
 
-def scored(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
+def score_cases(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
     """Every score of the right captions and of the wrong ones, each float64 [n], NaN where it does not apply."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -147,8 +147,8 @@ def halves(scores: Mapping[str, Array]) -> list[dict[str, Array]]:
     return [{name: score[at] for name, score in scores.items()} for at in (slice(n), slice(n, None))]
 
 
-def joined(scores: list[dict[str, Array]], extra_scores: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """`scored`, and further scores [2n]."""
+def join_scores(scores: list[dict[str, Array]], extra_scores: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """`score_cases`, and further scores [2n]."""
     return [{**half, **extra_half} for half, extra_half in zip(scores, halves(extra_scores), strict=True)]
 
 
@@ -190,7 +190,7 @@ def run(o: Options) -> dict[str, Any]:
     choice = all_cases(o.n_choice, o.first_choice, o.seed)
     cases = all_cases(o.n_scenes, o.first_index, o.seed)
     support = support_of(o, choice, cases)
-    best_name, mean = headline(separability(choice, joined(scored(choice, o.demo), support.choice), o.seed))
+    best_name, mean = headline(separability(choice, join_scores(score_cases(choice, o.demo), support.choice), o.seed))
     return {
         "about": {
             "command": "python -m precompute.experiments.wrong_pairs",
@@ -208,7 +208,7 @@ def run(o: Options) -> dict[str, Any]:
             "chosen_by": "highest mean AUROC over the five kinds, on other scenes than those reported",
             "mean_auroc": mean,
         },
-        "kinds": separability(cases, joined(scored(cases, o.demo), support.reported), o.seed),
+        "kinds": separability(cases, join_scores(score_cases(cases, o.demo), support.reported), o.seed),
     }
 
 

@@ -42,7 +42,7 @@ Geometry = Callable[[Any, Any, Sequence[Size], int], Layout]
 """Processor, model config, the sample's image sizes and number of image tokens → its layout."""
 
 
-def plain(views: Sequence[View]) -> Layout:
+def plain_layout(views: Sequence[View]) -> Layout:
     """Views without any mark between them."""
     return Layout(list(views), np.zeros(sum(view.rows * view.cols for view in views), dtype=bool))
 
@@ -79,7 +79,7 @@ def setting(processor: Any, name: str) -> Any:
     return settings[name] if name in settings else getattr(processor.image_processor, name)
 
 
-def resized(images: Any, size: Size) -> tuple[Size, Box]:
+def resized_size(images: Any, size: Size) -> tuple[Size, Box]:
     """Size of what the image processor hands to the tower, and the part of the original that it shows.
 
     Raises:
@@ -115,7 +115,7 @@ def text_only(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int)
     """A causal language model: no views."""
     if sizes:
         raise SaevxError("This model reads text only: give data without images, or a multimodal model.")
-    return plain([])
+    return plain_layout([])
 
 
 def square(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
@@ -125,11 +125,11 @@ def square(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) ->
         SaevxError: the number of image tokens is not that of equal squares.
     """
     if not sizes:
-        return plain([])
+        return plain_layout([])
     side = math.isqrt(n_tokens // len(sizes))
     if side * side * len(sizes) != n_tokens or not side:
         raise SaevxError(
             f"{n_tokens} image tokens for {len(sizes)} image(s) are no square grid, so --geometry square does "
             "not fit this model: add its geometry to precompute/geometry."
         )
-    return plain([View(side, side, full_image(size), i) for i, size in enumerate(sizes)])
+    return plain_layout([View(side, side, full_image(size), i) for i, size in enumerate(sizes)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from precompute.geometry.base import Layout, Size, View, full_image, plain, resized
+from precompute.geometry.base import Layout, Size, View, full_image, plain_layout, resized_size
 
 
 def qwen_vl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
@@ -25,15 +25,15 @@ def qwen_vl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -
         else:
             out_h, out_w = height, width
         views.append(View(out_h // cell_size, out_w // cell_size, full_image((width, height)), i))
-    return plain(views)
+    return plain_layout(views)
 
 
 def fixed_square(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
     """Gemma 3, which stretches the image, and Chameleon, which takes the middle of it: always the same square of
     tokens. Gemma 3's pan-and-scan crops are off, as its processor has them off."""
     side = math.isqrt(processor.image_seq_length)
-    return plain(
-        [View(side, side, resized(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]
+    return plain_layout(
+        [View(side, side, resized_size(processor.image_processor, size)[1], i) for i, size in enumerate(sizes)]
     )
 
 
@@ -52,4 +52,4 @@ def gemma4(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) ->
                 height, width, int(images.patch_size), int(images.max_soft_tokens) * pool**2, pool
             )
         views.append(View(out_h // pixels, out_w // pixels, full_image((width, height)), i))
-    return plain(views)
+    return plain_layout(views)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from precompute.geometry.base import Box, Layout, Size, View, full_image, join, plain, resized
+from precompute.geometry.base import Box, Layout, Size, View, full_image, join, plain_layout, resized_size
 
 
 def llava(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
@@ -16,13 +16,13 @@ def llava(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> 
     images = processor.image_processor
     views = []
     for i, size in enumerate(sizes):
-        (width, height), box = resized(images, size)
+        (width, height), box = resized_size(images, size)
         rows, cols = height // processor.patch_size, width // processor.patch_size
         # What does not fill a patch at the right or lower edge is not seen.
         seen_x, seen_y = cols * processor.patch_size / width, rows * processor.patch_size / height
         x0, y0, x1, y1 = box
         views.append(View(rows, cols, (x0, y0, x0 + (x1 - x0) * seen_x, y0 + (y1 - y0) * seen_y), i))
-    return plain(views)
+    return plain_layout(views)
 
 
 def llava_next(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) -> Layout:
@@ -33,8 +33,8 @@ def llava_next(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int
         part
         for i, size in enumerate(sizes)
         for part in (
-            plain([View(side, side, full_image(size), i)]),
-            with_newlines(*unpadded(processor.image_processor, size, tile, side, processor.patch_size), i),
+            plain_layout([View(side, side, full_image(size), i)]),
+            with_newlines(*cells_without_padding(processor.image_processor, size, tile, side, processor.patch_size), i),
         )
     )
 
@@ -46,7 +46,7 @@ def tile_size(images: Any) -> int:
     return int(images.size["height"] if "height" in images.size else images.size["shortest_edge"])
 
 
-def unpadded(images: Any, size: Size, tile: int, side: int, patch: int) -> tuple[int, int, Box]:
+def cells_without_padding(images: Any, size: Size, tile: int, side: int, patch: int) -> tuple[int, int, Box]:
     """Rows, columns and box of the tiles' common grid, `side` patches to a tile, after its padding is cut away.
 
     The image is fitted into the best of the processor's resolutions, black bars beside it. The model cuts whole
@@ -99,12 +99,12 @@ def llava_onevision(processor: Any, config: Any, sizes: Sequence[Size], n_tokens
     patch = config.vision_config.patch_size
     share_seen = side * patch / tile
     if len(sizes) > 1:
-        return join(padded(size, side, share_seen, i) for i, size in enumerate(sizes))
+        return join(padded_layout(size, side, share_seen, i) for i, size in enumerate(sizes))
     max_patches = int(processor.vision_aspect_ratio.removeprefix("anyres_max_"))
     parts = []
     for i, size in enumerate(sizes):
-        parts.append(plain([View(side, side, (0.0, 0.0, size[0] * share_seen, size[1] * share_seen), i)]))
-        rows, cols, box = unpadded(images, size, tile, side, patch)
+        parts.append(plain_layout([View(side, side, (0.0, 0.0, size[0] * share_seen, size[1] * share_seen), i)]))
+        rows, cols, box = cells_without_padding(images, size, tile, side, patch)
         thinning = math.sqrt(rows * cols / (max_patches * side**2))
         if thinning > 1.1:
             rows, cols = int(rows // thinning), int(cols // thinning)
@@ -112,7 +112,7 @@ def llava_onevision(processor: Any, config: Any, sizes: Sequence[Size], n_tokens
     return join(parts)
 
 
-def padded(size: Size, side: int, share_seen: float, image: int) -> Layout:
+def padded_layout(size: Size, side: int, share_seen: float, image: int) -> Layout:
     """An image in the middle of a square, followed by a newline. Patches whose middle lies beside the image are
     marks."""
     width, height = size

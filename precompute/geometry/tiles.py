@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from precompute.geometry.base import Layout, Size, View, full_image, plain, setting
+from precompute.geometry.base import Layout, Size, View, full_image, plain_layout, setting
 
 
-def tiled(size: Size, image: int, rows: int, cols: int, side: int) -> list[View]:
+def tile_views(size: Size, image: int, rows: int, cols: int, side: int) -> list[View]:
     """`rows` × `cols` equal tiles of side × side tokens, row by row, then the full image; that alone if
     there is nothing to cut."""
     width, height = size
@@ -31,7 +31,7 @@ def idefics3(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) 
     for i, size in enumerate(sizes):
         rows = cols = 1
         if images.do_image_splitting:
-            width, height = scaled(images, size) if images.do_resize else size
+            width, height = scaled_size(images, size) if images.do_resize else size
             ratio = width / height
             if width >= height:
                 cols = math.ceil(width / tile)
@@ -39,15 +39,15 @@ def idefics3(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) 
             else:
                 rows = math.ceil(height / tile)
                 cols = math.ceil(int(rows * tile * ratio) / tile)
-        views += tiled(size, i, rows, cols, side)
-    return plain(views)
+        views += tile_views(size, i, rows, cols, side)
+    return plain_layout(views)
 
 
 MAX_EDGE = 4096
 """Pixels: Idefics3's own limit."""
 
 
-def scaled(images: Any, size: Size) -> Size:
+def scaled_size(images: Any, size: Size) -> Size:
     """Idefics3's first resize: the longest edge to its target (at most MAX_EDGE), the other even."""
     width, height = size
     if "longest_edge" not in images.size:
@@ -79,5 +79,5 @@ def internvl(processor: Any, config: Any, sizes: Sequence[Size], n_tokens: int) 
         if setting(processor, "crop_to_patches") and max_patches > 1:
             min_tiles = int(setting(processor, "min_patches"))
             cols, rows = get_optimal_tiled_canvas((size[1], size[0]), tile, min_tiles, max_patches)
-        views += tiled(size, i, rows, cols, side)
-    return plain(views)
+        views += tile_views(size, i, rows, cols, side)
+    return plain_layout(views)

@@ -76,7 +76,7 @@ def in_piece(prompt_s: Array, begin: int, end: int, beyond: bool) -> Array:
     return np.concatenate([piece, np.full(end - begin - len(piece), beyond)])
 
 
-def changed(mllm: Mllm, change: Change | None) -> AbstractContextManager[None]:
+def apply_change(mllm: Mllm, change: Change | None) -> AbstractContextManager[None]:
     """While open, the change acts on h of a prompt and of what follows it; it serves once."""
     return hooks.replace(mllm.decoder_layer(), mllm.layer, change) if change else nullcontext()
 

@@ -17,7 +17,7 @@ from precompute.live.answers import (
     Step,
     ablation,
     answer_log_odds,
-    changed,
+    apply_change,
     logprob_of,
     write_answer,
 )
@@ -67,7 +67,7 @@ class Prompt:
 
     def log_odds(self, ids: Sequence[int], features: Sequence[int] = ()) -> Array:
         """float64 [n]: of each token of an answer with `features` ablated, in nats."""
-        with changed(self.mllm, self.change(features)):
+        with apply_change(self.mllm, self.change(features)):
             return answer_log_odds(self.mllm, self.batch, ids)
 
     def logprobs(self, ids: Sequence[int], features: Sequence[int] = ()) -> Array:
@@ -79,7 +79,7 @@ class Prompt:
     ) -> list[int]:
         """The tokens of the answer with `features` ablated."""
         self.mllm.check_length(int(self.batch.length_b[0]), max_tokens)
-        with changed(self.mllm, self.change(features)):
+        with apply_change(self.mllm, self.change(features)):
             return write_answer(self.mllm, self.batch, max_tokens, stop)
 
     def attribution(self, ids: Sequence[int]) -> Attribution:

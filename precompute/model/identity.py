@@ -137,12 +137,12 @@ def check_model(mllm: Mllm, manifest: Mapping[str, Any]) -> None:
     names = {"family": "family", "template": "template", "vocab": "size of its vocabulary"}
     for key, value in properties.items():
         if key in of_store and of_store[key] != value:
-            raise _other(mllm, manifest, f"the {names[key]} is {value!r}, the store's {of_store[key]!r}")
+            raise _other_model_error(mllm, manifest, f"the {names[key]} is {value!r}, the store's {of_store[key]!r}")
     if "sha256" in of_store and of_store["sha256"] != model_sha256(mllm.source):
-        raise _other(mllm, manifest, "its weights, configuration or tokenizer differ")
+        raise _other_model_error(mllm, manifest, "its weights, configuration or tokenizer differ")
 
 
-def _other(mllm: Mllm, manifest: Mapping[str, Any], why: str) -> SaevxError:
+def _other_model_error(mllm: Mllm, manifest: Mapping[str, Any], why: str) -> SaevxError:
     return SaevxError(
         f"The model at {mllm.source} is not the one of store {manifest['name']} ({why}): "
         "name the right one with --model."

@@ -73,7 +73,7 @@ def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading
     """
     check_keywords(loading, Loading)
     device_map, quantize = loading.get("device_map"), loading.get("quantize")
-    with quiet(), reading(f"The model {source}", source, ADVICE):
+    with silence_warnings(), reading(f"The model {source}", source, ADVICE):
         refuse_code_from_elsewhere(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -212,7 +212,7 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_warnings() -> Iterator[None]:
     """Silences what transformers would warn of: the layers above L are left out on purpose."""
     verbosity: Callable[[], int] | int = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -27,10 +27,10 @@ IDLE_SECONDS = 60
 def limit_memory() -> None:
     with suppress(OSError, ValueError):  # not on every system
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        bound(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY)
+        set_limit(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY)
 
 
-def bound(resource_id: int, value: int) -> None:
+def set_limit(resource_id: int, value: int) -> None:
     hard = resource.getrlimit(resource_id)[1]
     resource.setrlimit(resource_id, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
@@ -55,7 +55,7 @@ def main() -> None:
     signal.alarm(IDLE_SECONDS)
     for line in sys.stdin:
         signal.alarm(IDLE_SECONDS)
-        bound(resource.RLIMIT_CPU, math.ceil(time.process_time()) + CPU_SECONDS)  # then the system ends the process
+        set_limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + CPU_SECONDS)  # then the system ends the process
         print(json.dumps(answer(line)), flush=True)
 
 

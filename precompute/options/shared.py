@@ -180,7 +180,7 @@ class FromStore(DataFields, StoreModel):
 
 def absolute_path(source: str) -> str:
     """The absolute path of a file, a folder or a glob of files; a hub id as it is."""
-    from precompute.data import matching
+    from precompute.data import matching_paths
 
     path = Path(source)
-    return str(path.resolve()) if path.exists() or matching(path) else source
+    return str(path.resolve()) if path.exists() or matching_paths(path) else source

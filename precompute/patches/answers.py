@@ -6,12 +6,12 @@ import torch
 
 from precompute.model.batch import Batch
 from precompute.model.hooks import without_tokens
-from precompute.model.loading import quiet
+from precompute.model.loading import silence_warnings
 from precompute.model.mllm import Mllm
 from precompute.utils.types import Array
 
 
-def plain(text: str) -> str:
+def plain_answer(text: str) -> str:
     """Text as it is compared."""
     return text.strip().casefold()
 
@@ -46,7 +46,7 @@ def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[
         logits_bsv = mllm.model(**inputs, use_cache=False, logits_to_keep=1).logits
         first: list[list[int]] = logits_bsv[:, -1:].argmax(dim=-1).tolist()
         return first
-    with quiet():  # of sampling options in the model's own folder, which do not count here
+    with silence_warnings():  # of sampling options in the model's own folder, which do not count here
         ids_bs = mllm.model.generate(
             **inputs, max_new_tokens=n_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
             temperature=None, top_p=None, top_k=None, pad_token_id=mllm.tokenizer.pad_token_id, use_cache=use_cache,
@@ -58,4 +58,4 @@ def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[
 def beginnings(mllm: Mllm, ids: list[int]) -> set[str]:
     """The first token, the first two and so on, as `plain` text: how many tokens a word has depends on what stands
     before it."""
-    return {plain(mllm.text_of(ids[: i + 1])) for i in range(len(ids))}
+    return {plain_answer(mllm.text_of(ids[: i + 1])) for i in range(len(ids))}

@@ -104,7 +104,7 @@ def chances(sample_id: str, n: int, seed: int) -> Array:
     return np.random.default_rng(int.from_bytes(digest[:8])).random(n)
 
 
-def best(score_p: Array, keep: float) -> Array:
+def best_patches(score_p: Array, keep: float) -> Array:
     """bool [p]: the `keep` percent with the highest score, their number rounded to the nearest and at least one; ties
     go to the earlier token."""
     n_best = max(1, math.floor(len(score_p) * keep / 100 + 0.5))
@@ -141,10 +141,10 @@ def figures(
     def summary(v: Variant) -> dict[str, Any]:
         limits = rounded_interval(accuracy[v], draws[v])
         by_kind = {
-            kind: counted(hits[v][[i for i, k in enumerate(kinds) if k == kind]])
+            kind: count_hits(hits[v][[i for i, k in enumerate(kinds) if k == kind]])
             for kind in sorted({kind for kind in kinds if kind is not None})
         }
-        counts = {**counted(hits[v]), "low": limits["low"], "high": limits["high"]}
+        counts = {**count_hits(hits[v]), "low": limits["low"], "high": limits["high"]}
         return {**counts, **({"kinds": by_kind} if by_kind else {})}
 
     items: list[dict[str, Any]] = []
@@ -158,7 +158,7 @@ def figures(
         is_knock_out = v[0].startswith(WITHOUT)
         chance = (WITHOUT * is_knock_out + "random", *v[1:])
         key = {"score": v[0].removeprefix(WITHOUT), "knock_out" if is_knock_out else "keep": v[1], "removed": v[2]}
-        item = {**key, "pixels": rounded(pixels[v].mean()), **summary(v)}
+        item = {**key, "pixels": round_value(pixels[v].mean()), **summary(v)}
         item["of_full"] = ratio(accuracy[v], accuracy[FULL], draws[v], draws[FULL])
         if v != chance:
             item["over_random"] = rounded_interval(accuracy[v] - accuracy[chance], draws[v] - draws[chance])
@@ -167,10 +167,10 @@ def figures(
     return {**ends, "kept": items, **({"knocked_out": knocked_out} if knocked_out else {})}
 
 
-def counted(hit_n: Array) -> dict[str, Any]:
+def count_hits(hit_n: Array) -> dict[str, Any]:
     """Right answers of bool [n], with their share."""
     hits, n = int(hit_n.sum()), len(hit_n)
-    return {"hits": hits, "n": n, "accuracy": rounded(hits / n)}
+    return {"hits": hits, "n": n, "accuracy": round_value(hits / n)}
 
 
 def ratio(value: float, accuracy_full: float, draws: Array, full_draws: Array) -> dict[str, float] | None:
@@ -184,8 +184,8 @@ def rounded_interval(value: float, draws: Array) -> dict[str, float]:
     """A finite figure with the 95 % interval of its bootstrap draws, to four digits."""
     limits = interval(value, draws)
     assert limits is not None
-    return {name: rounded(number) for name, number in limits.items()}
+    return {name: round_value(number) for name, number in limits.items()}
 
 
-def rounded(value: Any) -> float:
+def round_value(value: Any) -> float:
     return round(float(value), 4)

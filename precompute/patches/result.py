@@ -108,7 +108,9 @@ def result(
         "data": {
             "name": plain_name(o.data),
             "questions": len(outcomes),
-            "patches": {"mean": patches.rounded(np.mean(n_patches)), "least": min(n_patches), "most": max(n_patches)},
+            "patches": {
+                "mean": patches.round_value(np.mean(n_patches)), "least": min(n_patches), "most": max(n_patches),
+            },
             "set_aside": {
                 "n": len(rejected_rows),
                 "reasons": dict(sorted(Counter(r.reason for r in rejected_rows).items())),
@@ -124,7 +126,7 @@ def result(
     }
 
 
-def closing(summary: dict[str, Any]) -> list[str]:
+def closing_lines(summary: dict[str, Any]) -> list[str]:
     """Lines for a person."""
     n_rejected = summary["data"]["set_aside"]["n"]
     lines = [

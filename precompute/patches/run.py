@@ -30,9 +30,9 @@ from precompute.model.vision import capture_vision_norms
 from precompute.options.patches import PatchesOptions
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.patches import ranking
-from precompute.patches.answers import answer_tokens, beginnings, greedy, plain
+from precompute.patches.answers import answer_tokens, beginnings, greedy, plain_answer
 from precompute.patches.ranking import FULL, NONE, WITHOUT, FeatureWeights, Variant
-from precompute.patches.result import Answered, Outcomes, closing, result, variants
+from precompute.patches.result import Answered, Outcomes, closing_lines, result, variants
 from precompute.sae.encode import Scale, encode_batch
 from precompute.scoring.new_data import listing
 from precompute.store.opening import source_of
@@ -106,7 +106,7 @@ def run(o: PatchesOptions) -> Path:
         store.close()
     write_json(o.out, summary)
     shutil.rmtree(o.part)
-    for line in closing(summary):
+    for line in closing_lines(summary):
         say(line)
     if rejected_rows:
         say(summary_of(rejected_rows, o.id_column))
@@ -244,8 +244,8 @@ class Job:
             if score_name in (FULL[0], NONE):
                 return all_patches if score_name == FULL[0] else ~all_patches
             if score_name.startswith(WITHOUT):
-                return ~ranking.best(score[score_name.removeprefix(WITHOUT)], keep)
-            return ranking.best(score[score_name], keep)
+                return ~ranking.best_patches(score[score_name.removeprefix(WITHOUT)], keep)
+            return ranking.best_patches(score[score_name], keep)
 
         return {v: visible(*v[:2]) for v in self.variants}
 
@@ -264,7 +264,7 @@ class Job:
             answers = [beginnings(self.mllm, ids) for ids in ids_bn]
             question = job.question
             for group_of_variants, share, texts in zip(job.variants, job.pixels, answers, strict=True):
-                hits |= dict.fromkeys(group_of_variants, plain(self.answer_of(question.row)) in texts)
+                hits |= dict.fromkeys(group_of_variants, plain_answer(self.answer_of(question.row)) in texts)
                 pixels |= dict.fromkeys(group_of_variants, share)
             if len(hits) == len(self.variants):  # the model has seen all its images
                 yield Answered(

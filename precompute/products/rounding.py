@@ -103,7 +103,7 @@ def bound(left: Rows, right: Rows, n_blocks: int) -> Array:
     return (most_rb * (1 + 1e-6)).astype(np.float32)
 
 
-def split(number_n: Tensor) -> Tensor:
+def split_number(number_n: Tensor) -> Tensor:
     """float32 [n, 3]: three numbers that bfloat16 holds, with a sum that differs by at most 2⁻²⁴ of the number."""
     columns, rest_n = [], number_n
     for _ in range(3):

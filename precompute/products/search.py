@@ -122,7 +122,7 @@ class Table:
                 break
         for pairs_of_side in pairs_of_sides:
             pairs_of_side.append(grid(rows, n))
-        return [within(n, join(self.n_blocks * BLOCK, pairs_of_side)) for pairs_of_side in pairs_of_sides]
+        return [pairs_within(n, join(self.n_blocks * BLOCK, pairs_of_side)) for pairs_of_side in pairs_of_sides]
 
     def above_zero(self, left_rd: Tensor) -> Pairs:
         """The pairs whose product can be above 0, by row and column; `spare` is at least 2.
@@ -140,7 +140,7 @@ class Table:
             self.count(dtype, len(left_rd), len(left_rd) * is_dense)
             if not is_dense:
                 break
-        return within(n, join(self.n_blocks * BLOCK, [pairs]))
+        return pairs_within(n, join(self.n_blocks * BLOCK, [pairs]))
 
     def count(self, dtype: torch.dtype, n_rows: int, n_many: int) -> None:
         """Rows for run.json, `n_many` of them with too many candidates."""
@@ -180,7 +180,7 @@ def grid(rows: Array, n: int) -> Pairs:
     return Pairs(np.repeat(rows, n), np.tile(np.arange(n), len(rows)))
 
 
-def within(n: int, pairs: Pairs) -> Pairs:
+def pairs_within(n: int, pairs: Pairs) -> Pairs:
     """Without the columns that only fill up the last block."""
     real_p = pairs.col_p < n
     return pairs if real_p.all() else Pairs(pairs.row_p[real_p], pairs.col_p[real_p])

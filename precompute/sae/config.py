@@ -66,7 +66,7 @@ def entries(config: dict[str, Any], around: str = "") -> Iterator[Entry]:
                 yield Entry(place, str(name), part)
 
 
-def plain(word: str) -> str:
+def plain_word(word: str) -> str:
     return re.sub(r"[^a-z0-9]", "", word.lower())
 
 
@@ -83,21 +83,21 @@ def kinds(config: dict[str, Any]) -> dict[str, str]:
         is_activation = _ACTIVATION.fullmatch(name.lower()) is not None
         if not is_activation and _ABOUT.search(name.lower()):
             continue
-        kind = next((kind for kind in _KINDS if kind in plain(value)), None)
+        kind = next((kind for kind in _KINDS if kind in plain_word(value)), None)
         if is_activation and (kind is None or kind in _LACKING):
-            raise _lacking(value)
+            raise _no_architecture(value)
         if kind is not None and (is_activation or kind not in ("relu", "gelu", "sigmoid", "temporal")):
             place_of.setdefault(kind, place)
     return place_of
 
 
-def _lacking(activation: str) -> SaevxError:
+def _no_architecture(activation: str) -> SaevxError:
     return SaevxError(f"The SAE's activation function is {activation!r}, which SAELens lacks: choose another.")
 
 
 def ks(config: dict[str, Any]) -> dict[str, Any]:
     """Every k that a configuration names, by its place; what is null is none."""
-    values = {place: value for place, name, value in entries(config) if plain(name) in ("k", "topk")}
+    values = {place: value for place, name, value in entries(config) if plain_word(name) in ("k", "topk")}
     # A flag or a word of that name is no number of features.
     return {place: value for place, value in values.items() if not isinstance(value, bool | str | None)}
 
@@ -152,16 +152,16 @@ def _architecture(config: dict[str, Any]) -> str:
     from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
     name = config.get("architecture") or "standard"
-    by_word = {plain(known_name): known_name for known_name in (*SAE_TRAINING_CLASS_REGISTRY, *SAE_CLASS_REGISTRY)}
-    if not isinstance(name, str) or plain(name) not in by_word:
+    by_word = {plain_word(known_name): known_name for known_name in (*SAE_TRAINING_CLASS_REGISTRY, *SAE_CLASS_REGISTRY)}
+    if not isinstance(name, str) or plain_word(name) not in by_word:
         raise SaevxError(f"The SAE's architecture is {name!r}, which SAELens lacks: choose another.")
-    return by_word[plain(name)]
+    return by_word[plain_word(name)]
 
 
 def _refuse_other_places(config: dict[str, Any]) -> None:
     for _, name, value in entries(config):
         if name == "signed" and value:
-            raise _lacking("signed topk")
+            raise _no_architecture("signed topk")
         if name in ("hook_head_index", "hook_point_head_index") and value is not None:
             raise SaevxError(f"The SAE reads attention head {value} alone, not the residual stream: choose another.")
         if name in ("transcode", "skip_connection") and value:  # of sparsify
@@ -202,7 +202,7 @@ def compare(config: dict[str, Any], sae: Any) -> None:
         raise SaevxError("The SAE reads attention heads, not the residual stream: choose another.")
     names = {field.name for field in fields(run)} - _UNCOMPARED
     for place, name, value in entries(config):
-        if name in names and value is not None and _meant(name, value) != getattr(run, name):
+        if name in names and value is not None and _typed_value(name, value) != getattr(run, name):
             raise SaevxError(
                 f"The SAE's configuration says {place} = {value!r} and SAELens would run it with "
                 f"{getattr(run, name)!r}: correct the configuration, or choose another SAE."
@@ -210,7 +210,7 @@ def compare(config: dict[str, Any], sae: Any) -> None:
     _compare_threshold(place_of, sae)
 
 
-def _meant(name: str, value: Any) -> Any:
+def _typed_value(name: str, value: Any) -> Any:
     """The value under the names of SAELens 6."""
     if name == "normalize_activations" and isinstance(value, bool):
         return "expected_average_only_in" if value else "none"

@@ -101,7 +101,7 @@ def logit_statistics(scaled_vd: Array, unit_nd: Array) -> tuple[Array, Array]:
     return scaled_vd @ mean_d, np.sqrt(np.where(flat, np.inf, variance_v.numpy()))
 
 
-def largest(value_rn: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def largest_values(value_rn: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(values [r, k] falling, their columns [r, k]) of each row's k largest; among equal ones any.
 
     Only the k blocks of columns with the largest maxima can hold them, so every other column is looked at only once: of

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from precompute.products.candidates import Pairs, winners
 from precompute.products.pairs import pair_products
-from precompute.products.rounding import split
+from precompute.products.rounding import split_number
 from precompute.products.search import Table
 from precompute.products.threads import in_threads
 from precompute.sae.sae import SaeV
@@ -79,7 +79,7 @@ class SparseEncoder:
             off_f = offset_f == -torch.inf  # switched off
             rows_fd = self.weight_fd * self.factor_f[:, None] if self._scaled else self.weight_fd
             rows_fd = torch.where(off_f[:, None], 0, rows_fd) if bool(off_f.any()) else rows_fd
-            columns_f3 = split(torch.where(off_f, -1, offset_f))
+            columns_f3 = split_number(torch.where(off_f, -1, offset_f))
             n_spare = 0 if self.sae.architecture == "topk" else 2
             self.table = Table(rows_fd, self.sae.products, PART, columns_f3, n_spare)
         return self.table

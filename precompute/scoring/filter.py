@@ -17,7 +17,7 @@ from precompute.errors import SaevxError
 from precompute.scoring.facility_location import representative
 from precompute.scoring.score_file import rows_of
 from precompute.store import schema as s
-from precompute.store.quality import best, check_keep, flag_and_limit, n_kept
+from precompute.store.quality import best_rows_of, check_keep, flag_and_limit, n_kept
 from precompute.store.reader import Store
 from precompute.store.sql import fetch, fetch_plain
 from precompute.utils.types import Array
@@ -61,11 +61,11 @@ def lines_of(store: Store, rows: Array, by: str | None, format: Format) -> Itera
     if format == "ids":
         bad_ids = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
         for _, sample_id in (pair for pair in bad_ids if pair[0] in rows):
-            raise SaevxError(_broken(sample_id))
+            raise SaevxError(_bad_id_message(sample_id))
     return _lines(store, rows, by, format)
 
 
-def _broken(sample_id: str) -> str:
+def _bad_id_message(sample_id: str) -> str:
     return f"The id {sample_id!r} has a line break, so one id a line cannot be read back: choose format jsonl."
 
 
@@ -116,11 +116,11 @@ def filter_file(
     if np.isnan(score).all():
         raise SaevxError(f"{path} has no {by!r} score: run `saevx score` with it, or choose another.")
     passes = np.zeros(len(score), dtype=bool)
-    passes[best(score, np.frombuffer(bytes(is_allowed), dtype=bool), keep)] = True
+    passes[best_rows_of(score, np.frombuffer(bytes(is_allowed), dtype=bool), keep)] = True
     for is_kept, item in zip(passes, rows_of(path, ("id", "fields", column)), strict=True):
         if is_kept and format == "ids":
             if "\n" in item["id"]:
-                raise SaevxError(_broken(item["id"]))
+                raise SaevxError(_bad_id_message(item["id"]))
             yield f"{item['id']}\n"
         elif is_kept:
             yield json.dumps({"id": item["id"], **item["fields"], by: item[column]}, ensure_ascii=False) + "\n"

@@ -23,7 +23,7 @@ import numpy as np
 
 from precompute.collect.collector import Collector, thumb_path
 from precompute.collect.entries import by_sample
-from precompute.collect.shard import Sample, pair_events, split
+from precompute.collect.shard import Sample, pair_events, samples_of
 from precompute.data import (
     METADATA,
     Data,
@@ -50,7 +50,7 @@ from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.scoring.flags import Reference, flag_scores
 from precompute.scoring.pairs import NewPairs, Thumbnails
-from precompute.scoring.score_file import as_line, check_suffix, closing, read_lines, write
+from precompute.scoring.score_file import as_line, check_suffix, closing_lines, read_lines, write
 from precompute.scoring.scores import pair_scores
 from precompute.store.opening import source_of
 from precompute.store.reader import Store
@@ -86,7 +86,7 @@ def score_data(options: ScoreOptions) -> Path:
         finally:
             store.close()
     where = f" ({options.quarantine})" if n_bad else ""
-    for line in closing(options.out):
+    for line in closing_lines(options.out):
         say(line)
     say(f"{options.out}: {n} pairs, {n_bad} rows rejected{where}, {time.monotonic() - begin:.0f} s")
     if n_bad:
@@ -235,7 +235,7 @@ class Job:
                     if reason is not None:
                         rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
                 maxima = by_sample(pair_events(encoding, batch), sae.n_features)
-                samples += split(encoding, batch, maxima, set(), sae.n_features)
+                samples += samples_of(encoding, batch, maxima, set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
             by_index = {row.index: row for row in usable_rows}
             ran = [by_index[sample.index] for sample in samples]

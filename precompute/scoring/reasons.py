@@ -35,7 +35,7 @@ def reasons(name: str, value_n: Array, pairs: Pairs, reference: Reference) -> li
     """
     if name in AGAINST_IMAGE:
         return _against_image(name, value_n, pairs, reference)
-    return [_plain(name, float(value), pairs, i) for i, value in enumerate(value_n)]
+    return [_plain_reason(name, float(value), pairs, i) for i, value in enumerate(value_n)]
 
 
 def near_duplicate_reason(other_id: str, cosine: float) -> Reason:
@@ -43,7 +43,7 @@ def near_duplicate_reason(other_id: str, cosine: float) -> Reason:
     return {"text": text, "features": [], "tokens": []}
 
 
-def _plain(name: str, value: float, pairs: Pairs, i: int) -> Reason:
+def _plain_reason(name: str, value: float, pairs: Pairs, i: int) -> Reason:
     width, height = pairs.size_n2[i].tolist()
     text = {
         "blank": f"The image carries almost no information ({1 - value:.2f} of 1).",

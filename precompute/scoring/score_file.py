@@ -108,7 +108,7 @@ def rows_of(path: Path, columns: Iterable[str] = COLUMNS) -> Iterator[Item]:
         raise wrong from error
 
 
-def closing(path: Path) -> list[str]:
+def closing_lines(path: Path) -> list[str]:
     """Lines for a person: each score's mean and rank correlation with length, and how many pairs each flag
     marks. Memory does not grow with the file."""
     names = tuple(map(s.score_column, s.SCORES))

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.scoring.pairs import Pairs
 from precompute.store.reader import Store
-from precompute.utils.ragged import offsets, strongest
+from precompute.utils.ragged import offsets, strongest_in_runs
 from precompute.utils.stats import ratio
 from precompute.utils.types import Array
 
@@ -84,7 +84,7 @@ def score_maxima(text: csr_matrix, image: csr_matrix, weights: Weights) -> dict[
     on_any, on_both = _ones(any_nf), _ones(text).multiply(_ones(image)).tocsr()
     total = on_any @ omega
     n_with = on_any @ has_omega
-    top = _strongest(any_nf, TOP_WEIGHTED)
+    top = _keep_strongest(any_nf, TOP_WEIGHTED)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "cosine": total,
@@ -101,9 +101,9 @@ def _ones(matrix: csr_matrix) -> csr_matrix:
     return csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def _strongest(matrix: csr_matrix, k: int) -> csr_matrix:
+def _keep_strongest(matrix: csr_matrix, k: int) -> csr_matrix:
     """Keeps each row's k largest values; ties go to the smaller feature."""
-    is_top = strongest(matrix.data, matrix.indptr, k)
+    is_top = strongest_in_runs(matrix.data, matrix.indptr, k)
     indptr = offsets(np.minimum(np.diff(matrix.indptr), k))
     return csr_matrix((matrix.data[is_top], matrix.indices[is_top], indptr), shape=matrix.shape)
 

@@ -73,7 +73,7 @@ def _omega(maxima: Active, weights: Weights) -> tuple[Array, Array]:
     return np.nan_to_num(omega_k, nan=0.0), ~np.isnan(omega_k)
 
 
-def _both(maxima: Active) -> Array:
+def _on_both(maxima: Active) -> Array:
     return np.asarray((maxima.z_k2 > 0).all(axis=1))
 
 
@@ -88,7 +88,7 @@ def _sum(part_k: Array) -> Parts:
     return Parts(part_k, part_k)
 
 
-def _weighted(maxima: Active, weights: Weights) -> Parts:
+def _weighted_parts(maxima: Active, weights: Weights) -> Parts:
     """Mean ω of the strongest features, weighted by their activation. Without one of them the next takes its place."""
     x_k = maxima.z_k2.max(axis=1)
     omega_k, has_k = _omega(maxima, weights)
@@ -104,7 +104,7 @@ def _weighted(maxima: Active, weights: Weights) -> Parts:
     return Parts(part_k, effect_k)
 
 
-def _pooled(maxima: Active, weights: Weights) -> Parts:
+def _pooled_parts(maxima: Active, weights: Weights) -> Parts:
     """Cosine of the two sides: a feature of one side alone adds nothing and lengthens its vector."""
     dot_k, square_k2 = maxima.z_k2.prod(axis=1), maxima.z_k2**2
     dot, square_2 = dot_k.sum(), square_k2.sum(axis=0)
@@ -113,9 +113,9 @@ def _pooled(maxima: Active, weights: Weights) -> Parts:
     return Parts(ratio(dot_k, length, 0.0), ratio(dot, length, 0.0) - without_k)
 
 
-def _supported(maxima: Active, weights: Weights) -> Parts:
+def _supported_parts(maxima: Active, weights: Weights) -> Parts:
     weight_k = weights.support_f[maxima.feature_k] * (maxima.z_k2[:, TEXT] > 0)
-    return _share(weight_k * _both(maxima), weight_k)
+    return _share(weight_k * _on_both(maxima), weight_k)
 
 
 def _mean(maxima: Active, weights: Weights) -> Parts:
@@ -124,14 +124,14 @@ def _mean(maxima: Active, weights: Weights) -> Parts:
 
 
 _SCORES: dict[str, Callable[[Active, Weights], Parts]] = {
-    "pooled-cosine": _pooled,
-    "supported-share": _supported,
+    "pooled-cosine": _pooled_parts,
+    "supported-share": _supported_parts,
     "cosine": lambda active, weights: _sum(_omega(active, weights)[0]),
-    "cosine-weighted": _weighted,
-    "cosine-cooccurring": lambda active, weights: _sum(_omega(active, weights)[0] * _both(active)),
+    "cosine-weighted": _weighted_parts,
+    "cosine-cooccurring": lambda active, weights: _sum(_omega(active, weights)[0] * _on_both(active)),
     "cosine-mean": _mean,
     "l0": lambda active, weights: _sum(active.n_k / active.n_tokens),
-    "cooccurring-l0": lambda active, weights: _sum(_both(active).astype(np.float64)),
+    "cooccurring-l0": lambda active, weights: _sum(_on_both(active).astype(np.float64)),
 }
 EXPLAINED = tuple(_SCORES)
 """The scores that are made of features, the most telling ones first."""

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
 from precompute.sae.directions import centre
-from precompute.sae.logit_lens import BLOCK_BYTES, largest
+from precompute.sae.logit_lens import BLOCK_BYTES, largest_values
 from precompute.steps.cooccur import chosen_rows, feature_sets
 from precompute.store.making.unfinished import Collected, load_step, save_step
 from precompute.store.schema import MODALITIES, VERDICTS
@@ -73,7 +73,7 @@ def near_directions(vectors_fd: Array, other_fk: Array, cosine_fk: Array) -> Nea
     step, k = max(1, BLOCK_BYTES // (4 * len(vectors))), min(MAX_COPIES + 1, len(vectors))
     for low in range(0, len(full_rows), step):
         block = full_rows[low : low + step]
-        value, at = largest(vectors[torch.from_numpy(block)] @ vectors.T, k)
+        value, at = largest_values(vectors[torch.from_numpy(block)] @ vectors.T, k)
         row, rank = np.nonzero(value.numpy() >= limit)
         pairs.append(np.stack([block[row], at.numpy()[row, rank]]))
     a, b = np.sort(np.concatenate(pairs, axis=1), axis=0)

@@ -118,12 +118,12 @@ def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, name_
         counts_n: bool [N], the samples that may give evidence. name_test: on some of these.
     """
     tokens, n_f = tokens_of_words(data, words, counts_n)
-    evidence_fw = WEIGHTS["token"] * _strong(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
+    evidence_fw = WEIGHTS["token"] * _drop_weak(log_odds(tokens, n_f, words.token_count, float(words.n_units)))
     df, n = np.asarray(words.in_caption.sum(0)).ravel(), float(data.n_samples)
     for name, modality in (("text_caption", TEXT), ("image_caption", IMAGE)):
         tops = top_samples(data, modality, counts_n)
         count = (tops @ words.in_caption).tocsr()
-        evidence_fw = evidence_fw + WEIGHTS[name] * _strong(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
+        evidence_fw = evidence_fw + WEIGHTS[name] * _drop_weak(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
     evidence_fw = evidence_fw + WEIGHTS["sample"] * sample_evidence(name_test)
     # Promoted tokens count for a word only where it has other evidence: the lens alone is noise for early layers.
     promoted_ids = promoted_words(logits, words)
@@ -137,11 +137,11 @@ def sample_evidence(name_test: NameTest) -> csr_matrix:
     for low in range(0, name_test.on_fn.shape[0], _FEATURES_AT_ONCE):
         on_fn = name_test.on_fn[low : low + _FEATURES_AT_ONCE].astype(np.int64)
         count = (on_fn @ name_test.caption_nw).tocsr()
-        blocks.append(_strong(log_odds(count, np.asarray(on_fn.sum(1)).ravel(), background_w, n)))
+        blocks.append(_drop_weak(log_odds(count, np.asarray(on_fn.sum(1)).ravel(), background_w, n)))
     return vstack(blocks, format="csr")
 
 
-def _strong(z: csr_matrix) -> csr_matrix:
+def _drop_weak(z: csr_matrix) -> csr_matrix:
     largest_z = z.copy()
     largest_z.data[largest_z.data < MIN_EVIDENCE] = 0
     largest_z.eliminate_zeros()
@@ -156,16 +156,16 @@ def fallback(data: Collected, words: Words, feature: int, tokens: list[str], bar
         barred_w: bool [W], words that must not name it.
     """
 
-    def quoted(kind: str, token: str) -> Name | None:
+    def quote(kind: str, token: str) -> Name | None:
         own_words = words.named_in(token)
         is_barred = token.strip().lower() in ENGLISH_FUNCTION_WORDS if not own_words else barred_w[own_words].all()
         return None if is_barred and barred_w.any() else Name(f"{kind} “{token}”", own_words)
 
     row, position = (int(data.examples[f"top_{n}"][feature, TEXT, 0]) for n in ("row", "position"))
-    if row >= 0 and not is_blank(token := data.token(row, position).strip()) and (name := quoted("token", token)):
+    if row >= 0 and not is_blank(token := data.token(row, position).strip()) and (name := quote("token", token)):
         return name
     for text in tokens:  # bytes of a character name nothing
-        if has_letters(MARKS.sub("", text)) and (name := quoted("towards", text.strip())):
+        if has_letters(MARKS.sub("", text)) and (name := quote("towards", text.strip())):
             return name
     rows = np.unique(data.examples["top_row"][feature])
     count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel() * ~barred_w

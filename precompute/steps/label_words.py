@@ -82,7 +82,7 @@ def read_words(texts: Sequence[str]) -> Words:
     """The words of all captions, which are read more than once and never held."""
     number_of_word, row, column, unspaced_words = separate_words(texts)
     base = {word: _singular(word, number_of_word) for word in number_of_word}
-    width = recurring(list(dict.fromkeys(texts[number] for number in unspaced_words)))
+    width = recurring_strings(list(dict.fromkeys(texts[number] for number in unspaced_words)))
     max_length = max(width.values(), default=0)
     name = sorted(set(base.values()))
     n_separate = len(name)
@@ -164,7 +164,7 @@ def strings(run: Run, max_length: int) -> Iterator[tuple[str, int, int]]:
             yield string, first, last
 
 
-def recurring(captions: Sequence[str]) -> dict[str, int]:
+def recurring_strings(captions: Sequence[str]) -> dict[str, int]:
     """The strings that at least two captions have, and single ideographs, with their number of characters.
 
     A string that occurs only as a part of a longer one is left out: the longer one is the word. Only Han characters

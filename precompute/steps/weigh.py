@@ -25,7 +25,7 @@ from precompute.store.histogram import percentile
 from precompute.store.making.unfinished import Collected, save_step
 from precompute.store.schema import DELTA_SHARE, IMAGE, KEPT_MAXIMA, OMEGA_FIELDS
 from precompute.utils.files import new_array
-from precompute.utils.ragged import offsets, strongest
+from precompute.utils.ragged import offsets, strongest_in_runs
 from precompute.utils.types import Array
 
 
@@ -56,7 +56,7 @@ def cut_maxima(data: Collected, p999: Array) -> None:
         first, last = int(data.max_offset[2 * low]), int(data.max_offset[2 * high])
         feature, value = np.asarray(data.max_feature[first:last]), np.asarray(data.max_value[first:last])
         ratio = value.astype(np.float64) * data.unit / np.maximum(p999[feature], 1e-30)
-        is_top = strongest(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
+        is_top = strongest_in_runs(ratio, np.asarray(data.max_offset[2 * low : 2 * high + 1]) - first, KEPT_MAXIMA)
         target = slice(int(offset[2 * low]), int(offset[2 * high]))
         feature_out[target], value_out[target] = feature[is_top], value[is_top]
     for array in (feature_out, value_out):

@@ -98,15 +98,15 @@ class Cooccurrence:
         unless: PairFilters = {"min_support": 1, "feature": None, "min_lift": MIN_LIFT, "alike": False, "like": None}
         chosen_filters: PairFilters = {**unless, **filters}
         tag = self._core.list_tag("cooccurrence", kind=kind, sort=sort, **chosen_filters)
-        return tag, self._listed(tag, kind, sort, chosen_filters)
+        return tag, self._pair_list(tag, kind, sort, chosen_filters)
 
     @cachedmethod(attrgetter("_lists"), key=lambda _, tag, *arguments: tag, lock=attrgetter("_lock"))
-    def _listed(self, tag: str, kind: str, sort: str, filters: PairFilters) -> ListedPairs:
+    def _pair_list(self, tag: str, kind: str, sort: str, filters: PairFilters) -> ListedPairs:
         """The pairs of the list for which `tag` stands."""
         pairs, feature, example = self.pairs[kind], filters["feature"], filters["like"]
         min_support, min_lift, with_alike = max(filters["min_support"], 0), filters["min_lift"], filters["alike"]
         if example is None and feature is None:
-            return self._strong(kind, sort, min_lift).listed(min_support, with_alike)
+            return self._strong_pairs(kind, sort, min_lift).pair_list(min_support, with_alike)
         concept, parts = self._core.concept, []
         if feature is not None:
             parts.append(np.union1d(*(pairs.of(feature, side) for side in ("a", "b"))))
@@ -114,10 +114,10 @@ class Cooccurrence:
             parts.append(pairs.between(*(np.flatnonzero(concept == concept[feature_id]) for feature_id in example)))
         order = reduce(np.intersect1d, parts)
         order = order[pairs.sorted(pairs.measures(order), sort)]
-        return pairs.strong(order, concept, min_lift).listed(min_support, with_alike or example is not None)
+        return pairs.strong(order, concept, min_lift).pair_list(min_support, with_alike or example is not None)
 
     @cachedmethod(attrgetter("_whole"), key=lambda _, *arguments: arguments, lock=attrgetter("_lock"))
-    def _strong(self, kind: str, sort: str, min_lift: float) -> StrongPairs:
+    def _strong_pairs(self, kind: str, sort: str, min_lift: float) -> StrongPairs:
         """All pairs with enough lift."""
         pairs = self.pairs[kind]
         order = pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")

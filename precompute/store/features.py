@@ -94,7 +94,7 @@ class Features:
         Raises:
             SaevxError: a sort, order or verdict that does not exist, or the cursor of another list.
         """
-        tag, ids = self._listed(sort, order, filters)
+        tag, ids = self._ordered_ids(sort, order, filters)
         start, limit = page_start(tag, cursor), max(1, min(int(limit), 1000))
         by_mark = bool(str(filters.get("marked") or ""))  # such a list may be another by the next page
         if cursor and by_mark:
@@ -112,12 +112,12 @@ class Features:
         self, *, sort: str = "id", order: str = "asc", **filters: Unpack[FeatureFilters]
     ) -> Iterator[Sequence[Row]]:
         """All features of a list, some thousand at a time, each with the values of `LISTED`. Arguments as `list`."""
-        ids = self._listed(sort, order, filters)[1]
+        ids = self._ordered_ids(sort, order, filters)[1]
         return (self._rows(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))
 
     def random(self, **filters: Unpack[FeatureFilters]) -> int | None:
         """The number of a random feature among those that pass the filters; None where none does."""
-        ids = self._listed("id", "asc", filters)[1]
+        ids = self._ordered_ids("id", "asc", filters)[1]
         return int(np.random.default_rng().choice(ids)) if len(ids) else None
 
     def verdict_counts(self, **filters: Unpack[FeatureFilters]) -> dict[str, int]:
@@ -131,7 +131,7 @@ class Features:
         row_of: dict[int, Row] = {row[0]: row for row in fetch_of(self._core.engine, _LIST, ids)}
         return [row_of[id] for id in ids.tolist()]
 
-    def _listed(self, sort: str, order: str, filters: FeatureFilters) -> tuple[str, Array]:
+    def _ordered_ids(self, sort: str, order: str, filters: FeatureFilters) -> tuple[str, Array]:
         """The tag of a list, and int32 [n] its features in their order."""
         check_keywords(filters, FeatureFilters)
         if sort not in (*s.FEATURE_SORTS, HALLUCINATION, MATCH):

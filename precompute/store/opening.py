@@ -96,7 +96,7 @@ def read_manifest(store: Path) -> Item:
     if part and "content_id" not in manifest:
         raise SaevxError(f"{store} is not a store: {advice}.")
     _check_version(store, manifest.get("schema"))
-    wrong = _misshapen(manifest, SHAPE) or (None if abs(manifest["scale_log2"]) <= MAX_SCALE_LOG2 else "scale_log2")
+    wrong = _wrong_key(manifest, SHAPE) or (None if abs(manifest["scale_log2"]) <= MAX_SCALE_LOG2 else "scale_log2")
     if wrong is not None:
         raise damaged_error(store, f"{MANIFEST} has no usable {wrong!r}")
     return manifest
@@ -115,13 +115,13 @@ def _check_version(store: Path, version: object) -> None:
     )
 
 
-def _misshapen(values: Mapping[str, Any], shape: Item) -> str | None:
+def _wrong_key(values: Mapping[str, Any], shape: Item) -> str | None:
     """The first name whose value is missing or of another kind."""
     for name, kind in shape.items():
         value = values.get(name)
         if not isinstance(value, dict if isinstance(kind, dict) else kind) or isinstance(value, bool):
             return name
-        if isinstance(kind, dict) and (inner_path := _misshapen(value, kind)):
+        if isinstance(kind, dict) and (inner_path := _wrong_key(value, kind)):
             return f"{name}.{inner_path}"
     return None
 

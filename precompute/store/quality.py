@@ -110,7 +110,7 @@ class Quality:
         within: Array | None = None,
     ) -> Array:  # fmt: skip
         """int64 [K], rising: rows of the `keep` percent with the highest score, of the samples that none of `flags`
-        marks and all of `require` do. Ties, missing scores and the rounding are those of `best`.
+        marks and all of `require` do. Ties, missing scores and the rounding are those of `best_rows_of`.
 
         Args:
             by: a score; None takes all of these samples.
@@ -132,7 +132,7 @@ class Quality:
         score = self.score_values(by)
         if np.isnan(score).all():
             raise SaevxError(f"This store has no {by!r} score: run `saevx precompute` with it, or choose another.")
-        return best(score, is_allowed, keep)
+        return best_rows_of(score, is_allowed, keep)
 
     def matching(self, flags: Sequence[str], require: Sequence[str] = (), within: Array | None = None) -> Array:
         """bool [N]: the samples that none of `flags` marks and all of `require` do, each NAME or NAME:THRESHOLD, among
@@ -207,7 +207,7 @@ def n_kept(n: int, keep: float) -> int:
     return int(np.floor(n * keep / 100 + 0.5))
 
 
-def best(score: Array, is_allowed: Array, keep: float) -> Array:
+def best_rows_of(score: Array, is_allowed: Array, keep: float) -> Array:
     """int64 [K], rising: of the rows allowed, the `keep` percent with the highest score, the number rounded to the
     nearest; NaN comes last, ties go to the smaller row.
 

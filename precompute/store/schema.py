@@ -111,7 +111,7 @@ def flag_column(name: str) -> str:
     return "flag_" + name.replace("-", "_")
 
 
-def _required(kind: type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+def _required_columns(kind: type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
     return [Column(name, kind, nullable=False) for name in names]
 
 
@@ -127,10 +127,10 @@ features = Table(
     Column("id", Integer, primary_key=True),
     Column("label", Text),
     Column("label_score", Float),
-    *_required(Text, "verdict"),
-    *_required(Integer, "n_text", "n_image", "samples_text", "samples_image", "n_samples"),
-    *_required(Float, "density_text", "density_image", "max_density"),
-    *_required(Float, "max_text", "max_image", "max_activation", "p999"),
+    *_required_columns(Text, "verdict"),
+    *_required_columns(Integer, "n_text", "n_image", "samples_text", "samples_image", "n_samples"),
+    *_required_columns(Float, "density_text", "density_image", "max_density"),
+    *_required_columns(Float, "max_text", "max_image", "max_activation", "p999"),
     *_optional(Float, *OMEGA_FIELDS, "omega_all_pairs", "modality_share", "same_sample_rate"),
     *(Column(name, Integer if name == "n_both" else Float) for name in PAIR_FIELDS),
     Column("place", Text),  # "patch R,C", "row R" or "column C", from 0; null where it is tied to none
@@ -182,11 +182,11 @@ samples = Table(
     metadata,
     Column("row", Integer, primary_key=True),
     Column("sample_id", Text, nullable=False, unique=True),
-    *_required(Text, "text"),
-    *_required(Integer, "n_text", "n_image", "n_special", "n_sink"),
+    *_required_columns(Text, "text"),
+    *_required_columns(Integer, "n_text", "n_image", "n_special", "n_sink"),
     *_optional(Integer, "width", "height"),
-    *_required(Integer, "n_images"),
-    *_required(JSON, "images", "views", "extra"),
+    *_required_columns(Integer, "n_images"),
+    *_required_columns(JSON, "images", "views", "extra"),
     *_optional(Float, "fvu_text", "fvu_image", *map(score_column, SCORES), *map(flag_column, FLAGS)),
     Column("near_row", Integer),
     Column("near_cosine", Float),
@@ -199,10 +199,10 @@ flags = Table(
     "flags",
     metadata,
     Column("name", Text, primary_key=True),
-    *_required(Text, "title", "description", "source"),
+    *_required_columns(Text, "title", "description", "source"),
     Column("unit", Text),
-    *_required(Float, "threshold"),
-    *_required(Integer, "count"),
+    *_required_columns(Float, "threshold"),
+    *_required_columns(Integer, "count"),
     *_optional(Float, "auroc", "auroc_low", "auroc_high"),
     Column("hist", JSON, nullable=False),
 )
@@ -225,7 +225,7 @@ examples = Table(
     Column("row", Integer, ForeignKey("samples.row"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("value", Integer, nullable=False),  # bits of the float16 in stored units: they order as the values do
-    *_required(Integer, "n_active", "n_same"),
+    *_required_columns(Integer, "n_active", "n_same"),
     Index("examples_row", "row", sqlite_where=text("band = -1 AND rank = 0")),  # whose strongest sample is this one?
     sqlite_with_rowid=False,
 )

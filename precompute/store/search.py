@@ -20,7 +20,7 @@ from precompute.store.lists.matches import best_matches
 from precompute.store.opening import damaged_error
 from precompute.store.samples import Samples
 from precompute.store.sql import PlainQuery, fetch_of, fetch_plain, match_words
-from precompute.utils.ragged import strongest
+from precompute.utils.ragged import strongest_in_runs
 from precompute.utils.stats import ratio, unit
 from precompute.utils.types import Array, Item
 
@@ -94,9 +94,9 @@ class Search:
         that many have the whole words, the longer ones, which take longer to find, are not looked for."""
         captions = self._with(match_words(q, prefix=False))
         with_prefixes = captions if len(captions) == N_CAPTIONS else self._with(match_words(q))
-        rows = self._shortest(captions, limit)
+        rows = self._shortest_rows(captions, limit)
         if len(rows) < limit:
-            rows += [row for row in self._shortest(with_prefixes, limit) if row not in rows]
+            rows += [row for row in self._shortest_rows(with_prefixes, limit) if row not in rows]
         return rows[:limit], len(with_prefixes)
 
     def _with(self, match: str) -> list[int]:
@@ -104,7 +104,7 @@ class Search:
         query = f"SELECT rowid FROM sample_fts WHERE sample_fts MATCH ? LIMIT {N_CAPTIONS}"
         return [row for (row,) in fetch_plain(self._core.engine, query, (match,))]
 
-    def _shortest(self, rows: list[int], limit: int) -> list[int]:
+    def _shortest_rows(self, rows: list[int], limit: int) -> list[int]:
         """Of these samples the ones with the shortest captions."""
         query_ids = "SELECT value FROM json_each(?)"
         query = f"SELECT row FROM samples WHERE row IN ({query_ids}) ORDER BY length(text), row LIMIT ?"
@@ -213,7 +213,7 @@ def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: in
     row = np.repeat(np.arange(maxima.shape[0]), np.diff(maxima.indptr))
     k = maxima.indices
     share = maxima.data / np.maximum(p999[k], 1e-30)
-    counts = strongest(share, maxima.indptr, s.KEPT_MAXIMA) & (n_with[k] > 0)
+    counts = strongest_in_runs(share, maxima.indptr, s.KEPT_MAXIMA) & (n_with[k] > 0)
     row, k, share = row[counts], k[counts], share[counts]
     weight = np.log1p(share) * np.log(n_samples / np.maximum(n_with[k], 1))
     length = np.sqrt(np.bincount(row, weight**2, minlength=maxima.shape[0]))

@@ -195,7 +195,7 @@ class PlainQuery:
 
 
 @contextmanager
-def unlimited(engine: Engine) -> Iterator[Any]:
+def without_time_limit(engine: Engine) -> Iterator[Any]:
     """The driver's own connection, without a time limit: for columns of all samples, of which SQLAlchemy's row objects
     would take longer than SQLite itself."""
     with in_sentences(), engine.connect() as conn:
@@ -208,7 +208,7 @@ def unlimited(engine: Engine) -> Iterator[Any]:
 def scalars(engine: Engine, query: Select[Any]) -> Iterator[Any]:
     """The one column of many rows, as the driver gives them."""
     statement = query.compile(engine, compile_kwargs={"literal_binds": True})
-    with unlimited(engine) as connection:
+    with without_time_limit(engine) as connection:
         yield from (value for (value,) in connection.execute(str(statement)))
 
 
@@ -216,7 +216,7 @@ def column_values(engine: Engine, column: str, n: int) -> Array:
     """float64 [n]: a column of the table `samples` by row, NaN for null. SQLite reads it from the column's index where
     it has one."""
     query = f"SELECT row, {column} FROM samples WHERE {column} IS NOT NULL"
-    with unlimited(engine) as connection:
+    with without_time_limit(engine) as connection:
         pairs = np.fromiter(connection.execute(query), [("row", np.int64), ("value", np.float64)])
     values = np.full(n, np.nan)
     values[pairs["row"]] = pairs["value"]

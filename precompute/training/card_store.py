@@ -140,8 +140,9 @@ def monosemanticity(store: Store, o: EvaluateOptions) -> Figure:
     name, few = "alike in the embedding", f"No feature fires on {FIRST} images."
     if not weight_fn.shape[0]:
         return Figure("monosemanticity", name, None, few)
-    score_f = alike(weight_fn, embedding_nd)
-    chance = alike(weight_fn, embedding_nd[np.random.default_rng(o.seed).permutation(len(embedding_nd))]).mean()
+    score_f = similar_samples(weight_fn, embedding_nd)
+    order = np.random.default_rng(o.seed).permutation(len(embedding_nd))
+    chance = similar_samples(weight_fn, embedding_nd[order]).mean()
     weights = bootstrap_weights(len(score_f), o.resamples, o.seed, chunk=16)
     draws = np.concatenate([weight_wf @ score_f / len(score_f) for weight_wf in weights])
     note = f"Mean of {len(score_f):,} features on {FIRST} images or more. With the embeddings exchanged: {chance:.3f}."
@@ -163,7 +164,7 @@ def read_embedding(path: Path, n: int) -> Array:
     return unit(array.astype(np.float64))
 
 
-def alike(weight_fn: csr_matrix, unit_nd: Array) -> Array:
+def similar_samples(weight_fn: csr_matrix, unit_nd: Array) -> Array:
     """float64 [F]: Σ_{i≠j} w_i w_j cos(e_i, e_j) / Σ_{i≠j} w_i w_j."""
     square_f = np.asarray(weight_fn.multiply(weight_fn).sum(1)).ravel()
     total_f = np.asarray(weight_fn.sum(1)).ravel()

@@ -83,7 +83,7 @@ def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array, top: Sequence[int] = ()
     return Rebuilt(whole_td, np.concatenate(active), count_mf, energy_mf, top_td)
 
 
-def replacing(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContextManager[None]:
+def replace_hidden(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContextManager[None]:
     """While open, h after layer L is `by_td` at the tokens `at_bs`; zero where that is None.
 
     Raises:
@@ -288,5 +288,5 @@ def losses(mllm: Mllm, batch: Batch) -> tuple[Tensor, Array, Array]:
 
 def losses_with(mllm: Mllm, batch: Batch, at_bs: Array, by_td: Tensor | None) -> Array:
     """Summed cross-entropy of each pair, h replaced."""
-    with replacing(mllm, at_bs, by_td):
+    with replace_hidden(mllm, at_bs, by_td):
         return losses(mllm, batch)[1]

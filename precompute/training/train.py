@@ -70,7 +70,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
         data = without_images(data)
     check_images(mllm, data, "--modality text")
     batching = Batching(o.batch_tokens, o.seed)
-    data, plan = plan_rows(mllm, cut(data, mllm, o.context), o.data, batching, id_column=o.id_column)
+    data, plan = plan_rows(mllm, cut_texts(data, mllm, o.context), o.data, batching, id_column=o.id_column)
     calibration = calibrate_data(mllm, data, plan, o.sink_multiple)
     scale, sink_norm = average_factor(calibration.counted), calibration.sink_norm
     del calibration  # it holds h of its samples
@@ -229,7 +229,7 @@ def run_fingerprint(o: TrainOptions, data: Data) -> str:
     )
 
 
-def cut(data: Data, mllm: Mllm, context: int) -> Data:
+def cut_texts(data: Data, mllm: Mllm, context: int) -> Data:
     """Texts cut so that, with template and images, none is longer than `context` or the model's own."""
     template = len(mllm.tokenizer(mllm.template)["input_ids"])
     max_positions = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)

@@ -56,7 +56,7 @@ SinkMultiple = Annotated[float, Field(gt=0)] | Literal["keep"]
 def _is_url_path(value: str) -> str:
     parts = value.strip("/").split("/") if value.strip("/") else []
     if value.startswith("//") or any(part in (".", "..") or not _URL_PART.fullmatch(part) for part in parts):
-        raise ValueError(f"takes the path of a URL, such as /saevx, not {_short(value)}")
+        raise ValueError(f"takes the path of a URL, such as /saevx, not {_shorten(value)}")
     return value
 
 
@@ -82,7 +82,7 @@ class CommandOptions(BaseModel):
                 try:
                     expanded[name] = expand_path(expanded[name])
                 except ValueError as error:
-                    raise ValueError(f"{_shown(name, field)} {error}.") from None
+                    raise ValueError(f"{_option_name(name, field)} {error}.") from None
         return expanded
 
 
@@ -181,11 +181,11 @@ def usage_message(error: ValidationError, app: type[BaseModel]) -> str:
         return f"{first} {messages[0]}."
     if field_errors[0]["type"] == "missing":
         return f"{first} is missing: give a value."
-    expectations = dict.fromkeys(_expected(e) for e in field_errors)
-    return f"{first} takes {' or '.join(expectations)}, not {_short(field_errors[0]['input'])}."
+    expectations = dict.fromkeys(_expectation(e) for e in field_errors)
+    return f"{first} takes {' or '.join(expectations)}, not {_shorten(field_errors[0]['input'])}."
 
 
-def _expected(error: ErrorDetails) -> str:
+def _expectation(error: ErrorDetails) -> str:
     pattern = EXPECTED.get(error["type"])
     if pattern is None:
         return error["msg"]
@@ -200,7 +200,7 @@ def _number(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     text = text if re.fullmatch(r"[\w.,+-]+", text) else repr(text)
     return text if len(text) <= 60 else f"{text[:60]}…"
@@ -212,11 +212,11 @@ def _field(place: Sequence[str | int], app: type[BaseModel]) -> str | None:
     option = None
     for name, field in _walk(place, app):
         command = next(_models(field.annotation), None) is not None
-        option = None if command else _shown(name, field)
+        option = None if command else _option_name(name, field)
     return option
 
 
-def _shown(name: str, field: FieldInfo) -> str:
+def _option_name(name: str, field: FieldInfo) -> str:
     positional = any("Positional" in str(item) for item in field.metadata)
     dashes = "--" if len(name) > 1 else "-"
     return name.upper() if positional else f"{dashes}{name.replace('_', '-')}"

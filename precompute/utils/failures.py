@@ -202,7 +202,7 @@ def _file_sentence(error: OSError, place: Path | None) -> str | None:
         case errno.ENOTEMPTY if path is not None:
             return f"{path} is not empty: move or delete what is in it."
         case errno.ENAMETOOLONG:
-            return f"The name {_short(path)} is too long for this file system: choose a shorter one."
+            return f"The name {_short_path(path)} is too long for this file system: choose a shorter one."
         case errno.ELOOP if path is not None:
             return f"The links at {path} lead in a circle: choose another path."
         case errno.EMFILE | errno.ENFILE:
@@ -225,7 +225,7 @@ def _folder(path: Path | None) -> Path:
     return next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
 
 
-def _short(path: Path | None) -> str:
+def _short_path(path: Path | None) -> str:
     text = "" if path is None else path.name
     return text if len(text) <= 60 else f"{text[:40]}…{text[-12:]}"
 

@@ -66,13 +66,13 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "wb") -> Iterator[IO[Any
     written. A link is followed; a device or a pipe is written to directly."""
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     if is_special(path):
-        with _named(path), path.open(mode, **text) as file:
+        with _name_file_in_errors(path), path.open(mode, **text) as file:
             yield file
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary_path = path.with_name(path.name + TEMPORARY)
     try:
-        with _named(path), temporary_path.open(mode, **text) as file:
+        with _name_file_in_errors(path), temporary_path.open(mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -84,7 +84,7 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "wb") -> Iterator[IO[Any
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _name_file_in_errors(path: Path) -> Iterator[None]:
     """Adds the file's name to an OSError: the system does not give it for a failed write."""
     try:
         yield

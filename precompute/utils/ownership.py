@@ -48,7 +48,7 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
     lock = out.with_name(f".{out.name}.lock")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(lock, out, wait)
+        descriptor = _take_lock(lock, out, wait)
     except OSError as error:
         if error.filename == str(lock):
             error.filename = str(out)
@@ -63,7 +63,7 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
             raise PlaceError(text) from error
         raise
     finally:
-        _unlocked(descriptor, lock)
+        _release_lock(descriptor, lock)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def refuse_existing(out: Path, why: str = "") -> None:
         raise SaevxError(f"{out} exists already{why and ' '}{why}: choose another --out or delete it.")
 
 
-def _locked(lock: Path, out: Path, wait: bool) -> int:
+def _take_lock(lock: Path, out: Path, wait: bool) -> int:
     """The descriptor of the lock file, locked. Raises SaevxError where another process holds it."""
     has_waited = False
     while True:
@@ -168,7 +168,7 @@ def abandon() -> None:
             lock.unlink(missing_ok=True)
 
 
-def _unlocked(descriptor: int, lock: Path) -> None:
+def _release_lock(descriptor: int, lock: Path) -> None:
     HELD.discard(lock)
     if sys.platform == "win32":  # there an open file cannot be removed
         os.close(descriptor)

@@ -132,7 +132,7 @@ def kth_largest(value_n: Array, offset_r: Array, k: int) -> Array:
     return kth_r
 
 
-def strongest(value_n: Array, offset_r: Array, k: int) -> Array:
+def strongest_in_runs(value_n: Array, offset_r: Array, k: int) -> Array:
     """bool [n]: whether a value is among the k largest of its run; of equal values the earlier ones are.
 
     Args:

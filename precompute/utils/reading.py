@@ -61,7 +61,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         return dict(load_file(path))
     except Exception as error:  # safetensors has an exception of its own, which is not an OSError
-        raise SaevxError(f"{path} cannot be loaded: it {_broken(error)}.") from error
+        raise SaevxError(f"{path} cannot be loaded: it {_damage_of(error)}.") from error
 
 
 @contextmanager
@@ -131,8 +131,8 @@ def _broken_weights(path: Path) -> str | None:
         with safe_open(path, "pt"):
             return None
     except Exception as error:
-        return _broken(error)
+        return _damage_of(error)
 
 
-def _broken(error: BaseException) -> str:
+def _damage_of(error: BaseException) -> str:
     return f"is cut or no safetensors file ({cause(error)}); download it again"

@@ -153,11 +153,11 @@ def repeated_words(text: str, n: int) -> list[str]:
 def search_units(text: str) -> list[str]:
     """What full text search knows of a text: its words and characters as in `units`, in one spelling, and every sign
     (+ # . 🙂)."""
-    text = _folded(text)
+    text = _fold(text)
     return (_ASCII_WORD_OR_SIGN if text.isascii() else _UNIT_OR_SIGN).findall(text)
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     """In one case and one spelling; nothing in it that full text search cannot take."""
     if text.isascii():
         return _BREAKS.sub(" ", text).lower()
@@ -173,7 +173,7 @@ def query_words(text: str) -> list[list[list[str]]]:
     Punctuation around a word is left out, and so are words of nothing else, unless there are no others: `C++,` is
     c + +, `"dog"` is dog, a lone `?` is itself. Punctuation inside a word may be missing in the text: `t-shirt` is
     t - shirt or t shirt."""
-    words = _folded(text).split()
+    words = _fold(text).split()
     bare_words = [_AFTER.sub("", _BEFORE.sub("", word)) for word in words]
     words = [word for word in bare_words if not _PUNCTUATION.fullmatch(word)] or words
     strings = [string for word in words if (string := search_units(word))]

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from precompute.model.batch import TEXT, Pair
-from precompute.model.loading import quiet
+from precompute.model.loading import silence_warnings
 from precompute.model.mllm import Mllm
 from tests.bench.common import Setup
 
@@ -30,7 +30,7 @@ def language_model(setup: Setup, layer: int) -> Mllm:
     config.num_hidden_layers = layer + 1
     lm = AutoModelForCausalLM.from_config(config)
     lm.model.load_state_dict(mllm.decoder.state_dict())
-    with quiet():
+    with silence_warnings():
         lm.save_pretrained(folder)
     mllm.tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
     mllm.tokenizer.save_pretrained(folder)

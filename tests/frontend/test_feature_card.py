@@ -16,7 +16,7 @@ from PIL import Image
 
 from backend.app import create_app
 from backend.drawing.heat import COLOURS
-from backend.pages.feature.card import LINE_CHARACTERS, wrapped
+from backend.pages.feature.card import LINE_CHARACTERS, wrap
 from backend.settings import Settings
 from tests.helpers.colours import palette
 from tests.helpers.synthetic import word_feature
@@ -81,9 +81,9 @@ def test_every_card_of_an_odd_store_is_xml_and_text_stays_text(odd: TestClient) 
 
 def test_parts_are_wrapped_between_them_and_cut_where_one_is_too_long() -> None:
     parts = ["a" * 60, "b" * 60, "c" * 10, "d" * 300]
-    lines = list(wrapped(parts, ", "))
+    lines = list(wrap(parts, ", "))
     assert lines == [f"{parts[0]}, {parts[1]}", parts[2], "d" * (LINE_CHARACTERS - 1) + "…"]
-    assert list(wrapped([], ", ")) == []
+    assert list(wrap([], ", ")) == []
 
 
 def test_it_prints_on_one_page_and_is_saved_as_png(context: BrowserContext) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from backend.pages.sample.marks import MAX_CHOSEN, strongest
-from backend.pages.sample.view import toggled
+from backend.pages.sample.marks import MAX_CHOSEN, strongest_step
+from backend.pages.sample.view import toggle
 from tests.helpers.synthetic import word_feature
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ def firing(sample: dict[str, Any], n: int) -> list[int]:
 
 
 def test_a_sixth_feature_takes_the_place_of_the_oldest() -> None:
-    assert toggled([], 7) == "7" and toggled([7], 7) is None
-    assert toggled([1, 2, 3], 2) == "1,3"
-    assert toggled([1, 2, 3, 4, 5], 9) == "2,3,4,5,9" and MAX_CHOSEN == 5
+    assert toggle([], 7) == "7" and toggle([7], 7) is None
+    assert toggle([1, 2, 3], 2) == "1,3"
+    assert toggle([1, 2, 3, 4, 5], 9) == "2,3,4,5,9" and MAX_CHOSEN == 5
 
 
 def test_a_place_has_the_hue_of_the_relatively_strongest_feature() -> None:
-    assert strongest([2.0, 3.0, None], [2.0, 6.0, 1.0]) == (1, 8)
-    assert strongest([0.5, 3.0], [2.0, 6.0]) == (2, 4)
-    assert strongest([0.0, None], [2.0, 6.0]) == (0, 0) and strongest([], []) == (0, 0)
+    assert strongest_step([2.0, 3.0, None], [2.0, 6.0, 1.0]) == (1, 8)
+    assert strongest_step([0.5, 3.0], [2.0, 6.0]) == (2, 4)
+    assert strongest_step([0.0, None], [2.0, 6.0]) == (0, 0) and strongest_step([], []) == (0, 0)
 
 
 def test_every_part_of_a_row_selects_and_the_arrow_opens(context: BrowserContext, red_sample: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def get_comparison(store: StoreDep, a: FeatureNumber, b: FeatureNumber) -> Featu
         a=detail_a, b=detail_b,
         cosine=cosine(*(detail.centred_d for detail in directions)), cosine_raw=cosine(*(d.raw_d for d in directions)),
         same_family=bool(family[a] == family[b]) and detail_a.n_members > 1,
-        together=together(store, a, b), promoted=[token for token in tokens[0] if token in tokens[1]],
+        together=pairs_of(store, a, b), promoted=[token for token in tokens[0] if token in tokens[1]],
     )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def cosine(x_d: Array, y_d: Array) -> float | None:
     return float(x_d @ y_d) / lengths if lengths else None
 
 
-def together(store: OpenStore, a: int, b: int) -> list[Together]:
+def pairs_of(store: OpenStore, a: int, b: int) -> list[Together]:
     """The pairs that the store lists of the two, the one with the largest lower end of the lift first."""
     pairs = []
     for of_a, of_b in SIDES:

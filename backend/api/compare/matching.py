@@ -63,7 +63,7 @@ def shared_matches(store: OpenStore, other: OpenStore) -> SharedMatches:
     return matches
 
 
-def matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching:
+def cached_matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching:
     """Of the features of `store`. Raises SaevxError as `best_matches`."""
     key = (store.content_id, other.content_id, by)
     with _LOCK:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from backend.api.compare.matching import LEAST, best_matches, matching, shared_matches
+from backend.api.compare.matching import LEAST, best_matches, cached_matching, shared_matches
 from backend.api.features import FeatureQuery, get_features
 from backend.deps import StateDep, StoreDep, get_store
 from backend.params import Cursor, Limit
@@ -90,7 +90,7 @@ def get_unmatched(
 ) -> Unmatched:  # fmt: skip
     """Most evidence first; dead features are left out. Of a store of more than 2,048 features that are not dead, the
     first 2,048 in this order are looked at."""
-    all_matches = matching(store, other, by)
+    all_matches = cached_matching(store, other, by)
     ids = [id for id in all_matches.ids if not all_matches.is_match(id, least)]
     parts = (store.content_id, other.content_id, by, least)
     tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
@@ -111,7 +111,7 @@ def get_points(
     limit: Annotated[int, Query(ge=1, le=MAX_POINTS, description="Points at most.")] = 300,
 ) -> MatchedPoints:  # fmt: skip
     """Of the features with a match, those of most evidence first."""
-    all_matches = matching(store, other, by)
+    all_matches = cached_matching(store, other, by)
     ids = [id for id in all_matches.ids if all_matches.is_match(id, least)]
     features_a = features_of(store, ids[:limit])
     features_b = features_of(other, [all_matches.best[id].id for id in ids[:limit]])

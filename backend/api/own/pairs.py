@@ -78,7 +78,7 @@ class OwnScore(OwnQuery):
     limit: Annotated[int, Query(ge=1, le=500)] = 12
 
 
-async def required(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Reading:
+async def read_required(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Reading:
     """As `read_own`; HTTP 422 for neither text nor image."""
     if not any(pair):
         raise HTTPException(422, "Name an uploaded image (`image`), give a text (`text`), or both.")
@@ -95,7 +95,7 @@ async def read_or_refuse(request: Request, state: State, store: OpenStore, pair:
         return HTTPException(422, str(error))
 
 
-def tried(request: Request, store: OpenStore, pair: OwnPair, reading: Reading) -> TriedPair:
+def tried_pair(request: Request, store: OpenStore, pair: OwnPair, reading: Reading) -> TriedPair:
     """The reply, with addresses of the images."""
     image = own_image(request, pair, reading)
     samples = Links(request, store).all_images(nearest(store.store, reading.query))
@@ -145,8 +145,8 @@ def own_why(store: OpenStore, reading: Reading, name: ScoreName, limit: int) -> 
 async def get_try(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnQuery, Query()]
 ) -> Response:
-    reading = await required(request, state, store, query.own())
-    return await json_reply(partial(tried, request, store, query.own(), reading))
+    reading = await read_required(request, state, store, query.own())
+    return await json_reply(partial(tried_pair, request, store, query.own(), reading))
 
 
 @router.get(
@@ -156,7 +156,7 @@ async def get_try(
 async def get_own_activations(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnFeatures, Query()]
 ) -> Response:
-    reading = await required(request, state, store, query.own())
+    reading = await read_required(request, state, store, query.own())
     return await json_reply(partial(own_activations, store, reading, query.feature))
 
 
@@ -167,7 +167,7 @@ async def get_own_activations(
 async def get_own_features(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnPlace, Query()]
 ) -> Response:
-    reading = await required(request, state, store, query.own())
+    reading = await read_required(request, state, store, query.own())
     return await json_reply(partial(own_features_at, store, reading, query))
 
 
@@ -177,5 +177,5 @@ async def get_own_features(
 async def get_own_why(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnScore, Query()]
 ) -> Response:
-    reading = await required(request, state, store, query.own())
+    reading = await read_required(request, state, store, query.own())
     return await json_reply(partial(own_why, store, reading, query.score, query.limit))

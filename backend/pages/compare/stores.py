@@ -80,13 +80,13 @@ def stores_page(request: Request, state: State, store: OpenStore, other: OpenSto
         "ways": WAYS, "note": note(store, other), "layers": other_layers(request, state, store, other),
     }  # fmt: skip
     try:
-        values |= drawn(request, store, other, q)
+        values |= list_values(request, store, other, q)
     except SaevxError as error:  # this way of matching cannot be used; the form leads to the other
         values |= {"failure": str(error), "result": None, "points": None, "charts": []}
     return render_for(request, "compare_stores.html", state, store, section="/compare", **values)
 
 
-def drawn(request: Request, store: OpenStore, other: OpenStore, q: StoresView) -> dict[str, Any]:
+def list_values(request: Request, store: OpenStore, other: OpenStore, q: StoresView) -> dict[str, Any]:
     """The list and the charts. Raises SaevxError where the stores cannot be matched in this way."""
     points = get_points(store, other, q.by, q.least, N_POINTS)
     filters = {"sort": q.sort, "order": q.order, "verdict": q.verdict and [q.verdict]}

@@ -92,7 +92,7 @@ def name_of(feature: FeatureRef) -> str:
     return short_name(feature).rpartition(" #")[0]
 
 
-def cut(text: str, n: int) -> str:
+def cut_text(text: str, n: int) -> str:
     """At most n characters."""
     return text if len(text) <= n else text[: n - 1] + "…"
 
@@ -108,8 +108,9 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
     top = max((cell.lift_low for cell in matrix.cells), default=1.0)
     rows = [name_of(feature) for feature in matrix.rows]
     columns = [name_of(feature) for feature in matrix.columns]
-    row_texts = [cut(feature.partition("; ")[0] if matrix.kind.startswith("text") else feature, 24) for feature in rows]
-    column_texts = [cut(feature, 34) for feature in columns]
+    row_names = [row.partition("; ")[0] if matrix.kind.startswith("text") else row for row in rows]
+    row_texts = [cut_text(name, 24) for name in row_names]
+    column_texts = [cut_text(feature, 34) for feature in columns]
     left, slope = (round(LETTER * max(map(len, texts), default=0)) + 12 for texts in (row_texts, column_texts))
     space_above = round(slope * math.sin(SLANT))
     places: dict[tuple[int, int], Cell] = {}
@@ -160,7 +161,7 @@ def draw_graph(graph: PairGraph) -> Graph:
         for i, p in enumerate(side)
     }
     nodes = {
-        m: [Name(*places[p.id, m], p.id, cut(name_of(p), 14), short_name(p)) for p in side]
+        m: [Name(*places[p.id, m], p.id, cut_text(name_of(p), 14), short_name(p)) for p in side]
         for m, side in sides.items()
     }
     names = {p.id: short_name(p) for p in graph.partners} | {graph.feature.id: middle_text}
@@ -178,5 +179,5 @@ def draw_graph(graph: PairGraph) -> Graph:
         d = f"M{x0:.5g} {y0:.5g}Q{(x0 + x1) / 2 + bow:.5g} {(y0 + y1) / 2:.5g} {x1:.5g} {y1:.5g}"
         words = in_words(link, names[link.a], names[link.b])
         links.append(Edge(d, level_of(link.lift_low, top), link.kind, link.a, link.b, words))
-    centre = Name(cx, cy, graph.feature.id, cut(middle_text, 22), middle_text)
+    centre = Name(cx, cy, graph.feature.id, cut_text(middle_text, 22), middle_text)
     return Graph(GRAPH_WIDTH, height, centre, nodes["text"], nodes["image"], edges, links)

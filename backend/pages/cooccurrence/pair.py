@@ -46,7 +46,7 @@ def pair(
     ids = [sample.sample_id for group in groups.values() for sample in group]
     items = {s["sample_id"]: links.images(s) for s in open_store.store.samples.list(ids=ids, limit=500).items}
     strips = [
-        (name, getattr(result, f"n_{name}"), [marked(open_store, items[s.sample_id], s, query) for s in group])
+        (name, getattr(result, f"n_{name}"), [mark_sample(open_store, items[s.sample_id], s, query) for s in group])
         for name, group in groups.items()
     ]
     return render_for(
@@ -63,7 +63,7 @@ def pair(
     )
 
 
-def marked(open_store: OpenStore, item: dict[str, Any], sample: PairSample, query: PairView) -> dict[str, Any]:
+def mark_sample(open_store: OpenStore, item: dict[str, Any], sample: PairSample, query: PairView) -> dict[str, Any]:
     """A sample with the activations of both features, each on its side only, over its image and its caption."""
     store = open_store.store
     reply: dict[str, Any] = {"sample_id": sample.sample_id, "text": item["text"], "share_a": sample.share_a}

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from backend.drawing.figures import format_signed
 from backend.drawing.heat import level, patch_path
 from backend.drawing.text import display_token
-from backend.pages.sample.marks import ImageMarks, image_marks, strongest
+from backend.pages.sample.marks import ImageMarks, image_marks, strongest_step
 from backend.schemas.common import View
 from backend.schemas.explain import ExplainedFeature, Explanation, Parts, Sides
 from backend.schemas.samples import GridValues
@@ -70,7 +70,7 @@ def sums(parts: Parts) -> list[tuple[str, str, Bar]]:
         ("SAE error", "what the SAE does not rebuild of h", parts.error),
         ("SAE bias", "what the SAE adds whatever is active", parts.bias),
     ]
-    top = max([abs(parts.special), *(largest(sides) for _, _, sides in named_parts)])
+    top = max([abs(parts.special), *(half_length(sides) for _, _, sides in named_parts)])
     special_bar = Bar(signed(parts.special), bar(no_sides, top).pieces, "template and sinks, not divided")
     width = 100 * abs(parts.special) / top if top else 0.0
     special_bar.pieces.append(Piece("special", round(0.0 if parts.special > 0 else -width, 2), round(width, 2)))
@@ -78,7 +78,7 @@ def sums(parts: Parts) -> list[tuple[str, str, Bar]]:
     return [*rows, ("Special tokens", "template and attention sinks, not divided", special_bar)]
 
 
-def largest(sides: Sides) -> float:
+def half_length(sides: Sides) -> float:
     """Length of the longer half of a bar."""
     values = (sides.image, sides.text, sides.answer)
     return max(sum(v for v in values if v > 0), -sum(v for v in values if v < 0))
@@ -90,18 +90,18 @@ def feature_rows(explanation: Explanation) -> list[tuple[str, list[tuple[Explain
         ("For it", explanation.raising, explanation.n_raising),
         ("Against it", explanation.lowering, explanation.n_lowering),
     )
-    top = max((largest(f.sides) for _, features, _ in groups for f in features), default=0.0)
+    top = max((half_length(f.sides) for _, features, _ in groups for f in features), default=0.0)
     return [(title, [(f, bar(f.sides, top)) for f in features], n) for title, features, n in groups]
 
 
 def tops(features: Sequence[ExplainedFeature]) -> list[tuple[float, float]]:
     """Of each chosen feature the value of the last step of the colours: its largest part of its own sign."""
     parts = [[*(at.part for at in f.patches), *(at.part for at in f.tokens)] for f in features]
-    largest_parts = [max((own(f, part) for part in of), default=0.0) for f, of in zip(features, parts, strict=True)]
-    return [(top, top) for top in largest_parts]
+    top_parts = [max((own_part(f, part) for part in of), default=0.0) for f, of in zip(features, parts, strict=True)]
+    return [(top, top) for top in top_parts]
 
 
-def own(feature: ExplainedFeature, part: float) -> float:
+def own_part(feature: ExplainedFeature, part: float) -> float:
     """A part as it is drawn: its size where it has the sign of the feature's whole part, else 0."""
     return max(0.0, part if feature.part > 0 else -part)
 
@@ -114,7 +114,7 @@ def marks(views: Sequence[View], subset: Sequence[ExplainedFeature], image: int)
         for i, feature in enumerate(subset):
             for patch in feature.patches:
                 if patch.view == v:
-                    values[i][patch.row][patch.col] = own(feature, patch.part)
+                    values[i][patch.row][patch.col] = own_part(feature, patch.part)
         grids.append(GridValues.model_validate({**view.model_dump(), "view": v, "values": values}))
     return image_marks([grid for grid in grids if grid.image == image], tops(subset)) if subset else ImageMarks([], [])
 
@@ -126,7 +126,7 @@ def read_tokens(explanation: Explanation, features: Sequence[ExplainedFeature]) 
     rows = []
     for token in explanation.read:
         parts = [of.get(token.position, 0.0) for of in by_position]
-        step = strongest([own(f, part) for f, part in zip(features, parts, strict=True)], scale)
+        step = strongest_step([own_part(f, part) for f, part in zip(features, parts, strict=True)], scale)
         has_space, shown_text = display_token(token.text)
         cls = "" if not step.hue else f" a{step.level}" if len(features) == 1 else f" q q{step.hue}"
         title = ", ".join(f"#{f.id} {signed(part, 3)}" for f, part in zip(features, parts, strict=True) if part)
@@ -165,7 +165,7 @@ def runs(patches: Iterable[PatchAt]) -> str:
     return ",".join(f"{v}:{r}:{a}" + (f"-{b}" if b > a else "") for v, r, a, b in pieces)
 
 
-def painted(views: Sequence[View], patches: Sequence[PatchAt], image: int) -> str:
+def patches_path(views: Sequence[View], patches: Sequence[PatchAt], image: int) -> str:
     """SVG path of patches of one image."""
     return "".join(
         patch_path(views[patch.view], patch.row, patch.col)

@@ -19,7 +19,7 @@ from backend.live.explain import request_explanation, request_test
 from backend.pages.cards import card
 from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
-from backend.pages.sample.view import toggled
+from backend.pages.sample.view import toggle
 from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.explain import (
@@ -138,7 +138,7 @@ def draw(
         live=state.live.status(open_store.name), images=images, note=note, candidates=candidates,
         question=query.question(),
         refusal=str(refusal.detail) if refusal else None, max_tokens=min(query.max_tokens, MAX_TOKENS),
-        shown=None if explanation is None else shown(query, explanation, fields["test"], len(images)),
+        shown=None if explanation is None else explanation_values(query, explanation, fields["test"], len(images)),
     )  # fmt: skip
     page.headers.update((refusal.headers if refusal else None) or {})
     return page
@@ -169,7 +169,7 @@ def samples_with(request: Request, open_store: OpenStore, words: str | None) -> 
     return [card(sample) for sample in matches.items]
 
 
-def shown(
+def explanation_values(
     query: ExplainQuery, explanation: Explanation, test: ExplanationTest | None, n_images: int
 ) -> dict[str, Any]:
     """The explanation as explain.html draws it."""
@@ -190,15 +190,15 @@ def shown(
         "groups": drawing.feature_rows(explanation),
         "numbers": [item.id for item in rows],
         "chosen": rows,
-        "toggled": lambda feature: toggled(numbers, feature),
+        "toggled": lambda feature: toggle(numbers, feature),
         "marks": [drawing.marks(explanation.views, rows, i) for i in range(n_images)],
         "read": drawing.read_tokens(explanation, rows),
-        "painted": [drawing.painted(explanation.views, patches, i) for i in range(n_images)],
+        "painted": [drawing.patches_path(explanation.views, patches, i) for i in range(n_images)],
         "also": [k for k in query.ablate if k not in feature_of],
         "patches": drawing.runs(patches),
         "views": [item.model_dump() for item in explanation.views],
         "strongest": [item.id for item in explanation.raising[:N_STRONGEST]],
-        "test": None if test is None else tested(test, query, word.text),
+        "test": None if test is None else test_values(test, query, word.text),
     }
 
 
@@ -216,7 +216,7 @@ def sentence_of_test(test: ExplanationTest, word: str) -> str | None:
     return f"{says}, {'below' if word_row.change < low else 'no lower than'} the {span}."
 
 
-def tested(test: ExplanationTest, query: ExplainQuery, word: str) -> dict[str, Any]:
+def test_values(test: ExplanationTest, query: ExplainQuery, word: str) -> dict[str, Any]:
     """The test as the table has it."""
     words = []
     for row in test.words:

@@ -114,33 +114,33 @@ def card_svg(request: Request, response: Response, state: StateDep, open_store: 
 def draw_svg(store: OpenStore, values: Card) -> str:
     """The card as SVG, from the top down; nothing in it is styled from outside."""
     name = short_name(values.feature)
-    says = list(wrapped(values.parts, " · "))
+    says = list(wrap(values.parts, " · "))
     notes = [
-        *(f"fires together with: {one}" for one in wrapped(values.partners, " · ")),
-        *(f"promotes: {one}" for one in wrapped(values.promoted, " ")),
+        *(f"fires together with: {one}" for one in wrap(values.partners, " · ")),
+        *(f"promotes: {one}" for one in wrap(values.promoted, " ")),
     ]
     images_y = 88 + 20 * len(says)
     lines_y = images_y + (182 if values.images else 0)
     notes_y = lines_y + max(22 * len(values.lines), 130 if values.place else 0) + 16
     foot_y = notes_y + 20 * len(notes) + 8
-    foot = [*wrapped([f"{key}: {value}" for key, value in values.provenance], " · ")]
-    foot += wrapped(values.citation.split(", "), ", ")
+    foot = [*wrap([f"{key}: {value}" for key, value in values.provenance], " · ")]
+    foot += wrap(values.citation.split(", "), ", ")
     svg = templates.env.get_template("feature/card.xml").render(
         name=name, says=says, notes=notes, foot=foot, images_y=images_y, lines_y=lines_y, notes_y=notes_y,
         foot_y=foot_y, width=WIDTH, height=foot_y + 18 * len(foot) + 22, colours=COLOURS, place=values.place,
         verdict=values.feature.verdict, lines=[halves(one) for one in values.lines],
-        images=[embedded(store, one) for one in values.images],
+        images=[embed(store, one) for one in values.images],
     )  # fmt: skip
     return NOT_XML.sub("", svg)
 
 
-def embedded(store: OpenStore, card: dict[str, Any]) -> dict[str, Any]:
+def embed(store: OpenStore, card: dict[str, Any]) -> dict[str, Any]:
     """An example with its image inside, and its place in few words."""
     data = as_jpeg(store, card["sample_id"], card["images"][0].number)
     return {**card, "where": card["where"].partition(" · ")[0], "data": data}
 
 
-def wrapped(parts: Sequence[str], between: str) -> Iterator[str]:
+def wrap(parts: Sequence[str], between: str) -> Iterator[str]:
     """The parts in lines that fit on the card; a part that is too long alone is cut."""
     line = ""
     for part in parts:

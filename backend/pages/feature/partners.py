@@ -13,7 +13,7 @@ from backend.api.cooccurrence import samples_of_pair
 from backend.api.features import get_feature
 from backend.deps import StateDep, StoreDep
 from backend.links import Links
-from backend.pages.cooccurrence.pair import PairView, marked
+from backend.pages.cooccurrence.pair import PairView, mark_sample
 from backend.schemas.features import FeatureDetail, Partner
 from backend.stores import OpenStore
 from backend.templating import render_for
@@ -57,7 +57,7 @@ def draw_sample(links: Links, store: OpenStore, pair: PairView) -> dict[str, Any
     if not samples:
         return None
     [item] = store.store.samples.list(ids=[samples[0].sample_id], limit=1).items
-    return marked(store, links.images(item), samples[0], pair)
+    return mark_sample(store, links.images(item), samples[0], pair)
 
 
 @router.get("/features/{id}/partners")

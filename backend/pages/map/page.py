@@ -70,7 +70,7 @@ def feature_map(
         if name == "dead" or not verdicts.get(name):
             continue
         by = STRONGEST_BY.get(name, "max_activation")
-        lists.append((name, by, strongest(open_store, name, by)))
+        lists.append((name, by, strongest_features(open_store, name, by)))
     matches = None
     if query.q:
         by_words = FeatureQuery(q=query.q, sort="n_samples", order="desc", limit=MAX_MATCHES)
@@ -94,7 +94,7 @@ def feature_map(
         layout=layout,
         lacks_layout=lacks_layout,
         has_layouts=has_map(open_store, "profile"),
-        preserved=preserved(open_store, layout),
+        preserved=preserved_neighbours(open_store, layout),
         n_nowhere=n_nowhere(open_store, layout),
         version=Links(request, open_store).version,
         colours=COLOURS,
@@ -111,7 +111,7 @@ def feature_map(
     )
 
 
-def preserved(open_store: OpenStore, layout: str) -> dict[str, Any]:
+def preserved_neighbours(open_store: OpenStore, layout: str) -> dict[str, Any]:
     """How well the layout keeps neighbours together: `k` and `preserved_neighbours`; empty where that is not known."""
     quality: dict[str, Any] = open_store.manifest.get("map") or {}
     return dict(quality.get("profile") or {}) if layout == "profile" else quality
@@ -125,7 +125,7 @@ def n_nowhere(open_store: OpenStore, layout: str) -> int:
     return int(((columns.x == mapfile.NOWHERE) & (columns.verdict != VERDICTS.index("dead"))).sum())
 
 
-def strongest(open_store: OpenStore, verdict: Any, by: Any) -> list[Feature]:
+def strongest_features(open_store: OpenStore, verdict: Any, by: Any) -> list[Feature]:
     """The first features of a verdict, sorted by a figure."""
     query = FeatureQuery(verdict=[verdict], sort=by, order="desc", limit=N_STRONGEST)
     return features_api.get_features(open_store, query).items

@@ -61,7 +61,7 @@ def sample_map(
     scores = [score for score in list_scores(open_store) if score.mean is not None]
     flags = [score for score in list_flags(open_store) if score.count or score.name == query.colour]
     colours = [*(score.name for score in flags), *(score.name for score in scores)]
-    query = query.model_copy(update={"colour": offered(query.colour, colours)})
+    query = query.model_copy(update={"colour": colour_or_flags(query.colour, colours)})
     filters = {name: value for name, value in query.filters().items() if name != "area"}
     matches, page = None, None
     if filters:
@@ -92,7 +92,7 @@ def sample_map(
     )
 
 
-def offered(colour: str, names: list[str]) -> str:
+def colour_or_flags(colour: str, names: list[str]) -> str:
     """The colour, or "flags" for a score that no sample of this store has. HTTP 422 for what is neither."""
     choices = ["flags", *names]
     if colour not in choices and colour not in SCORES:

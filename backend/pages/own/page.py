@@ -15,7 +15,7 @@ from backend.live.query import OwnPair, Reading
 from backend.pages.cards import card
 from backend.pages.own.form import OwnForm, address_of, form_values, take
 from backend.pages.sample.panels import N_EFFECTS, why_panel
-from backend.pages.sample.view import PairView, SampleView, pair_values, place_of, toggled
+from backend.pages.sample.view import PairView, SampleView, pair_values, place_of, toggle
 from backend.stores import OpenStore, State
 from backend.templating import Addresses, render_for
 
@@ -72,18 +72,18 @@ def draw(
         request, "own/try.html", state, store, section="/try", status=refusal.status_code if refusal else 200,
         error=str(refusal.detail) if refusal else None,
         tried=isinstance(result, Reading),
-        suggested=[] if result else suggested(store),
+        suggested=[] if result else suggestions(store),
         **form_values(request, state, store, own_pair, [("f", query.f)] if query.f else []),
-        **(drawn(request, state, store, query, result) if isinstance(result, Reading) else {}),
+        **(page_values(request, state, store, query, result) if isinstance(result, Reading) else {}),
     )  # fmt: skip
     page.headers.update((refusal.headers if refusal else None) or {})
     return page
 
 
-def drawn(request: Request, state: State, store: OpenStore, query: TryView, reading: Reading) -> dict[str, Any]:
+def page_values(request: Request, state: State, store: OpenStore, query: TryView, reading: Reading) -> dict[str, Any]:
     """The values of templates/pair/ and what else the page shows of a pair that was read."""
     own_pair = OwnPair(query.text, query.image)
-    detail = pairs.tried(request, store, own_pair, reading)
+    detail = pairs.tried_pair(request, store, own_pair, reading)
     groups = (detail.groups.both, detail.groups.image_only, detail.groups.text_only)
     first_feature = next((group[0].id for group in groups if group), None)
     own_choice = query.chosen()
@@ -101,7 +101,7 @@ def drawn(request: Request, state: State, store: OpenStore, query: TryView, read
     return {
         **values,
         # A first choice takes the place of what was not chosen.
-        "toggled": lambda feature: NOTHING if features == [feature] else toggled(own_choice, feature),
+        "toggled": lambda feature: NOTHING if features == [feature] else toggle(own_choice, feature),
         "unchosen": NOTHING,
         "carried": [*params.items(), *([] if features else [("f", NOTHING)])],
         "json": lambda part, **params: links.api(f"/try{part}", **own_pair.params(), **params),
@@ -117,6 +117,6 @@ def drawn(request: Request, state: State, store: OpenStore, query: TryView, read
     }
 
 
-def suggested(store: OpenStore) -> list[str]:
+def suggestions(store: OpenStore) -> list[str]:
     """Captions to begin with."""
     return [sample["text"] for sample in store.store.samples.list(limit=N_SUGGESTED).items if sample["text"]]

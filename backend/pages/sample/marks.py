@@ -55,7 +55,7 @@ class Step(NamedTuple):
     level: int
 
 
-def strongest(values: Sequence[float | None], tops: Sequence[float]) -> Step:
+def strongest_step(values: Sequence[float | None], tops: Sequence[float]) -> Step:
     """Of the chosen features the one that is strongest relative to the last step of its scale."""
     shares = [(value or 0.0) / top if top > 0 else 0.0 for value, top in zip(values, tops, strict=True)]
     k = max(range(len(shares)), key=lambda i: shares[i], default=0)
@@ -64,7 +64,7 @@ def strongest(values: Sequence[float | None], tops: Sequence[float]) -> Step:
 
 def image_marks(grids: Sequence[GridValues], tops: Tops) -> ImageMarks:
     """Activations of the chosen features over one image, on the finest view in which any of them fires."""
-    max_grids = [grid.model_copy(update={"values": [_largest(grid)]}) for grid in grids if grid.values]
+    max_grids = [grid.model_copy(update={"values": [_max_values(grid)]}) for grid in grids if grid.values]
     grid = finest(max_grids)
     if grid is None:
         return ImageMarks([], [])
@@ -74,7 +74,7 @@ def image_marks(grids: Sequence[GridValues], tops: Tops) -> ImageMarks:
     strong_cells = set()
     for row in range(grid.rows):
         for col in range(grid.cols):
-            step = strongest([of_feature[row][col] for of_feature in values], image_tops)
+            step = strongest_step([of_feature[row][col] for of_feature in values], image_tops)
             if step.hue:
                 cls = f"h{step.level}" if len(values) == 1 else f"q{step.hue} h{step.level}"
                 paths[cls] = paths.get(cls, "") + patch_path(grid, row, col)
@@ -87,7 +87,7 @@ def image_marks(grids: Sequence[GridValues], tops: Tops) -> ImageMarks:
     return ImageMarks([*areas, *outlines], [])
 
 
-def _largest(grid: GridValues) -> list[list[float | None]]:
+def _max_values(grid: GridValues) -> list[list[float | None]]:
     return [
         [max((of_feature[row][col] or 0.0 for of_feature in grid.values), default=None) for col in range(grid.cols)]
         for row in range(grid.rows)
@@ -127,7 +127,7 @@ def caption_tokens(
             "text": shown_text,
             "bytes": t.text if shown_text == "·" else None,
             "position": t.position,
-            "cls": _token_class(strongest(t.values, [top for top, _ in tops]), len(tops)),
+            "cls": _token_class(strongest_step(t.values, [top for top, _ in tops]), len(tops)),
             "numbers": [i for i, value in enumerate(t.values, 1) if value] if len(tops) > 1 else [],
             "readout": readout(activations.features, t.values),
             "failing": t.text in failing_words,

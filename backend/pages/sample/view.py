@@ -75,7 +75,7 @@ def pair_values(
         "s": detail,
         "views": [grid.model_dump() for grid in detail.views],
         "chosen": activations.features,
-        "toggled": partial(toggled, features),
+        "toggled": partial(toggle, features),
         "unchosen": None,
         "silent": silent(activations) if reason is None else [],
         "images": stage(detail, activations, scales, place_features.patch if place_features else None),
@@ -105,7 +105,7 @@ def place_of(query: SampleView, views: Sequence[Any]) -> dict[str, Any]:
     return {}
 
 
-def toggled(features: Sequence[int], feature: int) -> str | None:
+def toggle(features: Sequence[int], feature: int) -> str | None:
     """The value of `f` with one more feature, or without it if it is chosen; the oldest makes room for a sixth."""
     other_features = [id for id in features if id != feature]
     numbers = other_features if feature in features else [*other_features[1 - MAX_CHOSEN :], feature]

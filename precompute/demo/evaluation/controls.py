@@ -97,7 +97,7 @@ def untrained_model(o: DemoControls) -> Path:
     return folder
 
 
-def trained(o: DemoControls, name: str, model: Path, *, freeze_decoder: bool = False) -> tuple[Path, Path]:
+def train_control(o: DemoControls, name: str, model: Path, *, freeze_decoder: bool = False) -> tuple[Path, Path]:
     """The model, and an SAE-V trained on it with the options of the demo's.
 
     Raises:
@@ -124,8 +124,8 @@ def main() -> None:
     results.measure("store", lambda: of_store(o))
     results.measure("exchanged", lambda: verdicts_of(o, "exchanged", lambda: (model, sae), shuffle=True))
     for name, make_sae in (
-        ("untrained", lambda: trained(o, "untrained", untrained_model(o))),
-        ("frozen", lambda: trained(o, "frozen", model, freeze_decoder=True)),
+        ("untrained", lambda: train_control(o, "untrained", untrained_model(o))),
+        ("frozen", lambda: train_control(o, "frozen", model, freeze_decoder=True)),
     ):
         results.measure(name, partial(verdicts_of, o, name, make_sae))
 

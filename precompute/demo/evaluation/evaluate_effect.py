@@ -73,7 +73,7 @@ def rank_of(change: Change, tokens: Sequence[int], order: str) -> int:
     return int((values_v < values_v[tokens].min()).sum())
 
 
-def counted(hits: Sequence[bool]) -> dict[str, float] | None:
+def count_hits(hits: Sequence[bool]) -> dict[str, float] | None:
     """A share with Wilson's interval."""
     return share_interval(sum(hits), len(hits))
 
@@ -81,13 +81,13 @@ def counted(hits: Sequence[bool]) -> dict[str, float] | None:
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Shares over measured features, for both orders and both rows, by how much the word falls, and the KLs."""
     ranks: dict[str, Any] = {
-        order: {side: counted([r["rank"][order][side] < N_LOWERED for r in rows]) for side in ROWS}
+        order: {side: count_hits([r["rank"][order][side] < N_LOWERED for r in rows]) for side in ROWS}
         for order in ORDERS
     }
     return {
         **ranks,
-        "first": {side: counted([r["rank"]["probability"][side] == 0 for r in rows]) for side in ROWS},
-        "falls_more": counted([r["word"]["ablated"] < r["word"]["control"] for r in rows]),
+        "first": {side: count_hits([r["rank"]["probability"][side] == 0 for r in rows]) for side in ROWS},
+        "falls_more": count_hits([r["word"]["ablated"] < r["word"]["control"] for r in rows]),
         "median_logprob": {side: float(np.median([r["word"][side] for r in rows])) for side in ROWS},
         "median_kl": {side: float(np.median([r["kl"][side] for r in rows])) for side in ROWS},
     }

@@ -60,15 +60,15 @@ def write_captions(mllm: Mllm, scenes: list[Scene]) -> list[str]:
 
 def object_hits(caption: str, scene: Scene) -> tuple[int, int]:
     """Objects of the scene that the caption names, in the singular or the plural; and how many there are."""
-    return named(caption, {e.noun for e in scene.entities if e.colour is None})
+    return count_nouns(caption, {e.noun for e in scene.entities if e.colour is None})
 
 
 def redrawn_hits(caption: str, scene: Scene) -> tuple[int, int]:
     """The same for the objects of which there is a second drawing."""
-    return named(caption, {e.noun for e in scene.entities if len(OBJECTS.get(e.noun, ())) > 1})
+    return count_nouns(caption, {e.noun for e in scene.entities if len(OBJECTS.get(e.noun, ())) > 1})
 
 
-def named(caption: str, nouns: set[str]) -> tuple[int, int]:
+def count_nouns(caption: str, nouns: set[str]) -> tuple[int, int]:
     words = set(re.findall(r"[a-z]+", caption.lower()))
     return sum(bool({n, plural(n)} & words) for n in nouns), len(nouns)
 

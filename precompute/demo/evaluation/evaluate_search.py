@@ -64,7 +64,7 @@ def answer(store: Store, mllm: Mllm, sae: SaeV, text: str, image: Image.Image | 
     return Answer([refs[k]["label"] for k in first], group_labels)
 
 
-def compared(labels: dict[str, list[str | None]]) -> dict[str, Any]:
+def compare(labels: dict[str, list[str | None]]) -> dict[str, Any]:
     """For how many words the names of their answer hold the word; beside it the answers to the other words, shifted
     each way: mean and most."""
     words = list(labels)
@@ -92,6 +92,6 @@ def measure_search(store: Store, mllm: Mllm, sae: SaeV) -> dict[str, Any]:
         "an image of a lone thing, first three groups": {word: by_image[word].grouped for word in ALL_WORDS},
     }
     return {
-        "search": {name: compared(labels) for name, labels in queries.items()},
+        "search": {name: compare(labels) for name, labels in queries.items()},
         "search_labels": {word: by_image[word]._asdict() for word in ALL_WORDS},
     }

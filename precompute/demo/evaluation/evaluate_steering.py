@@ -213,7 +213,7 @@ class Steering:
         return [line_of[target] for target in self.group_of]
 
 
-def summarised(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[str, Any]:
+def summarise(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[str, Any]:
     """The result file's parts, made of the lines of all targets."""
     worths = {
         (line["target"], m): [Worth(*worth) for worth in of] for line in lines for m, of in line["worths"].items()
@@ -263,7 +263,7 @@ def run(o: SteeringEvaluation) -> dict[str, Any]:
     key = fingerprint(sae=sae.sha256, options=options, families=family_f.tolist(), methods=[*METHODS, *STRENGTHS])
     claim_folder(o.part, key, "plan.json", what="run", of="SAE or options")
     mllm = Mllm.load(o.model, layer=sae.layer, full=True, dtype="bfloat16", device=o.device)
-    return summarised(Steering(mllm, sae, family_f, o).lines(o.part / "targets.jsonl"), o)
+    return summarise(Steering(mllm, sae, family_f, o).lines(o.part / "targets.jsonl"), o)
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def planted_of(store: Store) -> Array:
     return np.array([row.extra["planted"].split(":")[0] for row in rows], dtype=object)
 
 
-def planted(store: Store, o: StoreEvaluation) -> dict[str, Any]:
+def planted_figures(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """AUROC of every score for "this caption belongs to this image", whole captions and one word; and for
     each planted kind the share its flag finds, beside the flag's alarms among the whole pairs."""
     kind_n = planted_of(store)
@@ -160,7 +160,7 @@ def families(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
                          "directions": directions}}  # fmt: skip
 
 
-def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
+def exchange_figures(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     """The control that ought to fail: the same pass with the images exchanged among the pairs."""
     manifest = store.manifest
     with tempfile.TemporaryDirectory() as scratch:
@@ -171,7 +171,7 @@ def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
             )
         )  # fmt: skip
         exchanged_store = Store.open(store_path)
-        result = {"true": weighed(store), "images_exchanged": weighed(exchanged_store)}
+        result = {"true": omega_figures(store), "images_exchanged": omega_figures(exchanged_store)}
         exchanged_store.close()
     return {"shuffled_images": result}
 
@@ -179,7 +179,7 @@ def exchanged(store: Store, o: StoreEvaluation) -> dict[str, Any]:
 OMEGA_EDGES = np.round(np.arange(-0.2, 1.0001, 0.05), 2)
 
 
-def weighed(store: Store) -> dict[str, Any]:
+def omega_figures(store: Store) -> dict[str, Any]:
     """ω and its controls over the features that could be tested, and how many have each verdict."""
     c = features.c
     names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
@@ -213,9 +213,9 @@ def main() -> None:
     store = Store.open(o.demo / "store")
     results = Results(o.out, "precompute.demo.evaluation.evaluate_store", o, {"demo", "out", "only"}, o.only)
     results.figures["about"] |= {"content_id": store.manifest["content_id"], "sae": store.manifest["sae"]["sha256"]}
-    results.measure("planted", lambda: planted(store, o))
+    results.measure("planted", lambda: planted_figures(store, o))
     results.measure("names", lambda: names(store))
-    results.measure("exchanged", lambda: exchanged(store, o))
+    results.measure("exchanged", lambda: exchange_figures(store, o))
     if not results.wants("search", "headline", "families"):
         return
     sae = SaeV.load(o.demo / "sae")

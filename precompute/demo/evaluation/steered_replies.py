@@ -27,7 +27,7 @@ class Job(NamedTuple):
     repeated."""
 
 
-def capped(delta_td: Tensor, h_td: Tensor) -> Tensor:
+def cap(delta_td: Tensor, h_td: Tensor) -> Tensor:
     """[t, d] scaled down, token by token, to be no longer than h (METHOD, *Steering*)."""
     ratio_t = delta_td.norm(dim=-1, keepdim=True) / h_td.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     return delta_td / ratio_t.clamp_min(1.0)
@@ -60,7 +60,7 @@ def batch_replies(mllm: Mllm, jobs: Sequence[Job]) -> list[str]:
         if h_bsd.shape[1] != length:  # a new token
             return h_bsd
         h = h_bsd.float()
-        return torch.where(scope_bs[..., None], h + capped(delta_bd[:, None].expand_as(h), h), h).to(h_bsd.dtype)
+        return torch.where(scope_bs[..., None], h + cap(delta_bd[:, None].expand_as(h), h), h).to(h_bsd.dtype)
 
     with replace(mllm.decoder_layer(), mllm.layer, change):
         ids_bs = mllm.model.generate(**batch.inputs, max_new_tokens=NEW_TOKENS, do_sample=False)[:, length:]

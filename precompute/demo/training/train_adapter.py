@@ -149,7 +149,7 @@ def stage1(
     lora_lm = get_peft_model(lm, LoraConfig(r=o.lora_rank, lora_alpha=alpha, target_modules=list(LINEAR)))
     if o.resume:
         checkpoint = load_file(o.resume)
-        for name, parameter in trained(lora_lm):
+        for name, parameter in trained_parameters(lora_lm):
             parameter.data.copy_(checkpoint[name])
     lora = [p for p in lora_lm.parameters() if p.requires_grad]
     groups = [
@@ -192,10 +192,10 @@ def stage1(
 
 def lora_by_module(lora_lm: nn.Module) -> dict[str, Tensor]:
     """`model.layers.0.mlp.up_proj.lora_A` and so on: names of the plain model's modules."""
-    return {name: parameter.detach() for name, parameter in trained(lora_lm)}
+    return {name: parameter.detach() for name, parameter in trained_parameters(lora_lm)}
 
 
-def trained(lora_lm: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def trained_parameters(lora_lm: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in lora_lm.named_parameters():
         if parameter.requires_grad:
             yield name.removeprefix("base_model.model.").replace(".default.weight", ""), parameter

@@ -58,7 +58,7 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
     A held-out text is none of the training texts, word for word: scenes differ more than their captions do."""
     if not folder.exists():
         train, test_plain = plain_texts(o)
-        captions, pairs = enough(train, o.tokens)
+        captions, pairs = enough_scenes(train, o.tokens)
         rows = [*(text_row(f"train-{scene.index}", scene.caption) for scene in captions), *plain_rows("plain", train)]
         caption_rows = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
         seen_texts = {row["text"] for row in rows}
@@ -91,7 +91,7 @@ def scenes(split: Any) -> Iterator[Scene]:
     return (make_scene(split, index) for index in count())
 
 
-def enough(plain_captions: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
+def enough_scenes(plain_captions: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     """Train scenes whose captions make up `tokens` together with the plain texts, and those whose captions do with
     their images and once more alone; one of each at least."""
     from transformers import AutoTokenizer

@@ -65,7 +65,7 @@ def run(o: Figure3Options) -> None:
             if not folder.exists():
                 minutes = bench.train(folder, sae, seed)
             if not results.has(line="training", sae=sae, seed=seed):
-                results.add(line="training", sae=sae, seed=seed, **trained(folder), minutes=minutes)
+                results.add(line="training", sae=sae, seed=seed, **training_line(folder), minutes=minutes)
             for setting in SETTINGS:
                 if not results.has(line="evaluation", sae=sae, setting=setting, seed=seed):
                     say(f"measuring {sae}, seed {seed}, in {setting}")
@@ -119,7 +119,7 @@ class Bench:
         return {"n_samples": figures["data"]["n_samples"], **line, "minutes": since(start)}
 
 
-def trained(folder: Path) -> Line:
+def training_line(folder: Path) -> Line:
     """How training ended: the last line of its log."""
     last = json.loads((folder / TRAINING).read_text(encoding="utf-8"))["log"][-1]
     return {name: last[name] for name in ("step", "tokens", "fvu", "l0", "dead")}
@@ -145,7 +145,7 @@ class Results:
         if not self.lines:
             about = {"torch": torch.__version__, "machine": machine()}
             self.add(line="run", command="saevx experiment figure3", **run_settings, **about)
-        elif any(self.lines[0].get(name) != value for name, value in rounded(run_settings).items()):
+        elif any(self.lines[0].get(name) != value for name, value in round_all(run_settings).items()):
             raise SaevxError(f"{path} holds lines of a run with other options or another model: choose another --out.")
 
     def has(self, **fields: Any) -> bool:
@@ -153,14 +153,14 @@ class Results:
 
     def add(self, **line: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(rounded(line), ensure_ascii=False) + "\n")
+            file.write(json.dumps(round_all(line), ensure_ascii=False) + "\n")
         self.lines.append(line)
 
 
-def rounded(value: Any) -> Any:
+def round_all(value: Any) -> Any:
     """Five significant digits say more than the intervals do."""
     if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
+        return {name: round_all(item) for name, item in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

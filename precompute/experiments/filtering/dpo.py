@@ -37,7 +37,7 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
     from peft import LoraConfig
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    folder = started(bench, steps, seed)
+    folder = start_training(bench, steps, seed)
     # A LoRA on the language model; the projector is tuned whole, as in SFT.
     lora = LoraConfig(
         r=RANK, lora_alpha=2 * RANK, target_modules=rf".*language_model.*\.({'|'.join(LINEAR)})",
@@ -86,7 +86,7 @@ def preferences(bench: Bench, images: Sequence[Path], rows: np.ndarray, seed: in
     )
 
 
-def started(bench: Bench, steps: int, seed: int) -> Path:
+def start_training(bench: Bench, steps: int, seed: int) -> Path:
     """The model tuned on all pairs, as a `transformers` folder; made once a seed."""
     folder = bench.work / f"sft-{steps}-{seed}"
     adapter = folder.with_suffix(".safetensors")

@@ -26,7 +26,7 @@ from precompute.scoring.facility_location import representative
 from precompute.scoring.new_data import score_data
 from precompute.scoring.score_file import rows_of
 from precompute.scoring.scores import chance
-from precompute.store.quality import best, n_kept
+from precompute.store.quality import best_rows_of, n_kept
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, SELECTIONS, score_column
 from precompute.utils.progress import say
@@ -147,7 +147,7 @@ def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
     if arm.score in ("random", "oracle"):
         value_n = chance(pool.ids, seed) + (~pool.swapped_n if arm.score == "oracle" else 0.0)
     assert value_n is not None
-    return best(value_n, all_rows, arm.keep)
+    return best_rows_of(value_n, all_rows, arm.keep)
 
 
 def measure(bench: Bench, pool: Pool, arm: Arm, seed: int, o: FilteringOptions, data: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def questions_about(scenes: Sequence[Seen], seed: int) -> list[Question]:
     return result
 
 
-def mentioned(caption: str, vocabulary: Sequence[str]) -> set[str]:
+def nouns_of(caption: str, vocabulary: Sequence[str]) -> set[str]:
     """The objects that a caption names, in the singular or the plural."""
     words = f" {' '.join(re.findall(r'[a-z]+', caption.lower()))} "
     return {noun for noun in vocabulary if any(f" {form} " in words for form in (noun, plural(noun)))}

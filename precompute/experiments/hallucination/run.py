@@ -17,7 +17,7 @@ from precompute.experiments.hallucination.questions import (
     Question,
     Seen,
     demo_scenes,
-    mentioned,
+    nouns_of,
     own_scenes,
     questions_about,
 )
@@ -159,7 +159,7 @@ def figures(
     kind_n, scene_n = np.array([q.kind for q in questions]), np.array([q.scene for q in questions])
     yes_n, present_n = margin_n > threshold, kind_n == "present"
     vocabulary = sorted({noun for scene in scenes for noun in scene.objects})
-    mentions = [mentioned(caption, vocabulary) for caption in captions]
+    mentions = [nouns_of(caption, vocabulary) for caption in captions]
     n_said, n_wrong, n_found, n_objects = (
         np.array([len(x) for x in nouns])
         for nouns in (

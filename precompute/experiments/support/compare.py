@@ -56,9 +56,9 @@ def figures(readings: Iterable[Reading], support_f: Array) -> Figures:
     text, pools, place, counts, attributions = [], [], [], [], []
     for reading in readings:
         text.append(reading.token_tf.max(axis=0, initial=0))
-        pools.append(ridge.pooled(reading.patch_pf, reading.grid))
+        pools.append(ridge.pool(reading.patch_pf, reading.grid))
         place.append(positions.place_scores(reading, support_f))
-        counts.append(positions.counted(reading, support_f))
+        counts.append(positions.count_groups(reading, support_f))
         attributions.append(attribution.scores(reading.attribution_t2))
     image = {name: np.stack([reading[name] for reading in pools]) for name in ridge.POOLS}
     return Figures(np.stack(text), image, columns(place), counts, columns(attributions))

@@ -129,7 +129,7 @@ class Counted(NamedTuple):
     """float64 [7], of `group_figures`."""
 
 
-def counted(reading: Reading, support_f: Array) -> Counted:
+def count_groups(reading: Reading, support_f: Array) -> Counted:
     """Of the first claim of a number."""
     for claim in claims(reading.words):
         if claim.kind == "number":

@@ -78,7 +78,7 @@ def fit_ridge(x_nf: Array, y_ng: Array, lambdas: Sequence[float] = LAMBDAS) -> R
     return best_fit[1]
 
 
-def pooled(patch_pf: Array, grid: tuple[int, int]) -> dict[str, Array]:
+def pool(patch_pf: Array, grid: tuple[int, int]) -> dict[str, Array]:
     """An image's features by POOLS, float32 [F] or [3F]. Args: z / p99.9 of the patches [p, F]."""
     rows, columns = (np.repeat(np.linspace(-1, 1, grid[0]), grid[1]), np.tile(np.linspace(-1, 1, grid[1]), grid[0]))
     mean_f = patch_pf.mean(0)

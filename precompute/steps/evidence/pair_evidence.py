@@ -216,7 +216,7 @@ def upper_tail(text_s: Array, image_s: Array, n_s: Array, n_seen: int, log_facto
     log_p = margins[s] - lf[x] - lf[text[s] - x] - lf[image[s] - x] - lf[(n - text - image)[s] + x]
     begin = offsets(length)[:-1]
 
-    def weighted(theta: float) -> tuple[Array, float]:
+    def tilt(theta: float) -> tuple[Array, float]:
         """Each stratum's distribution, and log of the product of what they summed to."""
         log_w = log_p + theta * x
         top = np.maximum.reduceat(log_w, begin)
@@ -224,13 +224,13 @@ def upper_tail(text_s: Array, image_s: Array, n_s: Array, n_seen: int, log_facto
         total = np.add.reduceat(weight, begin)
         return weight / total[s], float((top + np.log(total)).sum())
 
-    def missing(theta: float) -> float:
-        return float(weighted(theta)[0] @ x) - n_seen
+    def shortfall(theta: float) -> float:
+        return float(tilt(theta)[0] @ x) - n_seen
 
     theta = 0.0
-    if missing(0.0) < 0:
-        theta = MAX_TILT if missing(MAX_TILT) < 0 else float(optimize.brentq(missing, 0.0, MAX_TILT, xtol=1e-3))
-    p_x, log_total = weighted(theta)
+    if shortfall(0.0) < 0:
+        theta = MAX_TILT if shortfall(MAX_TILT) < 0 else float(optimize.brentq(shortfall, 0.0, MAX_TILT, xtol=1e-3))
+    p_x, log_total = tilt(theta)
     joint, first = np.ones(1), 0
     for at, stop, least_x in zip(begin.tolist(), (begin + length).tolist(), low.tolist(), strict=True):
         terms = np.flatnonzero(p_x[at:stop] > NEGLIGIBLE)  # one run: the distribution has one peak

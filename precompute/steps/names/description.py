@@ -125,10 +125,10 @@ def describe(counts: Counts, words: list[TopWords], places: list[str]) -> list[s
         sides = []
         if counts.n_fm[k, TEXT]:
             ends = [name for name, share in zip(("start", "end"), counts.end_f[k], strict=True) if share >= MOSTLY]
-            where = f"on {_quoted(word)}" if (word := words[k]["text"]) else "various tokens"
+            where = f"on {_quote(word)}" if (word := words[k]["text"]) else "various tokens"
             sides.append(", ".join([where, *(f"{name} of caption" for name in ends[:1])]))
         if counts.n_fm[k, IMAGE]:
-            caption = f"with {_quoted(word)}" if (word := words[k]["image"]) else ""
+            caption = f"with {_quote(word)}" if (word := words[k]["image"]) else ""
             images = f"images {caption}" if caption else "various images"
             sides.append(", ".join(filter(None, (place, caption))) if place else images)
         both_vary = sides == ["various tokens", "various images"]
@@ -136,7 +136,7 @@ def describe(counts: Counts, words: list[TopWords], places: list[str]) -> list[s
     return descriptions
 
 
-def _quoted(word: TopWord) -> str:
+def _quote(word: TopWord) -> str:
     return f"“{word['word']}” {100 * word['n'] / word['of']:.0f} %"
 
 

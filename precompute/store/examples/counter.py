@@ -56,8 +56,8 @@ class CounterExamples:
             return []
         limit = max(1, min(limit, 100))
         rows = self._captions(query)
-        off_examples = [example for m in sides for example in self._off(feature, m, rows, limit)]
-        unnamed_examples = [example for m in sides for example in self._unnamed(feature, m, query, limit)]
+        off_examples = [example for m in sides for example in self._off_examples(feature, m, rows, limit)]
+        unnamed_examples = [example for m in sides for example in self._without_name(feature, m, query, limit)]
         return self._examples._items([*off_examples, *unnamed_examples], compute)
 
     def _query(self, feature: int) -> str:
@@ -77,17 +77,17 @@ class CounterExamples:
         column = 1 if any(r[1] is not None for r in scored_rows) else 2
         return [r[0] for r in sorted(scored_rows, key=lambda r: (r[column] is None, -(r[column] or 0), r[0]))]
 
-    def _off(self, feature: int, modality: int, rows: list[int], limit: int) -> Iterator[Item]:
+    def _off_examples(self, feature: int, modality: int, rows: list[int], limit: int) -> Iterator[Item]:
         """Those of the rows, at most `limit` and in their order, on which the feature is surely off."""
         for row in rows:
-            if limit and (z := self._largest(row, feature, modality)) is not None:
+            if limit and (z := self._max_where_off(row, feature, modality)) is not None:
                 limit -= 1
                 yield {
                     "counter": "off", "feature": feature, "modality": modality, "band": None, "rank": None, "row": row,
                     "position": None, "activation": z, "n_same": 0,
                 }  # fmt: skip
 
-    def _largest(self, row: int, feature: int, modality: int) -> float | None:
+    def _max_where_off(self, row: int, feature: int, modality: int) -> float | None:
         """The feature's largest z in one modality of a sample, where it is off there; else None.
 
         A feature that is not among the sample's stored maxima is no stronger, relative to its p99.9, than the weakest
@@ -109,12 +109,12 @@ class CounterExamples:
             return None
         return max_z if max_z <= s.LACKS_FEATURE * p999[feature] else None
 
-    def _unnamed(self, feature: int, modality: int, query: str, limit: int) -> list[Item]:
+    def _without_name(self, feature: int, modality: int, query: str, limit: int) -> list[Item]:
         """The strongest of its examples whose caption has no word of the name."""
         engine, min_z = self._core.engine, STRONG * self._features.table["p999"][feature]
         examples = {
             example["row"]: {**example, "counter": "unnamed"}
-            for example in reversed(self._examples._stored(feature, modality))
+            for example in reversed(self._examples._example_rows(feature, modality))
             if float(of_bits(example["value"])) * self._core.events.unit >= min_z
         }
         matches = "SELECT rowid FROM sample_fts WHERE rowid IN (?) AND sample_fts MATCH ?"

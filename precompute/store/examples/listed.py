@@ -54,7 +54,7 @@ class Examples:
         rows = _EXAMPLE.fetch(core.engine, tables, (*where.values(), max(1, min(limit, 200))))
         return self._items(rows, compute)
 
-    def _stored(self, feature: int, modality: int) -> list[Item]:
+    def _example_rows(self, feature: int, modality: int) -> list[Item]:
         """The rows of the table `examples` of a feature and modality, the strongest overall first, then the bands."""
         tables = "examples WHERE feature = ? AND modality = ? ORDER BY band, rank"
         return _EXAMPLE.fetch(self._core.engine, tables, (int(feature), modality))

@@ -29,18 +29,18 @@ def best_matches(core: Core, q: str, *, every_word: bool = True) -> Array:
     pieces = match_pieces(q)
     if not pieces:
         return np.empty(0, np.int32)
-    ids = np.flatnonzero(_matching(core, pieces, np.logical_and if every_word else np.logical_or)).astype(np.int32)
+    ids = np.flatnonzero(_match_mask(core, pieces, np.logical_and if every_word else np.logical_or)).astype(np.int32)
     tier_f = np.full(core.n_features, 3, np.int8)
     for tier, prefix in ((2, True), (1, False)):
         in_label = [f"label : ({piece})" for piece in match_pieces(q, prefix=prefix)]
-        tier_f[_matching(core, in_label, np.logical_or)] = tier
+        tier_f[_match_mask(core, in_label, np.logical_or)] = tier
     for word in spellings(q):
         tier_f[core.features_of_strongest.get(word, [])] = 0
     ranked_ids: Array = ids[np.lexsort((core.evidence_rank[ids], tier_f[ids]))]
     return ranked_ids
 
 
-def _matching(core: Core, pieces: Sequence[str], combine: np.ufunc) -> Array:
+def _match_mask(core: Core, pieces: Sequence[str], combine: np.ufunc) -> Array:
     """bool [F]: the features that queries of full text search find, all or any of them."""
     result: Array = combine.reduce([core.found_by(piece) for piece in pieces])
     return result

@@ -168,7 +168,7 @@ class Lens:
         "raw": the same, "informative": whether the centred ones say anything}."""
         n = len(range(*at.indices(self.n_features)))
         lists: dict[tuple[str, str], list[list[Any]]] = {
-            (kind, side): self._listed(f"{name}{side}", at) if self.step else [[]] * n
+            (kind, side): self._token_lists(f"{name}{side}", at) if self.step else [[]] * n
             for kind, name in self.KINDS
             for side in self.SIDES
         }
@@ -178,7 +178,7 @@ class Lens:
             for i, yes in enumerate(informative)
         ]
 
-    def _listed(self, name: str, at: slice) -> list[list[list[Any]]]:
+    def _token_lists(self, name: str, at: slice) -> list[list[list[Any]]]:
         """[[token, logit], …] of features."""
         logits = np.round(self.step[f"{name}_logit"][at].astype(np.float64), 4).tolist()
         tokens = [[self._text(t) for t in token_ids] for token_ids in self.step[name][at].tolist()]

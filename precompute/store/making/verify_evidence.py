@@ -57,7 +57,7 @@ def check_evidence(store: Store) -> str:
     need(not np.isin(verdict, FAILING)[beyond].any(), "a feature that passes the test is called unpaired")
     need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
     for name in ("pair_lift", "agreement"):
-        _rising(*(of[name + end] for end in ("_low", "", "_high")), name=name)
+        _check_rising(*(of[name + end] for end in ("_low", "", "_high")), name=name)
     has_n = is_tested & (of["n_both"] > 0)
     n_both = of["n_both"][has_n].astype(np.int64)
     for end, factor in zip(("_low", "_high"), poisson_interval(n_both), strict=True):
@@ -68,7 +68,7 @@ def check_evidence(store: Store) -> str:
     return f"{int(is_tested.sum())} features tested, {int(is_tied.sum())} tied to a place"
 
 
-def _rising(low: Array, value: Array, high: Array, *, name: str) -> None:
+def _check_rising(low: Array, value: Array, high: Array, *, name: str) -> None:
     is_known = ~np.isnan(value)
     need(bool((low[is_known] <= value[is_known] + 1e-12).all()), f"{name} lies below its interval")
     need(bool((value[is_known] <= high[is_known] + 1e-12).all()), f"{name} lies above its interval")

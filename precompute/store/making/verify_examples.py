@@ -117,7 +117,7 @@ class ExampleTable:
             files = number_files(self.store.n_samples, image_records(self.store) if m == s.IMAGE else ())
             view = views(self.store.events, files, m, self.row[of_modality], self.position[of_modality])
             need(distinct(self.list[of_modality], view), f"two {s.MODALITIES[m]} examples of a list show the same")
-        n_listed, n = np.diff(np.append(self.begin, len(self))), self.counted()
+        n_listed, n = np.diff(np.append(self.begin, len(self))), self.sample_counts()
         of_list = (self.feature[self.begin], self.modality[self.begin])
         samples_fm = table(self.store, "SELECT samples_text, samples_image FROM features ORDER BY id", 2)
         top = self.band[self.begin] == -1
@@ -127,7 +127,7 @@ class ExampleTable:
         need(bool(agrees), "examples that were folded are miscounted")
         need(bool(samples_fm.astype(bool).sum() == top.sum()), "a feature that fires has no example")
 
-    def counted(self) -> Array:
+    def sample_counts(self) -> Array:
         """int64, of each list: the samples that it shows or counts."""
         return np.add.reduceat(1 + self.n_same, self.begin) if len(self) else np.zeros(0, np.int64)
 
@@ -161,7 +161,7 @@ class ExampleTable:
         """Once the events of all samples were seen: none that is stronger than a list's last is missing from it."""
         top = self.band[self.begin] == -1
         n_fm = np.zeros_like(self.n_above_fm)
-        n_fm[self.feature[self.begin[top]], self.modality[self.begin[top]]] = self.counted()[top]
+        n_fm[self.feature[self.begin[top]], self.modality[self.begin[top]]] = self.sample_counts()[top]
         need(bool((self.n_above_fm <= np.maximum(n_fm - 1, 0)).all()), "a stronger sample is not among the examples")
 
 

@@ -85,12 +85,12 @@ def fill(conn: Connection, table: Table, chunks: Iterable[RowChunk]) -> None:
     json_names = {column.name for column in table.columns if isinstance(column.type, JSON)}
     statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     for chunk in chunks:
-        columns = (map(_dumped, chunk[name]) if name in json_names else chunk[name] for name in names)
+        columns = (map(_dump, chunk[name]) if name in json_names else chunk[name] for name in names)
         if rows := list(zip(*columns, strict=True)):
             conn.exec_driver_sql(statement, rows)
 
 
-def _dumped(value: Any) -> str | None:
+def _dump(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -100,7 +100,7 @@ def _of_rows(table: Table, rows: Iterable[Item]) -> list[RowChunk]:
     return [{column.name: [item[column.name] for item in items] for column in table.columns}]
 
 
-def _plain(values: Array) -> list[Any]:
+def _to_list(values: Array) -> list[Any]:
     """Python values, NaN as None."""
     items = values.tolist()
     return [None if v != v else v for v in items] if values.dtype.kind == "f" else items
@@ -126,7 +126,7 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
         columns[name] = weigh.get(name, np.full(data.n_features, np.nan))  # not every store has texts alone
     descriptions = load_json(data.part, "description")
     for chunk in slices(data.n_features, _CHUNK):
-        row_chunk: RowChunk = {name: _plain(values[chunk]) for name, values in columns.items()}
+        row_chunk: RowChunk = {name: _to_list(values[chunk]) for name, values in columns.items()}
         row_chunk["label"], row_chunk["description"] = labels[chunk], descriptions[chunk]
         row_chunk["place"] = [name or None for name in weigh["place"][chunk].tolist()]
         row_chunk["verdict"] = [s.VERDICTS[v] for v in weigh["verdict"][chunk]]
@@ -159,7 +159,7 @@ def _place_map(mean_rc: Array) -> Item | None:
 def family_rows(families: Families, labels: list[str | None], evidence: Array) -> list[RowChunk]:
     """The table `families`; `evidence` is float64 [F]."""
     ids = families.id_n.tolist()
-    names, values = [labels[i] for i in ids], _plain(evidence[families.id_n])
+    names, values = [labels[i] for i in ids], _to_list(evidence[families.id_n])
     return [{"id": ids, "name": names, "n_members": families.size_n.tolist(), "evidence": values}]
 
 
@@ -181,7 +181,7 @@ def sample_rows(data: Collected) -> Iterator[RowChunk]:
             "row": range(chunk.start, chunk.stop),
             "sample_id": [str(r["sample_id"]) for r in records],
             "text": [str(r["text"]) for r in records],
-            **{name: _plain(values[chunk]) for name, values in arrays.items()},
+            **{name: _to_list(values[chunk]) for name, values in arrays.items()},
             **{name: [int(v) or None for v in sample[name][chunk]] for name in ("width", "height")},
             "n_images": [len(r["images"]) for r in records],
             "images": [[_image(image) for image in r["images"]] for r in records],

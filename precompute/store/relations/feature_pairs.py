@@ -220,7 +220,7 @@ class StrongPairs(NamedTuple):
         """Bytes of all arrays."""
         return sum(array.nbytes for array in self)
 
-    def listed(self, min_support: int, alike: bool) -> ListedPairs:
+    def pair_list(self, min_support: int, alike: bool) -> ListedPairs:
         """The pairs that a list shows: of the same two concepts only the first, unless `alike`."""
         is_frequent = self.support >= min_support
         order, two = self.order[is_frequent], self.two[is_frequent]

@@ -36,10 +36,10 @@ def matrix(store: Store, kind: str, n: int = 40, **filters: Unpack[PairFilters])
     is_symmetric = kind != "text-image"
     if is_symmetric:
         of_both = np.concatenate([concept_a, concept_b]), np.concatenate([measures.a, measures.b])
-        (rows, row_features) = (columns, column_features) = _strongest(*of_both, np.tile(weight, 2), n)
+        (rows, row_features) = (columns, column_features) = _strongest_concepts(*of_both, np.tile(weight, 2), n)
     else:
-        rows, row_features = _strongest(concept_a, measures.a, weight, n)
-        columns, column_features = _strongest(concept_b, measures.b, weight, n)
+        rows, row_features = _strongest_concepts(concept_a, measures.a, weight, n)
+        columns, column_features = _strongest_concepts(concept_b, measures.b, weight, n)
     cell_pairs = np.flatnonzero(np.isin(concept_a, rows) & np.isin(concept_b, columns))
     table = np.zeros((len(rows), len(columns)))
     row_c, column_c = np.searchsorted(rows, concept_a[cell_pairs]), np.searchsorted(columns, concept_b[cell_pairs])
@@ -65,7 +65,7 @@ def _family_ref(ref: Item, store: Store) -> Item:
     return {**feature_ref(ref), "family": int(store.features.family[ref["id"]])}
 
 
-def _strongest(concept_p: Array, feature_p: Array, weight_p: Array, n: int) -> tuple[Array, Array]:
+def _strongest_concepts(concept_p: Array, feature_p: Array, weight_p: Array, n: int) -> tuple[Array, Array]:
     """int64 [≤ n], rising: the families with the largest sums of weights, and the feature of the first pair of each."""
     distinct_concepts, first, of_p = np.unique(concept_p, return_index=True, return_inverse=True)
     total = np.bincount(of_p, weight_p, len(distinct_concepts))

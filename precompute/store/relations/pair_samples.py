@@ -62,7 +62,7 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
         reply[f"n_{name}"] = len(at)
         off_at = None if is_exact or name == "both" else int(name == "only_a")
         candidates = zip(rows[best_at].tolist(), share_r2[best_at].tolist(), strict=True)
-        reply[name] = list(islice(_shown(store, candidates, places, off_at), n))
+        reply[name] = list(islice(_samples_of_group(store, candidates, places, off_at), n))
     return reply
 
 
@@ -79,7 +79,7 @@ def stored_pair(pairs: FeaturePairs, a: int, b: int) -> Item | None:
     return None
 
 
-def _shown(
+def _samples_of_group(
     store: Store, candidates: Iterable[tuple[int, list[float]]], places: Sequence[tuple[int, int]], off_at: int | None
 ) -> Iterator[Item]:
     """The samples of a group; `off_at`, which of the two has no stored maximum there: those in which it fires below the
@@ -87,7 +87,7 @@ def _shown(
     for row, stored_shares in candidates:
         shares: list[float | None] = [*stored_shares]
         if off_at is not None:
-            shares[off_at] = _unlisted(store, row, *places[off_at])
+            shares[off_at] = _share_of_events(store, row, *places[off_at])
         if off_at is None or not shares[off_at]:
             yield {"sample_id": store.samples.sample_id(row), "share_a": shares[0], "share_b": shares[1]}
 
@@ -128,7 +128,7 @@ def _share(store: Store, row: int, feature: int, modality: int) -> float:
     return float(z_k[at]) / _unit(store, feature) if is_on else 0.0
 
 
-def _unlisted(store: Store, row: int, feature: int, modality: int) -> float | None:
+def _share_of_events(store: Store, row: int, feature: int, modality: int) -> float | None:
     """That share of a feature without a stored maximum there, by the sample's events; None where they are not kept."""
     events = store.events
     if len(events.maxima(row, modality)[0]) < s.KEPT_MAXIMA:

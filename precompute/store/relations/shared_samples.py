@@ -111,12 +111,12 @@ class SharedMatches:
     def nearest(self, features: Sequence[int]) -> dict[int, Counterpart]:
         """The best match in the other store of those features that fire on enough of the shared samples."""
         ids = [id for id in features if self.here.norm_f[id] > 0]
-        match_of = dict(_best(self.here, self.there, ids, self.n_compared))
-        back_match_of = dict(_best(self.there, self.here, sorted({to for to, _ in match_of.values()}), self.n_compared))
-        return {id: Counterpart(to, cosine, back_match_of[to][0] == id) for id, (to, cosine) in match_of.items()}
+        match_of = dict(_matches(self.here, self.there, ids, self.n_compared))
+        back_of = dict(_matches(self.there, self.here, sorted({to for to, _ in match_of.values()}), self.n_compared))
+        return {id: Counterpart(to, cosine, back_of[to][0] == id) for id, (to, cosine) in match_of.items()}
 
 
-def _best(sides: Sides, other_sides: Sides, ids: Sequence[int], n: int) -> Iterator[tuple[int, tuple[int, float]]]:
+def _matches(sides: Sides, other_sides: Sides, ids: Sequence[int], n: int) -> Iterator[tuple[int, tuple[int, float]]]:
     """(feature, (the feature of the other store with the largest correlation, that correlation))."""
     columns = sides.z_sf.tocsc()
     known_f = other_sides.norm_f > 0

@@ -31,7 +31,7 @@ def parse_area(text: str) -> Array:
     return np.array(corners, np.int64)
 
 
-def inside(columns: FeatureMap | SampleMap, corner_c2: Array) -> Array:
+def points_inside(columns: FeatureMap | SampleMap, corner_c2: Array) -> Array:
     """int64 [n], rising: the features, or rows of samples, inside a polygon of their map, by the even-odd rule.
 
     Args:

@@ -22,7 +22,7 @@ from precompute.store.lists.marked import Marked
 from precompute.store.mapfile import SAMPLES_NAME, SampleMap, read_sample_map
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.samples import Samples
-from precompute.store.selection.area import inside, parse_area
+from precompute.store.selection.area import parse_area, points_inside
 from precompute.store.sql import (
     Page,
     column_values,
@@ -146,7 +146,7 @@ class Selection:
             mask &= self._length <= max_length
         if area := filters.get("area"):
             is_inside = np.zeros_like(mask)
-            is_inside[inside(self.map, parse_area(area))] = True
+            is_inside[points_inside(self.map, parse_area(area))] = True
             mask &= is_inside
         marks = Marked(**filters.get("marked", {}))
         mask &= marks.mask(len(mask))

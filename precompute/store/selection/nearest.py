@@ -43,8 +43,8 @@ class Nearest:
         items = self._samples.items(cosine_of)
         own_image = self._core.events.maxima(row, s.IMAGE)
         own_weights = self._weights(row, m)
-        shared_features = {near_row: self._shared(own_weights, self._weights(near_row, m)) for near_row in cosine_of}
-        refs = self._features.refs({k for pairs in shared_features.values() for k in pairs})
+        in_both = {near_row: self._shared_features(own_weights, self._weights(near_row, m)) for near_row in cosine_of}
+        refs = self._features.refs({k for pairs in in_both.values() for k in pairs})
         z_of = dict(zip(*(values.tolist() for values in self._core.events.maxima(row, m)), strict=True))
 
         def with_activation(k: int) -> Item:
@@ -57,7 +57,7 @@ class Nearest:
                     **{name: items[near_row][name] for name in ("sample_id", "row", "text", "images", "flags")},
                     "cosine": cosine,
                     "caption_fit": _fit(self._core.events.maxima(near_row, s.TEXT), own_image),
-                    "shared": [with_activation(k) for k in shared_features[near_row]],
+                    "shared": [with_activation(k) for k in in_both[near_row]],
                 }
                 for near_row, cosine in cosine_of.items()
             ],
@@ -92,7 +92,7 @@ class Nearest:
         weight_k = np.log1p(ratio_k) * self._features.specificity[feature_k, modality]
         return dict(zip(feature_k.tolist(), weight_k.tolist(), strict=True))
 
-    def _shared(self, weights_a: dict[int, float], weights_b: dict[int, float]) -> list[int]:
+    def _shared_features(self, weights_a: dict[int, float], weights_b: dict[int, float]) -> list[int]:
         """The features that weigh most in both samples, the first of each family or name."""
         by_product = sorted(weights_a.keys() & weights_b.keys(), key=lambda k: (-weights_a[k] * weights_b[k], k))
         first: dict[int, int] = {}

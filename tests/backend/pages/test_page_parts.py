@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.drawing.charts import HEIGHT, SMALL_MAP, WIDTH, chart, curves, omega_scale, place_map, split
+from backend.drawing.charts import HEIGHT, SMALL_MAP, WIDTH, chart, curves, omega_scale, place_map, verdict_bar
 from backend.drawing.figures import format_percent, format_short, format_significant
 from backend.drawing.heat import LEVELS, heat, level, token_runs
 from backend.drawing.text import display_caption, visible
@@ -153,7 +153,7 @@ def test_chart_splits_at_the_mark() -> None:
 
 
 def test_split_fills_the_bar() -> None:
-    parts = split({"cross-modal": 1, "dead": 3})
+    parts = verdict_bar({"cross-modal": 1, "dead": 3})
     assert [(p.x, p.width) for p in parts] == [(0, 250), (250, 750)]
 
 

@@ -255,4 +255,4 @@ def test_the_strongest_are_ordered_by_group_value_and_row(n: int, stride: int, s
     value = torch.from_numpy(bits.astype(np.int16)).view(torch.float16)
     none = torch.zeros(n, dtype=torch.int32)
     entries = ent.Entries(torch.from_numpy(group), value, torch.from_numpy(row), none, none)
-    np.testing.assert_array_equal(ent.ranked(entries), np.lexsort((row, -bits, group)))
+    np.testing.assert_array_equal(ent.rank_entries(entries), np.lexsort((row, -bits, group)))

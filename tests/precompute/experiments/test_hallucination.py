@@ -15,7 +15,7 @@ from precompute.experiments.hallucination.questions import (
     ABSENT,
     Seen,
     demo_scenes,
-    mentioned,
+    nouns_of,
     own_scenes,
     questions_about,
 )
@@ -65,7 +65,7 @@ def test_own_images(tmp_path: Path) -> None:
 
 
 def test_captions_name_whole_words() -> None:
-    assert mentioned("Two mice, a bus and a cupboard.", ["mouse", "bus", "cup", "dog"]) == {"mouse", "bus"}
+    assert nouns_of("Two mice, a bus and a cupboard.", ["mouse", "bus", "cup", "dog"]) == {"mouse", "bus"}
 
 
 def test_separation_is_a_difference_of_shares() -> None:

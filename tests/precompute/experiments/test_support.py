@@ -61,7 +61,7 @@ def test_things_stand_where_the_caption_says() -> None:
 def test_groups_are_counted_and_a_number_is_read_off_them() -> None:
     two, three = {"dogs": [0, 1, 24]}, {"dogs": [0, 4, 24]}
     for where, n in ((two, 2), (three, 3)):
-        one = positions.counted(reading("there are two dogs", where), np.ones(4))
+        one = positions.count_groups(reading("there are two dogs", where), np.ones(4))
         assert one.number == 2 and one.figures.tolist() == [n] * 3 + [3] * 3 + [3]
     known = [
         positions.Counted(n, np.array([n] * 3 + [area] * 3 + [area], float)) for n in (2, 3) for area in range(3, 9)

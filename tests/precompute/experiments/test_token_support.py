@@ -63,7 +63,7 @@ def test_prediction_against_fits_without_the_pair() -> None:
 def test_the_strongest_are_kept() -> None:
     rng = np.random.default_rng(0)
     ratio = rng.random((2, T.KEPT_MAXIMA + 50))
-    remaining = T.strongest(ratio)
+    remaining = T.keep_strongest(ratio)
     assert ((remaining > 0).sum(1) == T.KEPT_MAXIMA).all()
     assert remaining.max() == ratio.max() and remaining[remaining > 0].min() > ratio[remaining == 0].min()
 

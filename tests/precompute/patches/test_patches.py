@@ -91,7 +91,7 @@ def test_best_are_the_first_of_a_sorted_list(n: int, keep: float) -> None:
     score_p = np.random.default_rng(n).integers(0, 9, n) / 3
     order = sorted(range(n), key=lambda p: (-score_p[p], p))
     n_kept = max(1, int(n * keep / 100 + 0.5))
-    assert np.flatnonzero(patches.best(score_p, keep)).tolist() == sorted(order[:n_kept])
+    assert np.flatnonzero(patches.best_patches(score_p, keep)).tolist() == sorted(order[:n_kept])
 
 
 def test_chance_is_the_ids_own() -> None:
@@ -99,7 +99,7 @@ def test_chance_is_the_ids_own() -> None:
     assert np.array_equal(first, patches.chances("a", 50, 0)) and first.min() >= 0 and first.max() < 1
     others = [patches.chances("b", 50, 0), patches.chances("a", 50, 1)]
     assert all(not np.array_equal(first, other) for other in others)
-    remaining = np.mean([patches.best(patches.chances(str(i), 49, 0), 25) for i in range(2000)], axis=0)
+    remaining = np.mean([patches.best_patches(patches.chances(str(i), 49, 0), 25) for i in range(2000)], axis=0)
     assert np.abs(remaining - 12 / 49).max() < 0.05  # no place is preferred
 
 

@@ -21,7 +21,7 @@ from precompute.options.patches import PatchesOptions
 from precompute.options.precompute import PrecomputeOptions
 from precompute.patches import run as under_test
 from precompute.patches.answers import beginnings, greedy
-from precompute.patches.ranking import CONTROLS, SCORES, FeatureWeights, best, chances
+from precompute.patches.ranking import CONTROLS, SCORES, FeatureWeights, best_patches, chances
 from precompute.patches.run import patches_data
 from precompute.pipeline import precompute
 from precompute.scoring.scores import Weights
@@ -129,8 +129,8 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
         for removed in REMOVED:
             visible["none", 0.0, removed] = np.zeros(n, dtype=bool)
             for name, score_p in score.items():
-                visible |= {(name, keep, removed): best(np.array(score_p, float), keep) for keep in KEEP}
-                visible[f"without {name}", OUT, removed] = ~best(np.array(score_p, float), OUT)
+                visible |= {(name, keep, removed): best_patches(np.array(score_p, float), keep) for keep in KEEP}
+                visible[f"without {name}", OUT, removed] = ~best_patches(np.array(score_p, float), OUT)
         sentences: dict[tuple[str, bytes], list[str]] = {}  # two scores may keep the same patches
         for variant, kept_p in visible.items():
             removed = "" if kept_p.all() else variant[2]

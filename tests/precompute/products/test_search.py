@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from precompute.products import search, setting
 from precompute.products.candidates import Pairs
 from precompute.products.pairs import pair_products
-from precompute.products.rounding import OUTPUT, bound, has_units, rows_of, split
+from precompute.products.rounding import OUTPUT, bound, has_units, rows_of, split_number
 from precompute.products.search import LARGEST, LOWEST, Table, largest_products
 from precompute.products.setting import Products
 from precompute.sae.sae import SaeV
@@ -153,7 +153,7 @@ def test_threads_and_sizes_of_blocks_change_nothing(monkeypatch: pytest.MonkeyPa
 
 def test_a_number_is_split_into_three_that_bfloat16_holds() -> None:
     number = normal(1, 1000)[0] * torch.logspace(-6, 6, 1000)
-    parts = split(number)
+    parts = split_number(number)
     assert torch.equal(parts, parts.bfloat16().float())
     assert ((parts.double().sum(1) - number).abs() <= 2.0**-24 * number.abs()).all()
 

@@ -123,8 +123,8 @@ def test_lists_of_pairs_in_every_order(part: Part, sort: str, in_a_family: int) 
                 if two[0] != two[1]:
                     of_families.setdefault(two if kind == "text-image" else tuple(sorted(two)), []).append(i)
             enough_lift = pairs.strong(order, family, lift)
-            assert enough_lift.listed(support, True).order.tolist() == strong
-            at, n_alike, hidden = enough_lift.listed(support, False)
+            assert enough_lift.pair_list(support, True).order.tolist() == strong
+            at, n_alike, hidden = enough_lift.pair_list(support, False)
             assert at.tolist() == [one[0] for one in of_families.values()]
             assert n_alike.tolist() == [len(one) - 1 for one in of_families.values()]
             assert sum(hidden.values()) + len(at) == len(supported) and hidden["alike"] == n_alike.sum()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from precompute.sae.directions import centre
-from precompute.sae.logit_lens import largest
+from precompute.sae.logit_lens import largest_values
 from precompute.steps import index
 from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
@@ -53,7 +53,7 @@ def test_largest_is_what_sorting_finds() -> None:
     value[0, 300:320] = 9.0  # all in one block
     value[1, -3:] = 9.0  # beyond the last whole block
     for k in (1, 10, 40):
-        result, at = largest(value, k)
+        result, at = largest_values(value, k)
         assert torch.equal(result, value.sort(dim=1, descending=True).values[:, :k])
         assert torch.equal(value.gather(1, at), result)
         assert all(len(set(row.tolist())) == k for row in at)

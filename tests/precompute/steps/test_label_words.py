@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from precompute.steps import label
-from precompute.steps.label_words import LONGEST_HAN, read_words, recurring
+from precompute.steps.label_words import LONGEST_HAN, read_words, recurring_strings
 from precompute.steps.names.choice import candidates, choose, log_odds
 from precompute.steps.names.name_test import NameTest
 from precompute.store.making.unfinished import Collected
@@ -38,7 +38,7 @@ def test_words_are_rejoined_from_pieces(part: Part) -> None:
 
 
 def test_strings_that_recur_are_words_and_whole_captions_are_not() -> None:
-    result = recurring(CHINESE)
+    result = recurring_strings(CHINESE)
     assert {"猫", "狗", "红色的", "只", "草"} <= set(result)
     assert "红" not in result and "红色" not in result, "they occur only in 红色的"
     assert all(n <= LONGEST_HAN and n == len(one) for one, n in result.items())
@@ -46,7 +46,7 @@ def test_strings_that_recur_are_words_and_whole_captions_are_not() -> None:
     assert not set(words.name) & set(CHINESE)
     assert words.in_caption.shape == (60, len(words.name))
     assert words.in_caption[:, words.id_of["猫"]].sum() == 24
-    assert recurring([]) == {} and recurring(["a red dog"]) == {}
+    assert recurring_strings([]) == {} and recurring_strings(["a red dog"]) == {}
 
 
 def test_the_word_that_tells_apart_wins() -> None:

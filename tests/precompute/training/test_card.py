@@ -21,7 +21,7 @@ from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from precompute.training.card import Activity, modality_figures, unit_centred
 from precompute.training.card_files import of_files
-from precompute.training.card_store import alike, localisation, monosemanticity, of_store
+from precompute.training.card_store import localisation, monosemanticity, of_store, similar_samples
 from precompute.training.evaluate import evaluate, rebuild
 from precompute.training.hard_negatives import (
     OTHERS,
@@ -108,7 +108,7 @@ def test_likeness_in_an_embedding_is_the_weighted_mean_over_pairs_of_images() ->
     rng = np.random.default_rng(3)
     weight_fn, e_nd = rng.random((2, 7)) * (rng.random((2, 7)) > 0.3), rng.standard_normal((7, 4))
     e_nd /= np.linalg.norm(e_nd, axis=1, keepdims=True)
-    for k, likeness in enumerate(alike(csr_matrix(weight_fn), e_nd)):
+    for k, likeness in enumerate(similar_samples(csr_matrix(weight_fn), e_nd)):
         pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
         w = [weight_fn[k, i] * weight_fn[k, j] for i, j in pairs]
         total = sum(x * (e_nd[i] @ e_nd[j]) for x, (i, j) in zip(w, pairs, strict=True))

@@ -25,7 +25,7 @@ from precompute.options.train import TrainOptions
 from precompute.sae.sae import SaeV
 from precompute.training import train as training
 from precompute.training.activation_stream import Meter, Stream, batches
-from precompute.training.train import cut, train
+from precompute.training.train import cut_texts, train
 from tests.helpers import tiny
 from tests.helpers.in_process import saevx
 from tests.helpers.tinies import Tiny
@@ -256,7 +256,7 @@ def test_long_texts_are_cut_to_the_context(mllm: Mllm, tmp_path: Path) -> None:
     planned, _ = plan_rows(mllm, data, "data", Batching(500, seed=0))
     assert planned.rejected_rows, "longer than the model's own context"
     for context in (60, 4096):
-        short = cut(data, mllm, context)
+        short = cut_texts(data, mllm, context)
         remaining, _ = plan_rows(mllm, short, "data", Batching(500, seed=0))
         assert len(remaining.rows) == 3 and short.rows[2] == data.rows[2]
         assert data.rows[0].text.startswith(short.rows[0].text) and " dog" in short.rows[0].text

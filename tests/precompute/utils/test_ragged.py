@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precompute.utils import ragged as module
-from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run, run_starts, strongest
+from precompute.utils.ragged import expand, kth_largest, offsets, rank_in_run, run_starts, strongest_in_runs
 
 RUNS = st.lists(st.lists(st.integers(0, 4).map(float), max_size=9), max_size=12)
 
@@ -28,7 +28,7 @@ def test_the_k_largest_of_each_run(runs: list[list[float]], k: int, block: int) 
     value = np.array([v for run in runs for v in run])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK_ELEMENTS", block)
-        assert strongest(value, offset, k).tolist() == naive(runs, k)
+        assert strongest_in_runs(value, offset, k).tolist() == naive(runs, k)
         kth = [sorted(run, reverse=True)[k - 1] if len(run) >= k else -np.inf for run in runs]
         assert kth_largest(value, offset, k).tolist() == kth
 

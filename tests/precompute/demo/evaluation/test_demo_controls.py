@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from precompute.demo.evaluation.controls import DemoControls, trained, untrained_model, verdicts_of
+from precompute.demo.evaluation.controls import DemoControls, train_control, untrained_model, verdicts_of
 from precompute.errors import SaevxError
 from precompute.experiments.report.features import controls_part
 from precompute.model.mllm import Mllm
@@ -34,4 +34,4 @@ def test_an_untrained_model_and_the_verdicts_of_another_store(tiny_files: Tiny, 
     assert f"| images exchanged before the pass | {exchanged['tested']} |" in rendered
     assert rendered.count("not run") == 2
     with pytest.raises(SaevxError, match="how the demo's SAE-V was trained"):
-        trained(o, "frozen", o.demo / "model", freeze_decoder=True)
+        train_control(o, "frozen", o.demo / "model", freeze_decoder=True)

@@ -11,7 +11,7 @@ import torch
 from precompute.demo.evaluation.evaluate_model import colour_hits, object_hits, redrawn_hits
 from precompute.demo.evaluation.evaluate_names import first_lines, name_words, true_trial
 from precompute.demo.evaluation.evaluate_steering import lone_scenes
-from precompute.demo.evaluation.evaluate_store import weighed
+from precompute.demo.evaluation.evaluate_store import omega_figures
 from precompute.demo.evaluation.steered_replies import Job, Worth, replies, worth
 from precompute.demo.scenes import Entity, Scene
 from precompute.demo.training.train_sae import mean_cosine
@@ -110,7 +110,7 @@ def test_no_scene_shows_its_target_already() -> None:
 
 def test_omega_and_its_controls_are_the_stores_own(demo: Demo) -> None:
     store = Store.open(demo.store)
-    report = weighed(store)
+    report = omega_figures(store)
     tested = [f for f in walk(store.features.list, limit=500) if f["p_value"] is not None]
     assert report["tested"] == len(tested) > 100
     assert 0 < report["cross_modal"] == report["verdicts"]["cross-modal"] < report["pair_tested"]
