@@ -14,15 +14,15 @@ function write(basket) {
   show();
 }
 const addressOf = ({ features, samples }) => url("/basket", { features: features.join(","), sample: samples });
-const join = (here, more) => [...new Set([...here, ...more])];
+const join = (list, additions) => [...new Set([...list, ...additions])];
 
 /** Add features and samples. @param {string[]} features numbers @param {string[]} samples as addresses name them */
 function add(features, samples) {
   const basket = read(), n = basket.features.length + basket.samples.length;
   const next = { features: join(basket.features, features.map(String)), samples: join(basket.samples, samples) };
   write(next);
-  const more = next.features.length + next.samples.length - n;
-  say(more ? `${more} added to the basket` : "In the basket already");
+  const nAdded = next.features.length + next.samples.length - n;
+  say(nAdded ? `${nAdded} added to the basket` : "In the basket already");
 }
 
 /** The count in the bar, and the links that lead to the basket. */
@@ -38,14 +38,14 @@ function show() {
 const page = $("[data-basket-page]");
 if (page) {
   const { features, sample } = JSON.parse(page.dataset.basketPage);
-  const here = { features: features ? features.split(",") : [], samples: sample };
-  const same = () => JSON.stringify(read()) === JSON.stringify(here);
-  $("[data-basket-other]").hidden = same() || !(here.features.length + here.samples.length);
+  const pageBasket = { features: features ? features.split(",") : [], samples: sample };
+  const isSame = () => JSON.stringify(read()) === JSON.stringify(pageBasket);
+  $("[data-basket-other]").hidden = isSame() || !(pageBasket.features.length + pageBasket.samples.length);
   page.parentElement.addEventListener("click", ({ target }) => {
     const drop = target.closest("[data-basket-drop]")?.dataset.basketDrop;
-    if (target.closest("[data-basket-adopt]")) { write(here); $("[data-basket-other]").hidden = true; say("This is your basket now"); }
-    if (!same()) return; // somebody else's: only the address changes
-    if (drop) write({ features: here.features.filter((one) => one !== drop), samples: here.samples.filter((one) => one !== drop) });
+    if (target.closest("[data-basket-adopt]")) { write(pageBasket); $("[data-basket-other]").hidden = true; say("This is your basket now"); }
+    if (!isSame()) return; // somebody else's: only the address changes
+    if (drop) write({ features: pageBasket.features.filter((member) => member !== drop), samples: pageBasket.samples.filter((member) => member !== drop) });
     if (target.closest("[data-basket-clear]")) write({ features: [], samples: [] });
   }, true);
 }
@@ -56,7 +56,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   const { feature, sample } = link.dataset;
   const form = link.form ? new FormData(link.form) : null; // the selected rows of a list
-  const numbers = form ? (form.has("ticked") ? [] : form.getAll("feature")).map((one) => one.split(":")[0]) : feature ? [feature] : [];
+  const numbers = form ? (form.has("ticked") ? [] : form.getAll("feature")).map((value) => value.split(":")[0]) : feature ? [feature] : [];
   const keys = form ? form.getAll("id") : sample ? [sample] : [];
   if (numbers.length + keys.length) add(numbers, keys);
   else if (link.setCustomValidity) { // the browser shows it beside the button

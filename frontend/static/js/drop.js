@@ -10,7 +10,7 @@ const file = () => $("[data-image-form] input[type=file]");
 /** Give the form the image among these files and send it; a sentence where there is none. */
 function take(files) {
   if (!files.length || !form()) return;
-  const image = [...files].find((one) => one.type.startsWith("image/"));
+  const image = [...files].find((file) => file.type.startsWith("image/"));
   if (file().disabled) { refuse("The model is not ready, so an image cannot be read now."); return; }
   if (!image) { refuse(`${files[0].name} is not an image: drop a PNG, JPEG, WebP or GIF file.`); return; }
   const data = new DataTransfer();

@@ -24,8 +24,8 @@ function wire() {
 function count(test) {
   const features = $$("[name=ablate]", test).filter((box) => box.type === "hidden" || box.checked).length;
   const patches = parse($("[data-patches]", test)?.value ?? "").size;
-  const counted = [[features, "feature", "features"], [patches, "patch", "patches"]].filter(([n]) => n).map(([n, one, more]) => `${n} ${n === 1 ? one : more}`);
-  $("[data-picked]", test).textContent = counted.join(", ") || "Tick features above, or choose patches on the image.";
+  const counts = [[features, "feature", "features"], [patches, "patch", "patches"]].filter(([n]) => n).map(([n, singular, plural]) => `${n} ${n === 1 ? singular : plural}`);
+  $("[data-picked]", test).textContent = counts.join(", ") || "Tick features above, or choose patches on the image.";
 }
 
 async function hold(input) {
@@ -35,8 +35,8 @@ async function hold(input) {
   body.append("image", file);
   try {
     const { hash } = await api("/images", {}, { method: "POST", body });
-    const { prompt, max_tokens: most } = Object.fromEntries(new FormData(input.form));
-    swap(url("/explain", { image: hash, prompt, max_tokens: most, ask: 1 }), "explain");
+    const { prompt, max_tokens: maxTokens } = Object.fromEntries(new FormData(input.form));
+    swap(url("/explain", { image: hash, prompt, max_tokens: maxTokens, ask: 1 }), "explain");
   } catch (error) {
     input.value = "";
     $(".note.error", input.form)?.remove();
@@ -47,11 +47,11 @@ async function hold(input) {
 // While the model works: a button that ends it. Leaving the page or asking something else ends it too, as the server sees the request go.
 document.addEventListener("busy", ({ target }) => {
   if (target.id !== "explain") return;
-  for (const one of $$("[data-asking], [data-stopped]")) one.remove();
+  for (const element of $$("[data-asking], [data-stopped]")) element.remove();
   const stop = h("button", { type: "button", class: "stop-asking", "data-testid": "explain-stop", onclick: () => stopSwap("explain") }, "Stop the model");
   target.before(h("p", { class: "row section-tight", "data-asking": true }, h("span", { class: "small soft", role: "status" }, "The model is asked …"), stop));
 });
-document.addEventListener("idle", ({ target }) => { if (target.id === "explain") for (const one of $$("[data-asking]")) one.remove(); });
+document.addEventListener("idle", ({ target }) => { if (target.id === "explain") for (const element of $$("[data-asking]")) element.remove(); });
 document.addEventListener("stopped", (event) => {
   if (event.target.id !== "explain") return;
   event.target.before(h("p", { class: "note section-tight", role: "status", "data-stopped": true, "data-testid": "explain-stopped" }, "Cancelled: the model was stopped before it had answered. Ask again for an answer."));

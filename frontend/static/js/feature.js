@@ -37,7 +37,7 @@ begin();
 
 // A sample of each pair is fetched once one scrolls to the partners.
 const near = new IntersectionObserver((entries) => {
-  const link = entries.find((one) => one.isIntersecting)?.target;
+  const link = entries.find((entry) => entry.isIntersecting)?.target;
   if (!link) return;
   near.disconnect();
   swap(link.href, "partners", { history: null, background: true });

@@ -19,8 +19,8 @@ function brush(range) {
 
   const paint = () => bars.forEach((bar) => {
     const i = Math.round(bar.getAttribute("x") / 4);
-    const inside = (low.value === "" || edges[i + 1] > Number(low.value)) && (high.value === "" || edges[i] < Number(high.value));
-    bar.setAttribute("class", inside ? "b" : "left");
+    const isInside = (low.value === "" || edges[i + 1] > Number(low.value)) && (high.value === "" || edges[i] < Number(high.value));
+    bar.setAttribute("class", isInside ? "b" : "left");
   });
   const choose = (from, to) => { // an end of the axis is no limit
     low.value = from <= 0 ? "" : edges[from];
@@ -97,9 +97,9 @@ document.addEventListener("click", ({ target }) => {
 });
 /** New tags, for the filter, which stands outside the list. @param {string} tags separated by commas */
 function offer(tags) {
-  const choice = $("[name=tag]", $("#filters")), known = new Set([...choice.options].map((one) => one.value.toLowerCase()));
+  const choice = $("[name=tag]", $("#filters")), known = new Set([...choice.options].map((option) => option.value.toLowerCase()));
   choice.options[0].textContent = "any";
-  for (const tag of tags.split(",").map((one) => one.trim())) if (tag && !known.has(tag.toLowerCase())) choice.append(new Option(tag, tag));
+  for (const tag of tags.split(",").map((text) => text.trim())) if (tag && !known.has(tag.toLowerCase())) choice.append(new Option(tag, tag));
 }
 document.addEventListener("submit", async (event) => {
   const form = event.target.closest("[data-bulk]");

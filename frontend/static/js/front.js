@@ -2,7 +2,7 @@
 import { $, errorMessage, problem, url } from "./dom.js";
 
 async function search(files) {
-  const image = [...files].find((one) => one.type.startsWith("image/"));
+  const image = [...files].find((file) => file.type.startsWith("image/"));
   if (!files.length) return;
   const note = $("[data-testid=front-note]");
   try {

@@ -40,7 +40,7 @@ function go(rel, within) {
 /** The same place in the layer before or after. */
 function layer(by) {
   const links = $$(".layers a");
-  const to = links[links.findIndex((one) => one.hasAttribute("aria-current")) + by];
+  const to = links[links.findIndex((link) => link.hasAttribute("aria-current")) + by];
   to?.click();
   return Boolean(to);
 }

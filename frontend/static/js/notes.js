@@ -3,13 +3,13 @@ import { $, $$, errorMessage, h, say } from "./dom.js";
 
 const FORMS = "form[data-save], form[data-draft]";
 const keyOf = (form) => `draft ${new URL(form.action).search} ${form.dataset.draft ?? `${form.elements.kind.value} ${form.elements.key.value}`}`;
-const fields = (form) => [...form.elements].filter((one) => one.name && one.name !== "author" && !["hidden", "submit"].includes(one.type));
-const values = (form) => Object.fromEntries(fields(form).map((one) => [one.name, one.type === "checkbox" ? one.checked : one.value]));
+const fields = (form) => [...form.elements].filter((field) => field.name && field.name !== "author" && !["hidden", "submit"].includes(field.type));
+const values = (form) => Object.fromEntries(fields(form).map((field) => [field.name, field.type === "checkbox" ? field.checked : field.value]));
 
-function fill(form, typed) {
-  for (const one of fields(form)) {
-    if (one.type === "checkbox") one.checked = typed[one.name] ?? one.checked;
-    else one.value = typed[one.name] ?? one.value;
+function fill(form, draft) {
+  for (const field of fields(form)) {
+    if (field.type === "checkbox") field.checked = draft[field.name] ?? field.checked;
+    else field.value = draft[field.name] ?? field.value;
   }
 }
 
@@ -28,20 +28,20 @@ function note(form, text, ...more) {
 
 /** Show what was typed before and not saved, and let it be discarded. */
 function ready(form) {
-  const saved = values(form), version = form.elements.version.value;
+  const savedValues = values(form), version = form.elements.version.value;
   if (form.closest("[data-conflict]")) { keep(form); return; }
   const draft = read(keyOf(form)), key = keyOf(form).replace(/ list .*/, " list new");
-  if (read(key)?.typed.title === saved.title && saved.title) drafts((store) => store.removeItem(key)); // a new list that is saved now
-  if (!draft || JSON.stringify(draft.typed) === JSON.stringify(saved)) { forget(form); return; }
+  if (read(key)?.typed.title === savedValues.title && savedValues.title) drafts((store) => store.removeItem(key)); // a new list that is saved now
+  if (!draft || JSON.stringify(draft.typed) === JSON.stringify(savedValues)) { forget(form); return; }
   fill(form, draft.typed);
-  const changed = draft.version !== version;
+  const isChanged = draft.version !== version;
   if ("save" in form.dataset) form.elements.version.value = draft.version; // what was written meanwhile is told on saving
-  note(form, changed ? "Not saved yet, and changed by somebody meanwhile. " : "Not saved yet. ", h("button", { type: "button", class: "link", "data-testid": "discard", onclick() {
-    fill(form, saved);
+  note(form, isChanged ? "Not saved yet, and changed by somebody meanwhile. " : "Not saved yet. ", h("button", { type: "button", class: "link", "data-testid": "discard", onclick() {
+    fill(form, savedValues);
     form.elements.version.value = version;
     forget(form);
     note(form, "");
-  } }, changed ? "Show what is saved" : "Discard"));
+  } }, isChanged ? "Show what is saved" : "Discard"));
 }
 
 async function save(form, button) {
@@ -52,18 +52,18 @@ async function save(form, button) {
   try {
     const response = await fetch(form.action, { method: "POST", body, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const fresh = page.getElementById("notes");
-    if (!fresh) throw new Error($("[data-error]", page)?.textContent ?? `The server answered ${response.status}.`);
+    const newPanel = page.getElementById("notes");
+    if (!newPanel) throw new Error($("[data-error]", page)?.textContent ?? `The server answered ${response.status}.`);
     if (response.ok) forget(form);
     const title = page.querySelector("[data-title]");
     if (response.ok && title) $("[data-title]")?.replaceWith(document.adoptNode(title));
-    panel.replaceWith(document.adoptNode(fresh));
-    for (const max of $$("[data-max]", fresh)) max.hidden = false;
-    const again = $("form[data-save]", fresh);
-    ready(again);
-    if (response.ok) note(again, "Saved");
-    say(response.ok ? "Saved" : $("[data-testid=conflict] p", fresh).textContent);
-    $(`[value=${button?.value ?? "save"}]`, fresh)?.focus();
+    panel.replaceWith(document.adoptNode(newPanel));
+    for (const max of $$("[data-max]", newPanel)) max.hidden = false;
+    const newForm = $("form[data-save]", newPanel);
+    ready(newForm);
+    if (response.ok) note(newForm, "Saved");
+    say(response.ok ? "Saved" : $("[data-testid=conflict] p", newPanel).textContent);
+    $(`[value=${button?.value ?? "save"}]`, newPanel)?.focus();
   } catch (error) {
     const text = `${errorMessage(error)} What you typed is kept in this browser.`;
     panel.prepend(h("p", { class: "note error", role: "alert", "data-testid": "save-error" }, text));

@@ -7,14 +7,14 @@ import { parse, runs } from "./patches.js";
 export function wirePad(frame, views, field, changed) {
   const pad = $(".pad", frame), marks = $(".marks", frame);
   const image = Number(frame.dataset.image);
-  const mine = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
-  if (!mine.length) return;
+  const viewsOfImage = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
+  if (!viewsOfImage.length) return;
   let patches = parse(field.value);
   let at = null, drawing = null;
   pad.hidden = false;
 
   const draw = () => {
-    const d = [...patches].map((key) => key.split(":").map(Number)).filter(([v]) => mine.includes(v))
+    const d = [...patches].map((key) => key.split(":").map(Number)).filter(([v]) => viewsOfImage.includes(v))
       .map(([v, row, col]) => { const [x, y, w, height] = patchBox(views[v], row, col); return `M${x} ${y}h${w}v${height}h${-w}z`; }).join("");
     $(".painted", frame).replaceChildren(...(d ? [h("path", { class: "over", d })] : []));
   };
@@ -26,16 +26,16 @@ export function wirePad(frame, views, field, changed) {
     draw();
     changed();
   };
-  const under = (event) => patchAt(event, pad, marks, views, mine);
+  const patchOf = (event) => patchAt(event, pad, marks, views, viewsOfImage);
   pad.addEventListener("pointerdown", (event) => {
-    const patch = under(event);
+    const patch = patchOf(event);
     if (!patch) return;
     pad.setPointerCapture(event.pointerId);
     drawing = !patches.has(patch.join(":"));
     set(patch, drawing);
   });
   pad.addEventListener("pointermove", (event) => {
-    const patch = under(event);
+    const patch = patchOf(event);
     if (!patch) return;
     drawMark(marks, views[patch[0]], patch[1], patch[2]);
     if (drawing !== null) set(patch, drawing);
@@ -46,7 +46,7 @@ export function wirePad(frame, views, field, changed) {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (step) {
       event.preventDefault();
-      const [view, row, col] = at ?? [mine[0], 0, 0];
+      const [view, row, col] = at ?? [viewsOfImage[0], 0, 0];
       at = at ? [view, clamp(row + step[0], views[view].rows), clamp(col + step[1], views[view].cols)] : [view, row, col];
       drawMark(marks, views[at[0]], at[1], at[2]);
       say(`row ${at[1]}, column ${at[2]}${patches.has(at.join(":")) ? ", chosen" : ""}`);

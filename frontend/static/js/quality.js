@@ -38,7 +38,7 @@ function hold(on) {
     link.toggleAttribute("aria-disabled", false);
     if (on) link.setAttribute("aria-disabled", "true");
   }
-  for (const one of $$("[data-preview], #flagged, [data-testid=file-name]")) one.classList.toggle("stale", on);
+  for (const element of $$("[data-preview], #flagged, [data-testid=file-name]")) element.classList.toggle("stale", on);
 }
 
 function showThreshold(area, value) {
@@ -47,14 +47,14 @@ function showThreshold(area, value) {
   const share = Math.min(1, Math.max(0, (value - handle.min) / (handle.max - handle.min)));
   const n = above(countsOf(area), share);
   mark($("svg", area), share, ["b", "over"]);
-  for (const one of $$("[data-count]")) one.textContent = `≈ ${big(n)}`;
-  for (const one of $$("[data-others]")) one.textContent = `≈ ${big(area.dataset.total - n)}`;
+  for (const element of $$("[data-count]")) element.textContent = `≈ ${big(n)}`;
+  for (const element of $$("[data-others]")) element.textContent = `≈ ${big(area.dataset.total - n)}`;
 }
 
 function showShare(slider) {
   const n = Math.floor((slider.dataset.matching * slider.value) / 100 + 0.5); // as the server rounds
   $("[data-share]").textContent = slider.value;
-  for (const one of $$("[data-kept]")) one.textContent = big(n);
+  for (const element of $$("[data-kept]")) element.textContent = big(n);
   const chart = $("[data-kept-chart]");
   if (!chart) return;
   const counts = countsOf(chart);

@@ -23,13 +23,13 @@ function activations(stage, feature) {
 }
 
 /** In an exported site a file has the activations of every feature that the page names. */
-async function fromFile(file, wanted) {
+async function fromFile(file, ids) {
   file = await (cache.get(file) ?? cache.set(file, fetch(file).then((response) => response.json())).get(file));
-  const at = wanted.map((id) => file.features.findIndex((one) => one.id === id));
+  const at = ids.map((id) => file.features.findIndex((feature) => feature.id === id));
   if (at.includes(-1)) throw new Error("This copy does not have the activations of this feature here.");
   const pick = (values) => (values.length ? at.map((i) => values[i]) : values);
-  const picked = (one) => ({ ...one, values: pick(one.values) });
-  return { features: pick(file.features), tokens: file.tokens.map(picked), grids: file.grids.map(picked) };
+  const pickValues = (part) => ({ ...part, values: pick(part.values) });
+  return { features: pick(file.features), tokens: file.tokens.map(pickValues), grids: file.grids.map(pickValues) };
 }
 
 /** There the address names the feature that is shown, `#f12`. */
@@ -47,7 +47,7 @@ function wire() {
   if (!stage.dataset.path) return; // nothing was read yet
   const views = JSON.parse(stage.dataset.views);
   const base = snapshot(stage);
-  let hovered = null;
+  let hoveredFeature = null;
 
   const read = reader(stage);
   for (const frame of $$("[data-image]", stage)) wirePad(frame, views, read);
@@ -60,12 +60,12 @@ function wire() {
 
   const show = async (event) => {
     const name = event.target.closest?.("[data-feature]");
-    if (!name || name.dataset.feature === hovered || stage.dataset.unavailable) return;
-    hovered = name.dataset.feature;
-    const wanted = hovered;
+    if (!name || name.dataset.feature === hoveredFeature || stage.dataset.unavailable) return;
+    hoveredFeature = name.dataset.feature;
+    const feature = hoveredFeature;
     try {
-      const answer = await activations(stage, [wanted]);
-      if (hovered !== wanted) return;
+      const answer = await activations(stage, [feature]);
+      if (hoveredFeature !== feature) return;
       stage.classList.add("previewing");
       paint(stage, answer);
     } catch (error) {
@@ -73,8 +73,8 @@ function wire() {
     }
   };
   const hide = (event) => {
-    if (hovered === null || event.relatedTarget?.closest?.(`[data-feature="${hovered}"]`)) return;
-    hovered = null;
+    if (hoveredFeature === null || event.relatedTarget?.closest?.(`[data-feature="${hoveredFeature}"]`)) return;
+    hoveredFeature = null;
     stage.classList.remove("previewing");
     base.restore();
   };
@@ -100,17 +100,17 @@ function snapshot(stage) {
  */
 function reader(stage) {
   const line = $("[data-readout]", stage);
-  const chosen = stage.dataset.chosen ? stage.dataset.chosen.split(",") : [];
-  let latest = "";
+  const chosenIds = stage.dataset.chosen ? stage.dataset.chosen.split(",") : [];
+  let latestName = "";
   const write = (text, aloud) => { line.textContent = text; if (aloud) say(text); };
   return async (place, name, aloud = false) => {
-    latest = name;
-    if (!chosen.length || stage.dataset.unavailable) { write(`${name}: select it to list its features.`, aloud); return; }
+    latestName = name;
+    if (!chosenIds.length || stage.dataset.unavailable) { write(`${name}: select it to list its features.`, aloud); return; }
     try {
-      const { features, tokens, grids } = await activations(stage, chosen);
-      if (latest !== name) return;
-      const values = place.position === undefined ? grids[place.view].values.map((one) => one[place.row][place.col])
-        : tokens.find((one) => one.position === place.position)?.values ?? [];
+      const { features, tokens, grids } = await activations(stage, chosenIds);
+      if (latestName !== name) return;
+      const values = place.position === undefined ? grids[place.view].values.map((grid) => grid[place.row][place.col])
+        : tokens.find((token) => token.position === place.position)?.values ?? [];
       const parts = features.flatMap((feature, i) => (values[i] > 0 // as `readout` of backend/pages/sample/marks.py
         ? [`${nameOf(feature).text} #${feature.id} ${values[i].toFixed(2)} (${(100 * values[i] / feature.p999).toFixed(0)} % of p99.9)`] : []));
       write(`${name}: ${parts.join(", ") || (features.length > 1 ? "none of these features fires" : "the feature does not fire")}`, aloud);
@@ -124,22 +124,22 @@ function paint(stage, answer) {
   const [{ p999, max_text: text, max_image: image }] = answer.features;
   const top = stage.dataset.scale ? { text, image } : { text: p999, image: p999 }; // as `tops` of backend/drawing/heat.py
   for (const frame of $$("[data-image]", stage)) {
-    const grid = finest(answer.grids.filter((one) => one.image === Number(frame.dataset.image)));
+    const grid = finest(answer.grids.filter((view) => view.image === Number(frame.dataset.image)));
     if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image);
   }
   for (const token of $$("[data-position]", stage)) {
-    const one = answer.tokens.find((each) => each.position === Number(token.dataset.position));
-    const k = level(one?.values[0], top.text);
+    const active = answer.tokens.find((t) => t.position === Number(token.dataset.position));
+    const k = level(active?.values[0], top.text);
     token.className = k ? `tok a${k}` : "tok";
   }
 }
 
 /** The view with the smallest patches in which the feature fires, as `finest` of backend/drawing/heat.py. */
 function finest(grids) {
-  const filled = grids.filter((one) => one.rows && one.cols);
-  const firing = filled.filter((one) => one.values[0].some((row) => row.some((value) => value > 0)));
-  const edge = (one) => (one.box[2] - one.box[0]) / one.cols;
-  return (firing.length ? firing : filled).reduce((best, one) => (best && edge(best) <= edge(one) ? best : one), null);
+  const withPatches = grids.filter((grid) => grid.rows && grid.cols);
+  const withValues = withPatches.filter((grid) => grid.values[0].some((row) => row.some((value) => value > 0)));
+  const edge = (grid) => (grid.box[2] - grid.box[0]) / grid.cols;
+  return (withValues.length ? withValues : withPatches).reduce((finestGrid, grid) => (finestGrid && edge(finestGrid) <= edge(grid) ? finestGrid : grid), null);
 }
 
 /** Let the pointer and the arrow keys select a patch. @param {Element} frame the image with its layers */
@@ -147,14 +147,14 @@ function wirePad(frame, views, read) {
   const pad = $(".pad", frame);
   const marks = $(".marks", frame);
   const image = Number(frame.dataset.image); // processors of some families make a view without patches of a long thin image
-  const mine = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
-  if (!mine.length) return;
-  const chosen = [...marks.childNodes];
+  const viewsOfImage = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
+  if (!viewsOfImage.length) return;
+  const oldMarks = [...marks.childNodes];
   const params = new URLSearchParams(location.search);
   let at = params.has("row") ? [Number(params.get("view") ?? 0), Number(params.get("row")), Number(params.get("col"))] : null;
   pad.hidden = false;
 
-  const under = (event) => patchAt(event, pad, marks, views, mine);
+  const patchOf = (event) => patchAt(event, pad, marks, views, viewsOfImage);
   const go = ([view, row, col]) => {
     if ($("#sample").dataset.activations) return null;
     pad.focus({ preventScroll: true });
@@ -169,15 +169,15 @@ function wirePad(frame, views, read) {
     read({ view, row, col }, `row ${row}, column ${col}`, aloud);
   };
 
-  pad.addEventListener("pointermove", (event) => { const patch = under(event); if (patch) point(patch); });
-  pad.addEventListener("pointerleave", () => marks.replaceChildren(...chosen));
+  pad.addEventListener("pointermove", (event) => { const patch = patchOf(event); if (patch) point(patch); });
+  pad.addEventListener("pointerleave", () => marks.replaceChildren(...oldMarks));
   pad.addEventListener("focus", () => { if (at) point(at, true); });
-  pad.addEventListener("click", (event) => { const patch = under(event); if (patch) go(patch); });
+  pad.addEventListener("click", (event) => { const patch = patchOf(event); if (patch) go(patch); });
   pad.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (step) {
       event.preventDefault();
-      const [view, row, col] = at ?? [mine[0], 0, -step[1]];
+      const [view, row, col] = at ?? [viewsOfImage[0], 0, -step[1]];
       at = [view, clamp(row + (at ? step[0] : 0), views[view].rows), clamp(col + step[1], views[view].cols)];
       point(at, true);
     } else if ((event.key === "Enter" || event.key === " ") && at) {
@@ -198,12 +198,12 @@ document.addEventListener("swap", (event) => {
   const stage = $("#sample");
   if (!event.target.contains(stage)) return;
   wire();
-  const before = numbers;
+  const oldNumbers = numbers;
   const { dataset } = stage;
   numbers = chosenOf(stage);
-  const dropped = before.find((one) => !numbers.includes(one));
-  if (before.length < 5 || numbers.length < 5 || !dropped) return;
-  const text = `At most five features are shown: feature ${dropped} is no longer.`;
+  const droppedNumber = oldNumbers.find((number) => !numbers.includes(number));
+  if (oldNumbers.length < 5 || numbers.length < 5 || !droppedNumber) return;
+  const text = `At most five features are shown: feature ${droppedNumber} is no longer.`;
   $("[data-readout]", stage).textContent = text;
   dataset.say = dataset.say ? `${text} ${dataset.say}` : text; // said when the swap is done
 });

@@ -3,7 +3,7 @@ import { $, $$ } from "./dom.js";
 
 function count() {
   const ticks = $$("[data-testid=tick]");
-  const n = ticks.filter((one) => one.checked).length;
+  const n = ticks.filter((tick) => tick.checked).length;
   const number = $("[data-ticked]");
   if (!number) return;
   number.textContent = n ? ` ${n} (JSON lines)` : "";
@@ -17,8 +17,8 @@ document.addEventListener("change", (event) => { if (event.target.matches("[data
 document.addEventListener("click", (event) => {
   if (!event.target.closest("[data-tick-all]")) return;
   const ticks = $$("[data-testid=tick]");
-  const all = ticks.every((one) => one.checked);
-  for (const one of ticks) one.checked = !all;
+  const areAll = ticks.every((tick) => tick.checked);
+  for (const tick of ticks) tick.checked = !areAll;
   count();
 });
 document.addEventListener("swap", count);

@@ -17,13 +17,13 @@ function wire() {
   if (!stage) return;
   const heat = $(".heat:not(.marks)", stage);
   const marks = $(".marks", stage);
-  const own = [...heat.childNodes];
+  const ownHeat = [...heat.childNodes];
   const show = (event) => {
     const drawing = $(".heat", event.target.closest?.("[data-testid=result-feature], [data-testid=group]") ?? document.createElement("p"));
-    if (drawing) heat.replaceChildren(...[...drawing.childNodes].map((one) => one.cloneNode(true)));
+    if (drawing) heat.replaceChildren(...[...drawing.childNodes].map((path) => path.cloneNode(true)));
   };
   const hide = (event) => {
-    if (!event.relatedTarget?.closest?.("[data-testid=result-feature], [data-testid=group]")) heat.replaceChildren(...own);
+    if (!event.relatedTarget?.closest?.("[data-testid=result-feature], [data-testid=group]")) heat.replaceChildren(...ownHeat);
   };
   for (const name of ["pointerover", "focusin"]) $("#results").addEventListener(name, show);
   for (const name of ["pointerout", "focusout"]) $("#results").addEventListener(name, hide);
@@ -32,9 +32,9 @@ function wire() {
 
 function wirePad(stage, marks, views) {
   const pad = $(".pad", stage);
-  const mine = views.flatMap((view, index) => (view.image === 0 && view.rows && view.cols ? [index] : []));
-  if (!mine.length) return;
-  const chosen = [...marks.childNodes];
+  const viewsOfImage = views.flatMap((view, index) => (view.image === 0 && view.rows && view.cols ? [index] : []));
+  if (!viewsOfImage.length) return;
+  const oldMarks = [...marks.childNodes];
   let at = stage.dataset.patch ? stage.dataset.patch.split(",").map(Number) : null;
   pad.hidden = false;
   const go = ([view, row, col]) => {
@@ -43,15 +43,15 @@ function wirePad(stage, marks, views) {
     pad.focus({ preventScroll: true });
     return swap(to.href, "search");
   };
-  const under = (event) => patchAt(event, pad, marks, views, mine);
-  pad.addEventListener("pointermove", (event) => { const patch = under(event); if (patch) drawMark(marks, views[patch[0]], patch[1], patch[2]); });
-  pad.addEventListener("pointerleave", () => marks.replaceChildren(...chosen));
-  pad.addEventListener("click", (event) => { const patch = under(event); if (patch) go(patch); });
+  const patchOf = (event) => patchAt(event, pad, marks, views, viewsOfImage);
+  pad.addEventListener("pointermove", (event) => { const patch = patchOf(event); if (patch) drawMark(marks, views[patch[0]], patch[1], patch[2]); });
+  pad.addEventListener("pointerleave", () => marks.replaceChildren(...oldMarks));
+  pad.addEventListener("click", (event) => { const patch = patchOf(event); if (patch) go(patch); });
   pad.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (step) {
       event.preventDefault();
-      const [view, row, col] = at ?? [mine[0], 0, 0];
+      const [view, row, col] = at ?? [viewsOfImage[0], 0, 0];
       const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
       at = at ? [view, clamp(row + step[0], views[view].rows), clamp(col + step[1], views[view].cols)] : [view, row, col];
       drawMark(marks, views[at[0]], at[1], at[2]);

@@ -2,7 +2,7 @@
 import { $, $$, h, url } from "./dom.js";
 
 /** The features of a list, in its order. */
-const idsOf = (list) => $$("li[data-feature], tr[data-feature]", list).map((one) => Number(one.dataset.feature));
+const idsOf = (list) => $$("li[data-feature], tr[data-feature]", list).map((element) => Number(element.dataset.feature));
 const LINK = "[data-trail] a[href*='/features/']";
 
 /** {ids, total, next}: the ids of a page, the length of the whole list (0: unknown), and the API's address of its next page. */
@@ -41,7 +41,7 @@ async function extended(trail) {
     const page = await (await fetch(trail.next)).json();
     const next = new URL(trail.next, location.href);
     next.searchParams.set("cursor", page.next);
-    return { ...trail, ids: [...trail.ids, ...page.items.map((one) => one.id)], next: page.next && next.href };
+    return { ...trail, ids: [...trail.ids, ...page.items.map((item) => item.id)], next: page.next && next.href };
   } catch {
     return { ...trail, next: null };
   }

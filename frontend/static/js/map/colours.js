@@ -47,7 +47,7 @@ export function recolour() {
   const { data } = plot;
   setPens();
   const { legend, figure, names, levels } = kind.drawing(colour);
-  for (const one of document.querySelectorAll("[data-legend]")) one.hidden = one.dataset.legend !== legend;
+  for (const element of document.querySelectorAll("[data-legend]")) element.hidden = element.dataset.legend !== legend;
   canvas.closest(".panel").classList.toggle("by-figure", colour !== "verdict");
   const values = data[colour] ?? state.values ?? new Uint8Array(data.n);
   if (figure) byFigure(plot, values, ...figure);

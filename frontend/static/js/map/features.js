@@ -26,15 +26,15 @@ export const features = {
   async fetch(ids) {
     return FILES ? (await fetch(`${FILES}labels.json`)).json() : (await api("/features", { ids: ids.join(","), limit: ids.length })).items;
   },
-  idOf: (one) => one.id,
+  idOf: (label) => label.id,
   /** Its address; null where it has none, as most features of an exported site. */
-  page: (i, one) => (FILES ? one && `features/${i}.html` : url(`/features/${i}`)),
+  page: (i, label) => (FILES ? label && `features/${i}.html` : url(`/features/${i}`)),
   /** What stands on the map for a feature, and beside the pointer. */
-  title: (one) => (one.label ? nameOf(one).text : ""),
-  tip(i, one, data) {
+  title: (label) => (label.label ? nameOf(label).text : ""),
+  tip(i, label, data) {
     const omega = data.omega[i] ? `, ω ${omegaOf(data.omega[i])}` : "";
     return [
-      Object.assign(document.createElement("strong"), { textContent: one ? nameOf(one).text : FILES ? "" : "…" }), ` #${i} `,
+      Object.assign(document.createElement("strong"), { textContent: label ? nameOf(label).text : FILES ? "" : "…" }), ` #${i} `,
       Object.assign(document.createElement("small"), { textContent: `${VERDICTS[data.verdict[i]]}${omega}` }),
     ];
   },
@@ -51,8 +51,8 @@ export const features = {
 
   /** Which points are shown. */
   visible(data, hide) {
-    const shown = VERDICTS.map((name) => !hide.has(name));
-    return (i) => shown[data.verdict[i]];
+    const isShown = VERDICTS.map((name) => !hide.has(name));
+    return (i) => isShown[data.verdict[i]];
   },
   /** How a colour is drawn: a ramp with its words, or one of `names` for each value. */
   drawing(colour) {
@@ -65,8 +65,8 @@ export const features = {
   marks(n) {
     const ids = ($("#found")?.dataset.ids ?? "").split(",").filter(Boolean);
     if (!ids.length) return null;
-    const marked = new Uint8Array(n);
-    for (const id of ids) marked[id] = 1;
-    return marked;
+    const marks = new Uint8Array(n);
+    for (const id of ids) marks[id] = 1;
+    return marks;
   },
 };

@@ -49,8 +49,8 @@ async function load() {
 /** Mark what the search has returned. */
 const readMarks = () => attempt(async () => {
   const { plot } = state, part = $("#found");
-  const marked = await kind.marks(plot.data.n);
-  if (part === $("#found")) plot.marked = marked;
+  const marks = await kind.marks(plot.data.n);
+  if (part === $("#found")) plot.marked = marks;
 });
 
 function readChosen() {
@@ -58,24 +58,24 @@ function readChosen() {
   state.chosen = point === undefined ? -1 : Number(point);
   state.pinned = new URLSearchParams(location.search).has(kind.pinned) ? state.chosen : -1;
   state.neighbours = neighbours ? neighbours.split(",").map(Number) : [];
-  if (state.chosen >= 0) fetchLabels([state.chosen]).then((changed) => changed && drawOverlay());
+  if (state.chosen >= 0) fetchLabels([state.chosen]).then((isChanged) => isChanged && drawOverlay());
 }
 
 /** Mark a colour as the one that the points have. */
 function choose(name) {
   state.colour = name;
-  for (const one of $$("a[data-colour]")) if (one.dataset.colour === name) one.setAttribute("aria-current", "true"); else one.removeAttribute("aria-current");
+  for (const link of $$("a[data-colour]")) if (link.dataset.colour === name) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
   for (const field of $$("[name=colour], #map-colour")) field.value = name;
 }
 
 async function colourBy(name) {
-  const before = state.colour;
+  const oldColour = state.colour;
   choose(name);
   if (await prepare()) {
     repaint();
     updateAddressSoon();
     if (kind.refilters && state.chosen >= 0) swap(address(state.chosen), "chosen", { history: null, background: true }); // it has the score
-  } else if (state.colour === name) choose(before);
+  } else if (state.colour === name) choose(oldColour);
 }
 
 function repaint() {
@@ -102,9 +102,9 @@ document.addEventListener("click", (event) => {
   const chip = event.target.closest("button[data-verdict]");
   if (chip) {
     const { verdict } = chip.dataset;
-    const visible = state.hide.delete(verdict);
-    if (!visible) state.hide.add(verdict);
-    chip.setAttribute("aria-pressed", visible);
+    const isVisible = state.hide.delete(verdict);
+    if (!isVisible) state.hide.add(verdict);
+    chip.setAttribute("aria-pressed", isVisible);
     repaint();
     updateAddressSoon();
     say(`${state.plot.order.length} features on the map`);

@@ -74,19 +74,19 @@ export function updateAddress(more = {}) {
 }
 const OWN = new Set(["store", "of", "colour", "sample", "hide", "layout", "area"]); // of the form's fields; the state has them
 /** The fields of the search, which the address has too. */
-function searched() {
+function searchFields() {
   const fields = new FormData($(".map-search")), names = [...new Set(fields.keys())].filter((name) => !OWN.has(name));
-  return Object.fromEntries(names.map((name) => [name, fields.getAll(name).map((one) => one.trim()).filter(Boolean)]));
+  return Object.fromEntries(names.map((name) => [name, fields.getAll(name).map((text) => text.trim()).filter(Boolean)]));
 }
 export function address(point = state.pinned, layout = state.layout) {
   const { plot } = state;
-  const same = layout === state.layout; // places on one map mean nothing on the other
-  const fields = searched();
+  const isSameLayout = layout === state.layout; // places on one map mean nothing on the other
+  const fields = searchFields();
   // The whole map is the default, unless the page would move to a point or to what was found.
   const moves = plot.zoom > 1.001 || point >= 0 || state.area.length || Object.values(fields).some((values) => values.length);
-  const view = same && moves ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
+  const view = isSameLayout && moves ? [plot.cx.toFixed(4), plot.cy.toFixed(4), plot.zoom.toFixed(2)].join(",") : "";
   return url("/map", {
-    ...kind.state({ ...state, layout }), ...fields, area: same ? lasso.areaText() : "", [kind.pinned]: point >= 0 ? point : "", view,
+    ...kind.state({ ...state, layout }), ...fields, area: isSameLayout ? lasso.areaText() : "", [kind.pinned]: point >= 0 ? point : "", view,
   });
 }
 
@@ -152,11 +152,11 @@ canvas.addEventListener("pointerdown", (event) => {
 
 canvas.addEventListener("pointermove", (event) => {
   if (!state.plot) return;
-  const before = pointers.get(event.pointerId);
-  if (!before) { if (event.pointerType === "mouse") hover(under(event)); return; }
-  const now = position(event);
-  if (lasso.isDrawing()) { lasso.draw(...now); return; }
-  const step = [now[0] - before[0], now[1] - before[1]];
+  const oldPosition = pointers.get(event.pointerId);
+  if (!oldPosition) { if (event.pointerType === "mouse") hover(under(event)); return; }
+  const newPosition = position(event);
+  if (lasso.isDrawing()) { lasso.draw(...newPosition); return; }
+  const step = [newPosition[0] - oldPosition[0], newPosition[1] - oldPosition[1]];
   moved += Math.hypot(...step);
   if (!isDrag()) return;
   const scale = state.plot.scale * LAST;
@@ -165,9 +165,9 @@ canvas.addEventListener("pointermove", (event) => {
     const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
     const distance = (a) => Math.max(1, Math.hypot(a[0] - other[0], a[1] - other[1]));
     pan(-step[0] / 2 / scale, -step[1] / 2 / scale);
-    zoomAt(distance(now) / distance(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+    zoomAt(distance(newPosition) / distance(oldPosition), (newPosition[0] + other[0]) / 2, (newPosition[1] + other[1]) / 2);
   }
-  pointers.set(event.pointerId, now);
+  pointers.set(event.pointerId, newPosition);
 });
 
 function release(event) {

@@ -141,12 +141,12 @@ function pointAt(pen, x, y, r) {
 
 const IMAGE = 48; // pixels of a side
 let naming;
-let named = [];
+let namedPoints = [];
 export async function nameFeatures() {
   const { plot } = state;
   if (FILES) await fetchLabels(plot.order);
-  named = $("#map-names").checked ? plot.prominent(kind.rank(plot.data, labels), Math.max(3, Math.round(plot.width / plot.ratio / 125))) : [];
-  if (named.length) await fetchLabels(named);
+  namedPoints = $("#map-names").checked ? plot.prominent(kind.rank(plot.data, labels), Math.max(3, Math.round(plot.width / plot.ratio / 125))) : [];
+  if (namedPoints.length) await fetchLabels(namedPoints);
   drawOverlay();
 }
 
@@ -157,10 +157,10 @@ function drawNames(pen) {
   pen.font = `600 ${12 * r}px system-ui, sans-serif`;
   pen.textAlign = "center";
   pen.lineJoin = "round";
-  for (const i of [state.chosen, ...named]) {
-    const known = isOnMap(i) && labels.get(i);
-    const label = known && kind.title(known);
-    const image = known && kind.image(known, drawSoon);
+  for (const i of [state.chosen, ...namedPoints]) {
+    const details = isOnMap(i) && labels.get(i);
+    const label = details && kind.title(details);
+    const image = details && kind.image(details, drawSoon);
     if (!label && !image) continue;
     const text = label.length > 22 ? `${label.slice(0, 21)}…` : label;
     const [at, y] = plot.at(i);
@@ -168,7 +168,7 @@ function drawNames(pen) {
     // A name is not cut off at the edge while its point is visible.
     const x = at < 0 || at > plot.width ? at : Math.min(Math.max(at, half), plot.width - half);
     const box = [x - half, y - plot.radius - (image ? IMAGE : 18) * r, x + half, y - plot.radius];
-    if (boxes.some((one) => one[0] < box[2] && box[0] < one[2] && one[1] < box[3] && box[1] < one[3])) continue;
+    if (boxes.some((placed) => placed[0] < box[2] && box[0] < placed[2] && placed[1] < box[3] && box[1] < placed[3])) continue;
     boxes.push(box);
     if (image) { drawImage(pen, image, box, r); continue; }
     pen.strokeStyle = halo;
@@ -196,16 +196,16 @@ function drawImage(pen, image, [left, top, right, bottom], r) {
   );
 }
 
-let waiting = 0;
-const drawSoon = () => { waiting ||= requestAnimationFrame(() => { waiting = 0; drawOverlay(); }); };
+let overlayFrame = 0;
+const drawSoon = () => { overlayFrame ||= requestAnimationFrame(() => { overlayFrame = 0; drawOverlay(); }); };
 
 /** Fetch what the API says of those points of which it is not known yet; true if any came. */
 export async function fetchLabels(ids) {
-  const missing = ids.filter((id) => !labels.has(id)).slice(0, 200);
-  if (!missing.length) return false;
+  const idsToFetch = ids.filter((id) => !labels.has(id)).slice(0, 200);
+  if (!idsToFetch.length) return false;
   try {
     if (FILES && labels.size) return false; // the file has been read, and has no others
-    for (const one of await kind.fetch(missing)) labels.set(kind.idOf(one), one);
+    for (const item of await kind.fetch(idsToFetch)) labels.set(kind.idOf(item), item);
   } catch { return false; } // fetched again at the next draw
   return true;
 }
@@ -219,8 +219,8 @@ export function showTip(i) {
   tip.hidden = false;
   const [x, y] = plot.at(i).map((v) => v / plot.ratio);
   const left = clamp(x - tip.offsetWidth / 2, 4, Math.max(4, plot.width / plot.ratio - tip.offsetWidth - 4));
-  const above = y - tip.offsetHeight - 14;
-  tip.style.transform = `translate(${left}px, ${above > 4 ? above : y + 14}px)`;
+  const topAbove = y - tip.offsetHeight - 14;
+  tip.style.transform = `translate(${left}px, ${topAbove > 4 ? topAbove : y + 14}px)`;
   return tip.textContent;
 }
 

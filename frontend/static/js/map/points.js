@@ -85,16 +85,16 @@ export class Plot {
   /** The visible point nearest to point i in a direction, at most 45° off it and at least `step` device pixels on; −1 for none. */
   toward(i, dx, dy, step) {
     const { order, data: { x, y } } = this;
-    const least = step / this.scale;
+    const minStep = step / this.scale;
     let next = -1;
-    let best = Infinity;
+    let leastDistance = Infinity;
     for (let o = 0; o < order.length; o++) {
       const j = order[o];
       const along = (x[j] - x[i]) * dx + (y[j] - y[i]) * dy;
       const across = Math.abs((x[j] - x[i]) * dy) + Math.abs((y[j] - y[i]) * dx);
-      if (along < least || across > along) continue;
-      const apart = along * along + 3 * across * across;
-      if (apart < best) { best = apart; next = j; }
+      if (along < minStep || across > along) continue;
+      const distance = along * along + 3 * across * across;
+      if (distance < leastDistance) { leastDistance = distance; next = j; }
     }
     return next;
   }
@@ -184,17 +184,17 @@ export class Plot {
     const uy = (py - this.height / 2) / k + this.cy * LAST;
     const far = reach / k;
     const cell = (u) => Math.min(255, Math.max(0, u >> 8));
-    let nearest = -1;
-    let best = far * far;
+    let nearestPoint = -1;
+    let leastDistance = far * far;
     for (let row = cell(uy - far); row <= cell(uy + far); row++) for (let col = cell(ux - far); col <= cell(ux + far); col++) {
       for (let s = start[row * 256 + col]; s < start[row * 256 + col + 1]; s++) {
         const i = sorted[s];
         if (!visible[i]) continue;
-        const apart = (x[i] - ux) ** 2 + (y[i] - uy) ** 2;
-        if (apart < best) { best = apart; nearest = i; }
+        const distance = (x[i] - ux) ** 2 + (y[i] - uy) ** 2;
+        if (distance < leastDistance) { leastDistance = distance; nearestPoint = i; }
       }
     }
-    return nearest;
+    return nearestPoint;
   }
 
   /** Points sorted into 256 × 256 cells, for `nearest`. */
@@ -213,7 +213,7 @@ export class Plot {
   prominent(level, across) {
     const { order, marked, width, height, data: { x, y } } = this;
     const down = Math.max(1, Math.round((across * height) / width));
-    const best = new Int32Array(across * down).fill(-1);
+    const bestOfTile = new Int32Array(across * down).fill(-1);
     const k = this.scale;
     const left = width / 2 - this.cx * LAST * k;
     const top = height / 2 - this.cy * LAST * k;
@@ -224,9 +224,9 @@ export class Plot {
       const py = y[i] * k + top;
       if (px < 0 || py < 0 || px >= width || py >= height) continue;
       const t = Math.floor((py * down) / height) * across + Math.floor((px * across) / width);
-      if (best[t] < 0 || level[i] > level[best[t]]) best[t] = i;
+      if (bestOfTile[t] < 0 || level[i] > level[bestOfTile[t]]) bestOfTile[t] = i;
     }
-    return [...best].filter((i) => i >= 0);
+    return [...bestOfTile].filter((i) => i >= 0);
   }
 }
 

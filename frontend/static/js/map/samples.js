@@ -3,16 +3,16 @@ import { $, $$, api, problem, url } from "../dom.js";
 
 const SHOWN = 160; // characters of a caption beside the pointer
 const images = new Map(); // row → its image, small
-const option = (colour) => $$("#map-colour option").find((one) => one.value === colour) ?? $("#map-colour option");
+const option = (colour) => $$("#map-colour option").find((item) => item.value === colour) ?? $("#map-colour option");
 const short = (value) => String(Number(value.toPrecision(3))).replace("-", "−");
 
 /** The small image of a sample, once it is loaded; null without one. */
-function image(one, whenLoaded) {
-  const address = one.images[0]?.url;
+function image(sample, whenLoaded) {
+  const address = sample.images[0]?.url;
   if (!address) return null;
-  if (!images.has(one.row)) images.set(one.row, Object.assign(new Image(), { onload: whenLoaded, alt: "", src: `${address}&size=96` }));
-  const there = images.get(one.row);
-  return there.complete && there.naturalWidth ? there : null;
+  if (!images.has(sample.row)) images.set(sample.row, Object.assign(new Image(), { onload: whenLoaded, alt: "", src: `${address}&size=96` }));
+  const loadingImage = images.get(sample.row);
+  return loadingImage.complete && loadingImage.naturalWidth ? loadingImage : null;
 }
 
 let order = new Uint8Array(0);
@@ -24,17 +24,17 @@ export const samples = {
   async fetch(rows) {
     return (await api("/samples", { rows: rows.join(",") })).items;
   },
-  idOf: (one) => one.row,
-  page: (i, one) => one && url("/sample", { id: one.sample_id }),
-  title: (one) => (one.images.length ? "" : one.text.trim()),
-  tip(i, one) {
-    if (!one) return ["…"];
-    const text = one.text.length > SHOWN ? `${one.text.slice(0, SHOWN)}…` : one.text;
-    const url = one.images[0]?.url, { value } = $("#map-colour"), score = one.scores[value];
+  idOf: (sample) => sample.row,
+  page: (i, sample) => sample && url("/sample", { id: sample.sample_id }),
+  title: (sample) => (sample.images.length ? "" : sample.text.trim()),
+  tip(i, sample) {
+    if (!sample) return ["…"];
+    const text = sample.text.length > SHOWN ? `${sample.text.slice(0, SHOWN)}…` : sample.text;
+    const url = sample.images[0]?.url, { value } = $("#map-colour"), score = sample.scores[value];
     return [
       ...(url ? [Object.assign(document.createElement("img"), { src: `${url}&size=256`, alt: "" })] : []),
       Object.assign(document.createElement("bdi"), { textContent: text, dir: "auto" }), " ",
-      Object.assign(document.createElement("small"), { textContent: [score != null && `${value} ${short(score)}`, ...one.flags].filter(Boolean).join(", ") }),
+      Object.assign(document.createElement("small"), { textContent: [score != null && `${value} ${short(score)}`, ...sample.flags].filter(Boolean).join(", ") }),
     ];
   },
   image,
@@ -66,8 +66,8 @@ export const samples = {
     if (!address) return null;
     const response = await fetch(address);
     if (!response.ok) throw new Error(await problem(response));
-    const marked = new Uint8Array(await response.arrayBuffer());
-    if (marked.length !== n) throw new Error("The server's reply has another number of samples.");
-    return marked;
+    const marks = new Uint8Array(await response.arrayBuffer());
+    if (marks.length !== n) throw new Error("The server's reply has another number of samples.");
+    return marks;
   },
 };

@@ -73,9 +73,9 @@ export function Answers({ run, stale }) {
 
 /** Earlier runs of this tab: each link restores its settings and its answers. */
 export function History({ runs, current }) {
-  const others = runs.filter((one) => one.address !== current);
-  if (!others.length) return null;
+  const otherRuns = runs.filter((r) => r.address !== current);
+  if (!otherRuns.length) return null;
   return html`<section class="panel" aria-labelledby="sh-h"><header><h2 id="sh-h">Earlier runs</h2><p>Kept until this tab is closed. A link restores settings and answers.</p></header>
-    <ul class="list" data-testid="steer-history">${others.map((one) => html`<li key=${one.address}><a href=${one.address}>${one.what}, ${one.input}</a>
-      <span class="small soft long"> ${one.done?.mean_kl ? `KL ${one.done.mean_kl.toFixed(2)} · ` : ""}${one.steered.join("").trim().slice(0, 160)}</span></li>`)}</ul></section>`;
+    <ul class="list" data-testid="steer-history">${otherRuns.map((r) => html`<li key=${r.address}><a href=${r.address}>${r.what}, ${r.input}</a>
+      <span class="small soft long"> ${r.done?.mean_kl ? `KL ${r.done.mean_kl.toFixed(2)} · ` : ""}${r.steered.join("").trim().slice(0, 160)}</span></li>`)}</ul></section>`;
 }
