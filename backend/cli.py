@@ -85,12 +85,12 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def raise_again(lost: Any) -> None:
+def raise_again(error: Any) -> None:
     """Send an interrupt again that was raised in a destructor or callback, where Python prints it and continues."""
-    if isinstance(lost.exc_value, KeyboardInterrupt):
-        send_again(signal.SIGINT if type(lost.exc_value) is KeyboardInterrupt else signal.SIGTERM)
+    if isinstance(error.exc_value, KeyboardInterrupt):
+        send_again(signal.SIGINT if type(error.exc_value) is KeyboardInterrupt else signal.SIGTERM)
     else:
-        sys.__unraisablehook__(lost)
+        sys.__unraisablehook__(error)
 
 
 def send_again(number: int) -> None:

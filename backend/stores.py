@@ -53,11 +53,11 @@ class Watch:
     def __init__(self, path: Path, stamps: Mapping[str, Stamp | None]) -> None:
         self.files = [(str(path / name), stamp) for name, stamp in stamps.items()]
         folders = {str((path / name).parent) for name in stamps}
-        self.watched = [str(path / MANIFEST), str(path / DATABASE), *sorted(folders)]
+        self.paths = [str(path / MANIFEST), str(path / DATABASE), *sorted(folders)]
         self.last_stamps: list[Stamp | None] = []
 
     def is_current(self) -> bool:
-        stamps = [Stamp.from_file(path) for path in self.watched]
+        stamps = [Stamp.from_file(path) for path in self.paths]
         if stamps != self.last_stamps:
             if None in stamps or any(Stamp.from_file(path) != stamp for path, stamp in self.files):
                 return False
@@ -186,7 +186,7 @@ class StoreSlot:
         self.reason: str | None = None
         self.on_change: Callable[[OpenStore], None] = lambda store: None
         """Called on the event loop with a store of different content that was opened in place of the previous one."""
-        self.failed: Stamp | None = None
+        self.failed_stamp: Stamp | None = None
         """Of the manifest of a store that could not be opened."""
         self.failed_at = 0.0
         self.lock = asyncio.Lock()
@@ -227,7 +227,7 @@ class StoreSlot:
                 f"Store {self.name} is no longer at {self.path}: put it back, or start the server without it."
             )
             return
-        if self.reason is not None and stamp == self.failed and time.monotonic() - self.failed_at < RETRY_S:
+        if self.reason is not None and stamp == self.failed_stamp and time.monotonic() - self.failed_at < RETRY_S:
             return
         try:
             self.store = await run_in_threadpool(OpenStore.at, self.path, self.name, self.database_of)
@@ -235,7 +235,7 @@ class StoreSlot:
             if self.reason != str(error):
                 log.warning("%s", error)
             self.store, self.reason = None, str(error)
-            self.failed, self.failed_at = stamp, time.monotonic()
+            self.failed_stamp, self.failed_at = stamp, time.monotonic()
             return
         self.reason = None
         if old_store is None or old_store.content_id != self.store.content_id:

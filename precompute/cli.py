@@ -46,9 +46,9 @@ class Precompute(PrecomputeOptions):
     def cli_cmd(self) -> None:
         from precompute.pipeline import precompute
 
-        done = precompute(self)
+        store = precompute(self)
         if not self.dry_run:
-            print(done)
+            print(store)
 
 
 class Train(TrainOptions):
@@ -104,9 +104,9 @@ class Verify(CommandOptions):
         checks = verify(self.store)
         for check in checks:
             print(check)
-        bad = [check for check in checks if not check.ok]
-        if bad:
-            raise damaged_error(self.store, f"{bad[0].name}: {bad[0].detail}")
+        failures = [check for check in checks if not check.ok]
+        if failures:
+            raise damaged_error(self.store, f"{failures[0].name}: {failures[0].detail}")
 
 
 class Migrate(CommandOptions):
@@ -198,8 +198,8 @@ def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
         drop_output()
         return 0
     except Exception as error:
-        if ended := next((one for one in causes(error) if isinstance(one, KeyboardInterrupt)), None):
-            return interrupt_status(ended)  # a library has made something else of it
+        if interrupt_error := next((cause for cause in causes(error) if isinstance(cause, KeyboardInterrupt)), None):
+            return interrupt_status(interrupt_error)  # a library has made something else of it
         if isinstance(error, OSError):
             drop_output()
         say_error(sentence(error, options=options_of(app, arguments)) or unexpected_sentence(error, arguments))
@@ -210,9 +210,9 @@ def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
 
 def interrupt_status(error: KeyboardInterrupt) -> int:
     """Exit status as a shell has it: 128 and the signal's number."""
-    terminated = isinstance(error, Terminated)
-    say_error("terminated" if terminated else "interrupted")
-    return 143 if terminated else 130
+    is_terminated = isinstance(error, Terminated)
+    say_error("terminated" if is_terminated else "interrupted")
+    return 143 if is_terminated else 130
 
 
 def unexpected_sentence(error: Exception, arguments: Sequence[str]) -> str:

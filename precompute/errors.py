@@ -35,9 +35,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def checkout_only(what: str) -> str:
+def checkout_only(subject: str) -> str:
     """The sentence for what only maintainers run, where it is missing, as it is in the wheel."""
-    return f"{what} is not part of the installed package: clone the repository and run `make setup` there."
+    return f"{subject} is not part of the installed package: clone the repository and run `make setup` there."
 
 
 def require_checkout(package: str, package_file: str, module: str) -> None:

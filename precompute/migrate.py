@@ -82,8 +82,8 @@ def _is_complete(path: Path, manifest: dict[str, Any]) -> bool:
     finally:
         store.close()
     files = [path / file for file in (*mapfile.LAYOUTS.values(), mapfile.SAMPLES_NAME)]
-    sealed = manifest.get("sealed") and "sizes" in manifest
-    return bool(sealed and tables.keys() >= s.LATER_TABLES and not s.missing_columns(tables)) and all(
+    is_sealed = manifest.get("sealed") and "sizes" in manifest
+    return bool(is_sealed and tables.keys() >= s.LATER_TABLES and not s.missing_columns(tables)) and all(
         file.exists() for file in files
     )
 
@@ -97,8 +97,8 @@ def _change(part: Path, manifest: dict[str, Any]) -> Changes:
         columns = s.missing_columns(tables)
         for column in columns:
             if not column.nullable:
-                what = f"{DATABASE} has no column {column.name!r} in a table {column.table.name!r}"
-                raise damaged_error(part, what)
+                lack = f"{DATABASE} has no column {column.name!r} in a table {column.table.name!r}"
+                raise damaged_error(part, lack)
             _add_column(conn, column)
         conn.commit()
         data = _Finished(Store.open_unchecked(part))
@@ -112,7 +112,7 @@ def _change(part: Path, manifest: dict[str, Any]) -> Changes:
             changes.made.extend(_add_maps(part, manifest, data))
         finally:
             data.store.close()
-        changes.null.extend(f"{one.table.name}.{one.name}" for one in columns if one is not s.features.c.namesake)
+        changes.null.extend(f"{c.table.name}.{c.name}" for c in columns if c is not s.features.c.namesake)
         conn.commit()
         for statement in ("ANALYZE", "VACUUM"):
             conn.exec_driver_sql(statement)
@@ -123,8 +123,8 @@ def _change(part: Path, manifest: dict[str, Any]) -> Changes:
 
 def _add_column(conn: Connection, column: Column[Any]) -> None:
     """An empty column with its indices; a score also gets its line in `scores`."""
-    described = CreateColumn(column).compile(dialect=conn.dialect)
-    conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {described}")
+    definition = CreateColumn(column).compile(dialect=conn.dialect)
+    conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
     for index in column.table.indexes:
         if column.name in index.columns:
             index.create(conn)
@@ -144,8 +144,8 @@ def _add_top_words(conn: Connection, data: _Finished) -> None:
 
 
 def _add_namesakes(conn: Connection, data: _Finished) -> None:
-    score, evidence, largest = (data.column(name) for name in ("label_score", "evidence", "max_activation"))
-    of_f = namesakes(data.texts("label"), score, evidence, largest)
+    score, evidence, max_activation = (data.column(name) for name in ("label_score", "evidence", "max_activation"))
+    of_f = namesakes(data.texts("label"), score, evidence, max_activation)
     rows = [(int(of_f[k]), int(k)) for k in np.flatnonzero(np.isfinite(of_f))]
     if rows:
         conn.exec_driver_sql("UPDATE features SET namesake = ? WHERE id = ?", rows)
@@ -163,8 +163,8 @@ def _add_maps(part: Path, manifest: dict[str, Any], data: _Finished) -> Iterator
         other_fk = data.store.features.neighbours["other"][:, s.NEIGHBOUR_SPACES.index(space)].astype(np.int64)
         on_map_f = np.any(vectors_fd, axis=1) if space == "profile" else None
         summary = feature_map.write(part / mapfile.LAYOUTS[space], vectors_fd, other_fk, weigh, on_map_f)
-        own = manifest.get("map", {})
-        manifest["map"] = {**own, "profile": summary} if space == "profile" else {**own, **summary}
+        map_entry = manifest.get("map", {})
+        manifest["map"] = {**map_entry, "profile": summary} if space == "profile" else {**map_entry, **summary}
         yield name
     if not (part / mapfile.SAMPLES_NAME).exists():
         sides = [data.store.search.index(f"sample_{modality}") for modality in s.MODALITIES]

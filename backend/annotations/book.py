@@ -56,10 +56,10 @@ class Annotations:
         self._lock = threading.RLock()
         self._current: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
         self._units: dict[tuple[str, str], tuple[int, list[str]]] = {}
-        self._sketched: set[int] = set()
+        self._sketch_numbers: set[int] = set()
         self._labels: tuple[int, dict[int, str]] = (0, {})
         self._tags: dict[str, tuple[int, dict[str, int]]] = {}
-        self._gone: dict[tuple[str, str], Entry] = {}
+        self._deleted_entries: dict[tuple[str, str], Entry] = {}
         self._read_at = -FRESH_S
         self._n_writes = 0
         self.revision = 0
@@ -91,7 +91,7 @@ class Annotations:
                     continue
                 self._current[entry.kind].pop(entry.key, None)  # so that the last written is last
                 if entry.body is None:
-                    self._gone[entry.kind, entry.key] = entry
+                    self._deleted_entries[entry.kind, entry.key] = entry
                 else:
                     self._current[entry.kind][entry.key] = entry
 
@@ -105,7 +105,7 @@ class Annotations:
 
     def get(self, kind: str, key: str | int) -> Entry:
         """One thing as it is now; where there is none, with the number of the version that deleted it, or 0."""
-        last_entry = self._gone.get((kind, str(key)), Entry(kind, str(key)))
+        last_entry = self._deleted_entries.get((kind, str(key)), Entry(kind, str(key)))
         return self._current[kind].get(str(key), last_entry)
 
     def body(self, kind: str, key: str | int) -> Mapping[str, Any]:
@@ -240,10 +240,10 @@ class Annotations:
         if self._sketch_of is None:
             return
         numbers = {number for entry in entries for number in features_of(entry)}
-        if new_ones := numbers - self._sketched:
+        if new_ones := numbers - self._sketch_numbers:
             with contextlib.suppress(SaevxError):  # what was written is written, even if the store is gone by now
                 self.database.remember(self.store, {number: self._sketch_of(number) for number in new_ones})
-                self._sketched |= new_ones
+                self._sketch_numbers |= new_ones
 
 
 def features_of(entry: Entry) -> list[int]:

@@ -192,13 +192,17 @@ async def get_activations(
 
 
 def activations(
-    store: OpenStore, sample_id: str, features: list[int], computed: SampleEvents | None = None
+    store: OpenStore, sample_id: str, features: list[int], live_events: SampleEvents | None = None
 ) -> Activations:
-    """Activations on every token and patch. Raises EventsNotStored if the events are not in the store or `computed`."""
+    """Activations on every token and patch.
+
+    Raises:
+        EventsNotStored: the events are neither in the store nor `live_events`.
+    """
     row = check_sample(store, sample_id)
     for feature in features:
         check_feature(store, feature)
-    events = (computed or store.recomputed.missing_events(row)) if features else None
+    events = (live_events or store.recomputed.missing_events(row)) if features else None
     return Activations.model_validate(store.store.samples.activations(sample_id, features, events))
 
 
@@ -227,9 +231,9 @@ async def get_features_here(
 
 
 def features_here(
-    store: OpenStore, sample_id: str, query: PlaceQuery, computed: SampleEvents | None = None
+    store: OpenStore, sample_id: str, query: PlaceQuery, live_events: SampleEvents | None = None
 ) -> FeaturesHere:
-    """Features active at one place. Raises EventsNotStored if the events are not in the store or `computed`."""
+    """Features active at one place. Raises EventsNotStored if the events are not in the store or `live_events`."""
     row = check_sample(store, sample_id)
     if (query.position is None) == (query.patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
@@ -240,7 +244,7 @@ def features_here(
         with http_status(404):
             query_page(limit=1)
     except EventsNotStored:  # the place exists, but the store has no activations there
-        events = computed or store.recomputed.missing_events(row)
+        events = live_events or store.recomputed.missing_events(row)
         if events is None:
             raise
     return FeaturesHere.model_validate(query_page(limit=query.limit, cursor=query.cursor, computed=events))

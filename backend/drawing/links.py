@@ -161,14 +161,14 @@ class Linked:
         )
 
     def pick_row(
-        self, x: Any, sides: Iterable[Side], numbers: Sequence[int], toggled: Callable[[int], str | None],
+        self, x: Any, sides: Iterable[Side], numbers: Sequence[int], toggle: Callable[[int], str | None],
         figure: str = "", effect: float | None = None,
     ) -> Markup:  # fmt: skip
         """A feature of a sample: the row selects it, the arrow opens its page.
 
         Args:
             sides: (side, share of p99.9, the length of a bar). numbers: of the chosen features.
-            toggled: the chosen ones with or without this one, for the address.
+            toggle: the chosen ones with or without this one, for the address.
         """
         fields = fields_of(x)
         id, with_value = fields["id"], [(side, value) for side, value in sides if value is not None]
@@ -182,7 +182,7 @@ class Linked:
         return Markup(
             f'<li class="feat pick-row" data-testid="sample-feature" data-feature="{id}"{current}>\n'
             f'  <span>{self.hue(id, numbers)}<a class="label cover" '
-            f'href="{escaped(self.again(f=toggled(id), feature=None))}" data-swap="sample" '
+            f'href="{escaped(self.again(f=toggle(id), feature=None))}" data-swap="sample" '
             f'data-feature="{id}"{current}>{self.name_text(fields)}</a> '
             f'<span class="feature-id">#{id}</span>{alike_link}</span>\n'
             f'  <span class="num">{escaped(figure)}{shares}</span>\n'

@@ -132,7 +132,7 @@ def tokens(runs: Iterable[TokenRun], peak: int | None = None) -> Markup:
 
 def hist(
     bars: Sequence[Bar], label: str, mark: float | None = None, under: str = "b", over: str = "over",
-    own: float | None = None,
+    own_x: float | None = None,
 ) -> Markup:  # fmt: skip
     """A bar chart from pages/charts.chart(): heights in percent; bars below and above the mark have a class each."""
     markup = (
@@ -142,8 +142,8 @@ def hist(
     )
     if mark is not None:
         markup += f'<line class="mark" data-mark x1="{mark}" x2="{mark}" y1="0" y2="100"/>'
-    if own is not None:
-        markup += f'<line class="own" x1="{own}" x2="{own}" y1="-4" y2="104"><title>Your pair</title></line>'
+    if own_x is not None:
+        markup += f'<line class="own" x1="{own_x}" x2="{own_x}" y1="-4" y2="104"><title>Your pair</title></line>'
     return Markup(markup + "</svg>")
 
 

@@ -134,8 +134,8 @@ def nearest(reader: Store, query: Query) -> list[dict[str, Any]]:
     """The samples nearest to the query, of each of its modalities."""
     samples: list[dict[str, Any]] = []
     for modality in query.modalities:
-        feature_k = np.flatnonzero(query.largest[:, modality])
-        vector = reader.search.sample_vector(feature_k, query.largest[feature_k, modality], MODALITIES[modality])
+        feature_k = np.flatnonzero(query.max_f2[:, modality])
+        vector = reader.search.sample_vector(feature_k, query.max_f2[feature_k, modality], MODALITIES[modality])
         samples_near = reader.search.nearest_samples(vector, MODALITIES[modality], N_NEAREST + (query.row is not None))
         samples += [sample for sample in samples_near if sample["row"] != query.row][:N_NEAREST]
     return samples

@@ -16,7 +16,7 @@ from precompute.utils.types import Array
 class Query(NamedTuple):
     """What a search ranks."""
 
-    largest: Array
+    max_f2: Array
     """float64 [n_features, 2]: its largest activation on text and on images, in the SAE's units."""
     modalities: tuple[int, ...]
     """TEXT, IMAGE or both."""
@@ -32,7 +32,7 @@ class Query(NamedTuple):
     """Of its words, as the live model reads them."""
 
     def at_patch(self, patch: tuple[int, int, int]) -> Array:
-        """`largest`, with the image's only on that patch (view, row, column).
+        """`max_f2`, with the image's only on that patch (view, row, column).
 
         Raises:
             HTTPException: 422 if the image has no such patch, 409 if the activations are not available.
@@ -46,7 +46,7 @@ class Query(NamedTuple):
         elsewhere = self.events.modality_t == IMAGE
         elsewhere[where.position[at_place]] = False
         modality_t = np.where(elsewhere, SPECIAL, self.events.modality_t)
-        return maxima(modality_t, self.events.offset_t, self.events.feature_e, self.events.z_e, len(self.largest))
+        return maxima(modality_t, self.events.offset_t, self.events.feature_e, self.events.z_e, len(self.max_f2))
 
 
 class OwnPair(NamedTuple):

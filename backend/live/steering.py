@@ -227,8 +227,8 @@ def runs_of(
         else:
             run[name] = body
 
-    common = dataclasses.replace(common_steering(engine, store, steering), candidates=candidates)
-    report = steer_candidates(engine.mllm, engine.sae, batch, common, emit=emit, stop=stop)
+    shared_steering = dataclasses.replace(common_steering(engine, store, steering), candidates=candidates)
+    report = steer_candidates(engine.mllm, engine.sae, batch, shared_steering, emit=emit, stop=stop)
     return SteerRuns.model_validate({"runs": [
         {**run, **dataclasses.asdict(report_of_run), "control": control}
         for run, report_of_run, control in zip(runs, report, controls, strict=True)

@@ -186,8 +186,8 @@ def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, s
 
 def headline(scores: list[Score], from_likelihood: bool) -> Score | None:
     """The score with the best calibration: of those from the SAE, or of those that need none (`from_likelihood`)."""
-    calibrated = [s for s in scores if s.auroc and (s.name in FROM_LIKELIHOOD) == from_likelihood]
-    return max(calibrated, key=lambda s: s.auroc.value if s.auroc else 0.0) if calibrated else None
+    with_auroc = [s for s in scores if s.auroc and (s.name in FROM_LIKELIHOOD) == from_likelihood]
+    return max(with_auroc, key=lambda s: s.auroc.value if s.auroc else 0.0) if with_auroc else None
 
 
 def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:

@@ -117,13 +117,13 @@ def card_sentence(lines: list[tuple[str, list[CardFigure]]]) -> str:
     rows = [f for _, rows in lines for f in rows if f.better and set(controls_of(f.figure).values()) != {None}]
     if not rows:
         return ""
-    worse = []
+    losses = []
     for figure, beaten_by in ((f.figure, f.beaten_by) for f in rows if f.beaten_by):
         values = controls_of(figure)
         better_names = ", ".join(f"{name} {format_figure(values[name])}" for name in beaten_by)
-        worse.append(f"{figure.name} ({better_names} against {format_figure(figure.value)})")
-    sentence = f"In {len(rows) - len(worse)} of {len(rows)} figures with a control this SAE is at least as good as it."
-    return sentence + (f" A control is better in: {'; '.join(worse)}." if worse else "")
+        losses.append(f"{figure.name} ({better_names} against {format_figure(figure.value)})")
+    sentence = f"In {len(rows) - len(losses)} of {len(rows)} figures with a control this SAE is at least as good as it."
+    return sentence + (f" A control is better in: {'; '.join(losses)}." if losses else "")
 
 
 def drawn_figure(figure: CardLine) -> DrawnFigure | None:

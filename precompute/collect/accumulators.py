@@ -144,9 +144,9 @@ class Accumulator:
     def _compact(self, max_pending: int = MAX_PENDING) -> None:
         """Cut the lists, once more candidates are gathered than were chosen: so each sort is paid for by as many new
         entries, and the work stays linear."""
-        if self.top.n > max(max_pending, len(self.top.chosen.row)):
+        if self.top.n > max(max_pending, len(self.top.entries.row)):
             self._cut_top()
-        if self.band.n > max(max_pending, len(self.band.chosen.row)):
+        if self.band.n > max(max_pending, len(self.band.entries.row)):
             self._cut_band()
 
     def _cut_top(self) -> None:
@@ -174,7 +174,7 @@ class Accumulator:
         bins = nonzero_indices(self.hist > 0)
         place = self.place.view(-1, N_CELLS + 1)[:, :-1].flatten()
         places = nonzero_indices(place > 0)
-        top, band = (Entries(*(column.cpu() for column in lists.chosen)) for lists in (self.top, self.band))
+        top, band = (Entries(*(column.cpu() for column in lists.entries)) for lists in (self.top, self.band))
         return Accum(
             self.count.cpu(), self.total.cpu(), self.max.cpu(), bins.cpu(), self.hist[bins].cpu(), places.cpu(),
             place[places].cpu(), self.cells[:-1].cpu(), top, band,
@@ -185,7 +185,7 @@ class Candidates:
     """A list that was cut to the chosen entries, and the candidates that came since."""
 
     def __init__(self, device: torch.device | str) -> None:
-        self.chosen = no_entries(device)
+        self.entries = no_entries(device)
         self.parts: list[Entries] = []
         self.n = 0
         """Entries of the parts."""
@@ -196,10 +196,10 @@ class Candidates:
             self.n += len(part.row)
 
     def all_entries(self) -> Entries:
-        return join([self.chosen, *self.parts])
+        return join([self.entries, *self.parts])
 
-    def replace_chosen(self, chosen: Entries) -> None:
-        self.chosen, self.parts, self.n = chosen, [], 0
+    def replace_chosen(self, entries: Entries) -> None:
+        self.entries, self.parts, self.n = entries, [], 0
 
 
 def tables(accum: Accum) -> dict[str, Array]:

@@ -123,16 +123,16 @@ class Collector:
             batches = [b for i in todo for b in self.plan.shards[i]]
             if todo[0] == 0 and not calibration_path(self.part).exists():  # its samples may reach beyond the shards
                 batches += range(batches[-1] + 1, len(self.plan.batches))
-            loaded = self.planned_batches(batches)
+            loaded_batches = self.planned_batches(batches)
             if wait and todo[0] != 0:
-                loaded = self.wait_for_calibration(loaded)
-            calibration, loaded = self.calibration(loaded, first=todo[0] == 0)
+                loaded_batches = self.wait_for_calibration(loaded_batches)
+            calibration, loaded_batches = self.calibration(loaded_batches, first=todo[0] == 0)
             scale = Scale.from_manifest(calibration)
             bar = progress_bar("collect", n_samples, "samples", n_samples - left, quiet=quiet)
             with bar as progress, write_in_background(self.overlaps) as later:
                 for i in todo:
-                    later(partial(self.write, i, self.shard(i, loaded, scale, progress)))
-            loaded.close()
+                    later(partial(self.write, i, self.shard(i, loaded_batches, scale, progress)))
+            loaded_batches.close()
             memory.give_back()
         else:
             calibration = self.saved_calibration()
@@ -173,20 +173,20 @@ class Collector:
 
     # ---- the model
 
-    def forward(self, loaded: LoadedBatch) -> Tensor:
+    def forward(self, batch: LoadedBatch) -> Tensor:
         """h [b, s, d], computed once."""
-        assert loaded.batch is not None
-        if loaded.hidden is None:
+        assert batch.batch is not None
+        if batch.hidden is None:
             begin = time.monotonic()
             if self.nll:
-                loaded.hidden = captions.measure(self.mllm, loaded)
+                batch.hidden = captions.measure(self.mllm, batch)
             else:
-                loaded.hidden = self.mllm.hidden(loaded.batch)
-            if loaded.hidden.device.type == "cuda":
-                torch.cuda.synchronize(loaded.hidden.device)
+                batch.hidden = self.mllm.hidden(batch.batch)
+            if batch.hidden.device.type == "cuda":
+                torch.cuda.synchronize(batch.hidden.device)
             self.clock.forward += time.monotonic() - begin
-            self.clock.tokens += int(loaded.batch.length_b.sum())
-        return loaded.hidden
+            self.clock.tokens += int(batch.batch.length_b.sum())
+        return batch.hidden
 
     def alone(self, batch: LoadedBatch, scale: Scale) -> dict[int, Maxima]:
         """The largest values on the batch's texts, run without their images."""

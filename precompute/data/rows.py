@@ -219,13 +219,13 @@ def _images(record: dict[str, Any], field: str, root: ImageRoot, allows_none: bo
     return tuple(_image(item, field, root) for item in (value if isinstance(value, list) else [value]))
 
 
-def _image(one: Any, field: str, root: ImageRoot) -> Source:
-    if isinstance(one, BadRow):
-        raise one
-    if not isinstance(one, str | dict) and isinstance(one, EmbeddedImage):  # which is slow to ask of a protocol
-        return one
-    if isinstance(one, dict):  # as `datasets` writes an image whose bytes stand in a file
-        one = one.get("path")
-    if not isinstance(one, str) or not one:
+def _image(item: Any, field: str, root: ImageRoot) -> Source:
+    if isinstance(item, BadRow):
+        raise item
+    if not isinstance(item, str | dict) and isinstance(item, EmbeddedImage):  # which is slow to ask of a protocol
+        return item
+    if isinstance(item, dict):  # as `datasets` writes an image whose bytes stand in a file
+        item = item.get("path")
+    if not isinstance(item, str) or not item:
         raise BadRow(f"its field {field!r} is not a path")
-    return root.file(one)
+    return root.file(item)

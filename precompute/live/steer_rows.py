@@ -278,10 +278,10 @@ class SharedRows(AllRows):
         f, n = self.first, self.n_packed
         if mask is None:
             mask = torch.ones(1, 1, self.length, self.length, dtype=torch.bool, device=self.device).tril()
-        blocked = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+        mask_value = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
         tail = mask[..., f:, f:]
-        no_tail = torch.full_like(tail, blocked)
-        mask_of_texts = torch.cat([mask] + [torch.full_like(mask[..., f:], blocked)] * n, dim=-1)
+        no_tail = torch.full_like(tail, mask_value)
+        mask_of_texts = torch.cat([mask] + [torch.full_like(mask[..., f:], mask_value)] * n, dim=-1)
         mask_of_rows = [
             torch.cat([mask[..., f:, :f], no_tail, *(tail if i == row else no_tail for i in range(n))], dim=-1)
             for row in range(n)

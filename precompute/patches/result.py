@@ -56,24 +56,24 @@ class Outcomes:
 
     def __init__(self, part: Path, run_fingerprint: str) -> None:
         self.part, self.fingerprint = part, run_fingerprint
-        self.known: dict[str, Answered] = {}
+        self.outcome_of: dict[str, Answered] = {}
 
     def __enter__(self) -> Outcomes:
         claim_folder(self.part, self.fingerprint, PLAN, what="run", of="data, store or options")
         self.file = (self.part / OUTCOMES).open("a+b")
         self.file.seek(0)
         complete = [line for line in self.file if line.endswith(b"\n")]  # a killed run may have cut the last one short
-        self.known = {outcome.sample_id: outcome for outcome in (Answered(**json.loads(line)) for line in complete)}
+        self.outcome_of = {o.sample_id: o for o in (Answered(**json.loads(line)) for line in complete)}
         self.file.truncate(sum(map(len, complete)))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-        if not self.known:
+        if not self.outcome_of:
             shutil.rmtree(self.part)
 
     def add(self, outcome: Answered) -> None:
-        self.known[outcome.sample_id] = outcome
+        self.outcome_of[outcome.sample_id] = outcome
         self.file.write(json.dumps(outcome._asdict()).encode() + b"\n")
         self.file.flush()
 

@@ -189,7 +189,7 @@ class Job:
         """Every question's outcome, and all rows that were not asked."""
         rows, length_n, bad_rows = usable(data.rows, self.mllm)
         self.rejected_rows = [*data.rejected_rows, *bad_rows]
-        by_id = self.outcomes.known
+        by_id = self.outcomes.outcome_of
         n_known = sum(row.sample_id in by_id for row in rows)
         with progress_bar("patches", len(rows), "questions", n_known) as progress:
             for begin in range(0, len(rows), GROUP):

@@ -78,7 +78,7 @@ def flag_scores(pairs: Pairs, scores: Mapping[str, Array], reference: Reference)
     text, image = pairs.maxima
     n = len(pairs.texts)
     has_both = (np.diff(text.indptr) > 0) & (pairs.n_tokens_nm[:, IMAGE] > 0)
-    unsupported = unsupported_score(pairs.text_events, image, reference.p999_f, reference.weights.support_f)
+    lack = unsupported_score(pairs.text_events, image, reference.p999_f, reference.weights.support_f)
     fvu_nm = fvu(pairs.error_nm, pairs.n_tokens_nm, reference.variance_m)
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing fires at all in some data
         sparseness = 1 - scores["l0"] / np.float64(reference.median_l0)
@@ -86,7 +86,7 @@ def flag_scores(pairs: Pairs, scores: Mapping[str, Array], reference: Reference)
     of_pixels = {name: largest_of_row(values, row, n) for name, values in pixel_flags(files).items()}
     return {
         "mismatch": np.where(has_both, 1 - scores[reference.mismatch_score], np.nan),
-        "unsupported": np.where(has_both, unsupported, np.nan),
+        "unsupported": np.where(has_both, lack, np.nan),
         "near-duplicate": np.full(n, np.nan),
         **of_pixels,
         "tiny": tiny(*pairs.size_n2.T),

@@ -100,17 +100,17 @@ def near_samples(sets: csr_matrix, vectors_fd: Array) -> NearPairs:
         sets: int32 CSR [n, F] of ones: the features in each sample's set. vectors_fd: unit vectors, float32.
     """
     n_f = np.asarray(sets.sum(0)).ravel()
-    frequent = np.flatnonzero(n_f >= MIN_SAMPLES)
-    sets, n_f = sets[:, frequent].tocsr(), n_f[frequent]
+    columns_f = np.flatnonzero(n_f >= MIN_SAMPLES)
+    sets, n_f = sets[:, columns_f].tocsr(), n_f[columns_f]
     columns = sets.T.tocsr()
     parts = [np.zeros((3, 0))]
-    step = max(1, _BLOCK_ENTRIES // max(1, len(frequent)))
-    for low in range(0, len(frequent), step):
+    step = max(1, _BLOCK_ENTRIES // max(1, len(columns_f)))
+    for low in range(0, len(columns_f), step):
         product = (columns[low : low + step] @ sets).tocoo()
         a, b, n_both = product.row + low, product.col, product.data
         jaccard = n_both / (n_f[a] + n_f[b] - n_both)
         is_near = (a < b) & (jaccard >= JACCARD)
-        parts.append(np.stack([frequent[a[is_near]], frequent[b[is_near]], jaccard[is_near]]))
+        parts.append(np.stack([columns_f[a[is_near]], columns_f[b[is_near]], jaccard[is_near]]))
     columns_p = np.concatenate(parts, axis=1)
     a, b = columns_p[:2].astype(np.int64)
     is_close = cosines(vectors_fd, a, b) >= SAMPLES_COSINE

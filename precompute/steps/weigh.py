@@ -110,16 +110,16 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     tokens = active_tokens(data, delta, per_sample=K_PAIRED if repeat else 1)
     one_per_sample = tokens if not repeat else active_tokens(data, delta, per_sample=1)
     samples_ds = np.diff(one_per_sample.start).reshape(-1, 2)
-    frequent = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
+    testable = np.flatnonzero((samples_ds >= K_PAIRED).all(1))
     seed = int(options.get("seed", 0))
     result = {name: np.full(data.n_features, np.nan) for name in OMEGA_FIELDS}
     means = common_means(data)
-    if len(frequent):
+    if len(testable):
         directions = np.asarray(options["directions"](), dtype=np.float32)
         draws = rank_weights(int(options.get("resamples", 1000)), seed)
-        of_features = omega_paired(data, tokens, means, directions, frequent, draws)
+        of_features = omega_paired(data, tokens, means, directions, testable, draws)
         for name, values in of_features.items():
-            result[name][frequent] = values
+            result[name][testable] = values
     kind = str(options.get("omega", "paired"))
     all_pairs_f = np.full(data.n_features, np.nan)
     if kind == "all-pairs":

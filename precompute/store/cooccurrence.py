@@ -54,7 +54,7 @@ class Cooccurrence:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._lists: LRUCache[str, ListedPairs] = LRUCache(MAX_BYTES, getsizeof=size)
-        self._whole: LRUCache[tuple[str, str, float], StrongPairs] = LRUCache(MAX_BYTES, getsizeof=size)
+        self._pair_cache: LRUCache[tuple[str, str, float], StrongPairs] = LRUCache(MAX_BYTES, getsizeof=size)
         self._lock = RLock()
 
     @cached_property
@@ -116,7 +116,7 @@ class Cooccurrence:
         order = order[pairs.sorted(pairs.measures(order), sort)]
         return pairs.strong(order, concept, min_lift).pair_list(min_support, with_alike or example is not None)
 
-    @cachedmethod(attrgetter("_whole"), key=lambda _, *arguments: arguments, lock=attrgetter("_lock"))
+    @cachedmethod(attrgetter("_pair_cache"), key=lambda _, *arguments: arguments, lock=attrgetter("_lock"))
     def _strong_pairs(self, kind: str, sort: str, min_lift: float) -> StrongPairs:
         """All pairs with enough lift."""
         pairs = self.pairs[kind]

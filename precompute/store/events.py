@@ -105,7 +105,7 @@ class Parts:
     """Reads parts of an array, a system call each: mapped, the few hundred bytes of a sample cost page faults."""
 
     def __init__(self, path: Path, array: Array) -> None:
-        self.path, self.folder, self.mapped, self.dtype = path, path.parent, array, array.dtype
+        self.path, self.folder, self.array, self.dtype = path, path.parent, array, array.dtype
         try:
             self.file = os.open(path, os.O_RDONLY) if hasattr(os, "pread") else None  # not on Windows
         except OSError as error:
@@ -116,10 +116,10 @@ class Parts:
 
     def __getitem__(self, part: slice) -> Array:
         """The elements from part.start to part.stop − 1. Raises StoreUnreadable where damaged offsets lead outside."""
-        if not 0 <= part.start <= part.stop <= len(self.mapped):
+        if not 0 <= part.start <= part.stop <= len(self.array):
             raise damaged_error(self.folder.parent, f"offsets in {self.folder.name}/ lead outside {self.path.name}")
         if self.file is None:
-            return self.mapped[part]
+            return self.array[part]
         size = (part.stop - part.start) * self.dtype.itemsize
         if len(data := os.pread(self.file, size, self.start + part.start * self.dtype.itemsize)) < size:
             raise self.error()

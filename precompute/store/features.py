@@ -188,12 +188,12 @@ class Features:
                         **feature_ref(refs[k]), "cosine": cosine,
                         "near_copy": item["family"] is not None and refs[k]["family"] == item["family"],
                     }
-                    for k, cosine in one.tolist() if k >= 0
+                    for k, cosine in cosines.tolist() if k >= 0
                 ]
-                for space, one in zip(s.NEIGHBOUR_SPACES, neighbours, strict=True)
+                for space, cosines in zip(s.NEIGHBOUR_SPACES, neighbours, strict=True)
             },
             "cooccurring": {
-                name: [{**feature_ref(refs[one["id"]]), **one} for one in group] for name, group in partners.items()
+                name: [{**feature_ref(refs[p["id"]]), **p} for p in group] for name, group in partners.items()
             },
         }
 

@@ -26,7 +26,7 @@ class Quality:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._score_values: dict[str, Array] = {}
-        self._flagged: dict[str, Array] = {}
+        self._flag_masks: dict[str, Array] = {}
 
     @cached_property
     def scores(self) -> list[Item]:
@@ -146,14 +146,14 @@ class Quality:
 
     def flagged(self, option: str) -> Array:
         """bool [N]: the samples that a flag marks, NAME or NAME:THRESHOLD; those of stored thresholds are read once."""
-        if option not in self._flagged:
+        if option not in self._flag_masks:
             query = select(s.samples.c.row).where(self.exceeds(*flag_and_limit(option)))
             has_flag = np.zeros(self._core.n_samples, dtype=bool)
             has_flag[np.fromiter(scalars(self._core.engine, query), np.int64)] = True
             if ":" in option:
                 return has_flag
-            self._flagged[option] = has_flag
-        return self._flagged[option]
+            self._flag_masks[option] = has_flag
+        return self._flag_masks[option]
 
     def overlap(self, options: Sequence[str]) -> list[list[int]]:
         """How many samples have both of two flags, for each pair of these: NAME or NAME:THRESHOLD; on the diagonal, how

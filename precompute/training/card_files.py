@@ -84,11 +84,11 @@ def patches_figures(path: Path) -> list[Figure]:
 def hallucination_figures(content: Any, path: Path) -> list[Figure]:
     """What steering towards right does to answers, beside random features. Args: `content` is that of the file."""
     try:
-        towards, against = content["ways"]["towards right"], content["against_random"]
-        baseline = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in against}
+        towards, differences = content["ways"]["towards right"], content["against_random"]
+        baseline = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in differences}
         return [
             Figure(
-                "hallucination", f"change of {title} by steering", against[name],
+                "hallucination", f"change of {title} by steering", differences[name],
                 "Less the change that random features of equal length cause. Share when steered "
                 f"{number(towards[name] and towards[name]['value'])}, unsteered {number(baseline[name])}.",
             )

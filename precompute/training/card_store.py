@@ -137,9 +137,9 @@ def monosemanticity(store: Store, o: EvaluateOptions) -> Figure:
     embedding_nd = read_embedding(o.embedding, store.n_samples)
     weight_fn = maxima(store, IMAGE).T.tocsr()
     weight_fn = weight_fn[np.diff(weight_fn.indptr) >= FIRST]
-    name, few = "alike in the embedding", f"No feature fires on {FIRST} images."
+    name, too_few_note = "alike in the embedding", f"No feature fires on {FIRST} images."
     if not weight_fn.shape[0]:
-        return Figure("monosemanticity", name, None, few)
+        return Figure("monosemanticity", name, None, too_few_note)
     score_f = similar_samples(weight_fn, embedding_nd)
     order = np.random.default_rng(o.seed).permutation(len(embedding_nd))
     chance = similar_samples(weight_fn, embedding_nd[order]).mean()

@@ -64,7 +64,7 @@ def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array, top: Sequence[int] = ()
     """
     chunk = chunk_tokens(sae)
     parts = [[torch.zeros(0, sae.d_model, device=sae.device)] for _ in range(1 + len(top))]
-    active = [np.zeros(0, np.int64)]
+    counts = [np.zeros(0, np.int64)]
     count_mf, energy_mf = np.zeros((2, sae.n_features), np.int64), np.zeros((2, sae.n_features))
     for begin in range(0, len(hidden_td), chunk):
         h_td, kind_c = hidden_td[begin : begin + chunk], kind_t[begin : begin + chunk]
@@ -74,13 +74,13 @@ def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array, top: Sequence[int] = ()
             at = torch.from_numpy(np.flatnonzero(kind_c == m)).to(sae.device)
             count_mf[m] += on_tf[at].sum(0).cpu().numpy()
             energy_mf[m] += exact(acts_tf[at]).square().sum(0).cpu().numpy()
-        active.append(on_tf.sum(1).cpu().numpy())
+        counts.append(on_tf.sum(1).cpu().numpy())
         parts[0].append(sae.decode(acts_tf, h_td))
         for part, n in zip(parts[1:], top, strict=True):
-            strongest = acts_tf.topk(min(n, sae.n_features), dim=1)
-            part.append(sae.decode(torch.zeros_like(acts_tf).scatter_(1, *reversed(strongest)), h_td))
+            top_values = acts_tf.topk(min(n, sae.n_features), dim=1)
+            part.append(sae.decode(torch.zeros_like(acts_tf).scatter_(1, *reversed(top_values)), h_td))
     whole_td, *top_td = (torch.cat(part) for part in parts)
-    return Rebuilt(whole_td, np.concatenate(active), count_mf, energy_mf, top_td)
+    return Rebuilt(whole_td, np.concatenate(counts), count_mf, energy_mf, top_td)
 
 
 def replace_hidden(mllm: Mllm, at_bs: Array, by_td: Tensor | None) -> AbstractContextManager[None]:
@@ -136,18 +136,18 @@ def evaluate(options: EvaluateOptions, shared: SharedModel | None = None) -> dic
     data = read(o.data, o.columns._replace(mixed=True, text_only=o.text_alone))
     check_images(mllm, data, "--text-alone")
     if o.max_samples is not None:
-        chosen = sorted(smallest_hashes(SampleIds(data.rows), o.max_samples))
-        data = data._replace(rows=take(data.rows, np.array(chosen, np.int64)))
+        sample_rows = sorted(smallest_hashes(SampleIds(data.rows), o.max_samples))
+        data = data._replace(rows=take(data.rows, np.array(sample_rows, np.int64)))
     data, plan = plan_rows(mllm, data, o.data, Batching(o.batch_tokens, o.seed), id_column=o.id_column)
     sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
     evaluation = Evaluation(mllm, sae, sink, o, shared)
     rejected_rows = list(data.rejected_rows)
     with progress_bar("evaluate", len(data.rows), "samples") as progress:
-        for one in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-            rejected_rows += one.rejected_rows
-            if one.batch is not None:
-                rejected_rows += evaluation.add(one)
-            progress.update(len(one.rows) + len(one.rejected_rows))
+        for item in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+            rejected_rows += item.rejected_rows
+            if item.batch is not None:
+                rejected_rows += evaluation.add(item)
+            progress.update(len(item.rows) + len(item.rejected_rows))
     sums = evaluation.sums
     if not sum(sums.n_target):
         raise SaevxError(
@@ -213,9 +213,9 @@ class Evaluation:
         self.energy_mf: Array = np.zeros((2, sae.n_features))
         """float64 [2, F]: Σ z² over these."""
 
-    def add(self, one: LoadedBatch) -> list[RejectedRow]:
+    def add(self, item: LoadedBatch) -> list[RejectedRow]:
         """Measure a batch. Returns the rows that had to be rejected."""
-        batch, rows = one.batch, tuple(row.index for row in one.rows)
+        batch, rows = item.batch, tuple(row.index for row in item.rows)
         assert batch is not None
 
         def shared_result(run: str, work: Callable[[], Any]) -> Any:
@@ -234,24 +234,24 @@ class Evaluation:
         self.energy_mf += rebuilt.energy_mf
 
         nll_rb = {"original": original_b}
-        for part, which in PARTS.items():
-            at_bs = taken_bs if part == "all" else taken_bs & np.isin(kind_bs, which)
+        for part, mask in PARTS.items():
+            at_bs = taken_bs if part == "all" else taken_bs & np.isin(kind_bs, mask)
             suffix = "" if part == "all" else f"_{part}"
             at_t = torch.from_numpy(at_bs[taken_bs]).to(rebuilt.hidden_td.device)
             tops = [(f"top{n}", top_td[at_t]) for n, top_td in zip(self.top, rebuilt.top_td, strict=True)]
-            for what, value in (("zero", None), ("patched", rebuilt.hidden_td[at_t]), *tops):
+            for part_name, value in (("zero", None), ("patched", rebuilt.hidden_td[at_t]), *tops):
                 work = partial(losses_with, self.mllm, batch, at_bs, value)
                 if not at_bs.any():  # nothing to replace
-                    nll_rb[what + suffix] = original_b
+                    nll_rb[part_name + suffix] = original_b
                 elif suffix and np.array_equal(at_bs, taken_bs):  # the same tokens as all
-                    nll_rb[what + suffix] = nll_rb[what]
+                    nll_rb[part_name + suffix] = nll_rb[part_name]
                 else:
-                    nll_rb[what + suffix] = shared_result(what + suffix, work) if value is None else work()
+                    nll_rb[part_name + suffix] = shared_result(part_name + suffix, work) if value is None else work()
         self.add_sums(good_b, n_b, nll_rb, TokenKinds(kind_bs, real_bs, taken_bs), h_td, rebuilt)
         return [
             RejectedRow(row.index, row.sample_id, NOT_FINITE)
-            for row, good in zip(one.rows, good_b, strict=True)
-            if not good
+            for row, is_good in zip(item.rows, good_b, strict=True)
+            if not is_good
         ]
 
     def add_sums(

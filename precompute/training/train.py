@@ -220,11 +220,11 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
 
 def run_fingerprint(o: TrainOptions, data: Data) -> str:
     """Fingerprint of all that the run depends on: an unfinished run is only continued by the same one."""
-    ignored = {"data", "model", "out", "checkpoint_every"}
+    without = {"data", "model", "out", "checkpoint_every"}
     return fingerprint(
         rows=([row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows),
         model=[o.model, stamps(weights(o.model))],
-        options={**o.model_dump(mode="json", exclude=ignored), **o.with_preset()},
+        options={**o.model_dump(mode="json", exclude=without), **o.with_preset()},
         code=code_version(),
     )
 

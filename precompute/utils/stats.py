@@ -94,8 +94,8 @@ def auroc(positive: Array, negative: Array, seed: int = 0, resamples: int = 500)
     if not len(positive) or not len(negative):
         return None
     # win[i] = share of the negatives below positive i, so that a resample is only a weighted mean.
-    rising = np.sort(negative)
-    left, right = np.searchsorted(rising, positive, "left"), np.searchsorted(rising, positive, "right")
+    sorted_values = np.sort(negative)
+    left, right = np.searchsorted(sorted_values, positive, "left"), np.searchsorted(sorted_values, positive, "right")
     value = float(((left + right) / 2 / len(negative)).mean())
     rng = np.random.Generator(np.random.PCG64(seed))
     draws = []

@@ -115,7 +115,7 @@ def write_notes(base: str) -> None:
     with urllib.request.urlopen(f"{base}/api/v1/features?{BEST_FIRST}&limit=3") as reply:
         ids = [item["id"] for item in json.load(reply)["items"]]
     with urllib.request.urlopen(f"{base}/api/v1/samples?limit=2") as reply:
-        samples = [one["sample_id"] for one in json.load(reply)["items"]]
+        samples = [sample["sample_id"] for sample in json.load(reply)["items"]]
     bodies: dict[str, dict[str, Any]] = {
         f"features/{ids[0]}": {"label": "seen by Ada", "tags": ["to test"], "note": "Fires on small ones too."},
         "lists/to-look-at-again": {

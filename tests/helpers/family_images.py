@@ -45,20 +45,20 @@ def embeddings(mllm: Mllm, images: Sequence[Image.Image | list[Image.Image]]) ->
     Chameleon is given codes, which noise moves by leaps or not at all: there, what its encoder makes of each
     square before the nearest code is chosen."""
     batch = mllm.prepare([Pair("", image if isinstance(image, list) else [image]) for image in images])
-    captured: list[Tensor] = []
+    outputs: list[Tensor] = []
     if mllm.family == "chameleon":
         handle = mllm.model.model.vqmodel.quant_conv.register_forward_hook(
-            lambda module, args, output: captured.append(output.flatten(2).mT)
+            lambda module, args, output: outputs.append(output.flatten(2).mT)
         )
     else:
         handle = mllm.decoder.register_forward_pre_hook(
-            lambda module, args, kwargs: captured.append(kwargs["inputs_embeds"]), with_kwargs=True
+            lambda module, args, kwargs: outputs.append(kwargs["inputs_embeds"]), with_kwargs=True
         )
     try:
         mllm.hidden(batch)
     finally:
         handle.remove()
     if mllm.family == "chameleon":
-        return captured[0]
+        return outputs[0]
     at = torch.from_numpy(batch.modality_bs == IMAGE)
-    return captured[0][at].view(len(images), -1, captured[0].shape[-1])
+    return outputs[0][at].view(len(images), -1, outputs[0].shape[-1])

@@ -38,7 +38,7 @@ class ForkServer:
 
     begun_with: Mapping[str, str] | None = None
     """Its environment, which tests/conftest.py sets before any test changes its own; None where there is to be none."""
-    one: ForkServer | None = None
+    instance: ForkServer | None = None
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -54,9 +54,9 @@ class ForkServer:
     @classmethod
     def of_this_process(cls) -> ForkServer | None:
         """None where there is to be none."""
-        if cls.one is None and cls.begun_with is not None:
-            cls.one = cls()
-        return cls.one
+        if cls.instance is None and cls.begun_with is not None:
+            cls.instance = cls()
+        return cls.instance
 
     def is_for(self, environment: Mapping[str, str]) -> bool:
         names = self.environment.keys() | environment.keys()

@@ -58,7 +58,7 @@ def get_tags(store: StoreDep) -> Page[TagCount]:
     items = [
         TagCount(tag=tag, n_features=features.get(tag, 0), n_samples=samples.get(tag, 0)) for tag in features | samples
     ]
-    items.sort(key=lambda one: (-one.n_features - one.n_samples, one.tag.casefold()))
+    items.sort(key=lambda item: (-item.n_features - item.n_samples, item.tag.casefold()))
     return Page[TagCount](items=items, total=len(items))
 
 

@@ -133,15 +133,15 @@ def stored_column(request: Request, store: OpenStore, features: list[int], sampl
 
 
 def own_column(
-    request: Request, features: list[int], own: OwnPair, result: Result
+    request: Request, features: list[int], own_pair_: OwnPair, result: Result
 ) -> Column:
     """A pair of one's own."""
-    pair: dict[str, Any] = {"text": own.text, "image": None}
+    pair: dict[str, Any] = {"text": own_pair_.text, "image": None}
     z_k2 = np.full((len(features), 2), np.nan)
     if isinstance(result, Reading):
-        pair["image"] = own_image(request, own, result)
+        pair["image"] = own_image(request, own_pair_, result)
         sides = list(result.query.modalities)
-        z_k2[:, sides] = result.query.largest[np.ix_(features, sides)]
+        z_k2[:, sides] = result.query.max_f2[np.ix_(features, sides)]
     elif result is not None:
         pair["reason"] = str(result.detail)
     return pair, z_k2

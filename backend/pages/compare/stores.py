@@ -109,9 +109,9 @@ def other_layers(request: Request, state: State, store: OpenStore, other: OpenSt
     """The layers that this store can be compared with."""
     links = Addresses.of_store(request, state, store)
     return [
-        LayerLink(f"{it.layer}", it.store, None if it.store == other.name else links.again(**{"with": it.store}))
-        for it in layer_stores(state, store)
-        if not it.current
+        LayerLink(f"{p.layer}", p.store, None if p.store == other.name else links.again(**{"with": p.store}))
+        for p in layer_stores(state, store)
+        if not p.current
     ]
 
 

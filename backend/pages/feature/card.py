@@ -55,20 +55,20 @@ def card_of(request: Request, store: OpenStore, id: int) -> Card:
     """The card of a feature. Raises HTTP 404 where there is none."""
     f = get_feature(store, id)
     top = tops(f, None)
-    drawn = {
+    values = {
         side: as_drawn(None, as_examples(example_items(request, store, id, query)), top)
         for side in ("image", "text")
         for query in [ExampleQuery.model_validate({"modality": side, "limit": N_EXAMPLES})]
     }
-    named = {one.id: one for group in (f.cooccurring.text_to_image, f.cooccurring.image_to_text) for one in group}
+    named_partners = {p.id: p for group in (f.cooccurring.text_to_image, f.cooccurring.image_to_text) for p in group}
     return Card(
         feature=f,
         parts=[part.text for part in summary(f, store.store.top_words.held)],
-        images=[one for one in drawn["image"]["examples"] if one["images"]],
-        lines=drawn["text"]["examples"] if drawn["text"]["lines"] else [],
+        images=[e for e in values["image"]["examples"] if e["images"]],
+        lines=values["text"]["examples"] if values["text"]["lines"] else [],
         place=place_map(f.place_map.model_dump()) if f.place_map else None,
-        promoted=[visible(one.token) for one in f.logits.centred.promoted[:N_NAMED]] if f.logits.informative else [],
-        partners=[short_name(one) for one in named.values()][:N_NAMED],
+        promoted=[visible(t.token) for t in f.logits.centred.promoted[:N_NAMED]] if f.logits.informative else [],
+        partners=[short_name(p) for p in named_partners.values()][:N_NAMED],
         provenance=provenance(store),
         citation=citation(store, f),
     )
@@ -116,8 +116,8 @@ def draw_svg(store: OpenStore, values: Card) -> str:
     name = short_name(values.feature)
     says = list(wrap(values.parts, " · "))
     notes = [
-        *(f"fires together with: {one}" for one in wrap(values.partners, " · ")),
-        *(f"promotes: {one}" for one in wrap(values.promoted, " ")),
+        *(f"fires together with: {text}" for text in wrap(values.partners, " · ")),
+        *(f"promotes: {text}" for text in wrap(values.promoted, " ")),
     ]
     images_y = 88 + 20 * len(says)
     lines_y = images_y + (182 if values.images else 0)
@@ -128,8 +128,8 @@ def draw_svg(store: OpenStore, values: Card) -> str:
     svg = templates.env.get_template("feature/card.xml").render(
         name=name, says=says, notes=notes, foot=foot, images_y=images_y, lines_y=lines_y, notes_y=notes_y,
         foot_y=foot_y, width=WIDTH, height=foot_y + 18 * len(foot) + 22, colours=COLOURS, place=values.place,
-        verdict=values.feature.verdict, lines=[halves(one) for one in values.lines],
-        images=[embed(store, one) for one in values.images],
+        verdict=values.feature.verdict, lines=[halves(text) for text in values.lines],
+        images=[embed(store, text) for text in values.images],
     )  # fmt: skip
     return NOT_XML.sub("", svg)
 
@@ -160,11 +160,11 @@ def halves(line: dict[str, Any]) -> dict[str, Any]:
     def joined(runs: Sequence[TokenRun]) -> str:
         return "".join(" " * run.spaced + run.text for run in runs)
 
-    before, after = joined(line["before"]), joined(line["after"])
+    before_text, after_text = joined(line["before"]), joined(line["after"])
     return {
-        "before": before if len(before) <= HALF_LINE else "…" + before[1 - HALF_LINE :],
+        "before": before_text if len(before_text) <= HALF_LINE else "…" + before_text[1 - HALF_LINE :],
         "token": joined(line["token"]).strip(),
-        "after": after if len(after) <= HALF_LINE else after[: HALF_LINE - 1] + "…",
+        "after": after_text if len(after_text) <= HALF_LINE else after_text[: HALF_LINE - 1] + "…",
         "activation": line["activation"],
     }
 
@@ -173,10 +173,10 @@ def as_jpeg(store: OpenStore, sample_id: str, image: int) -> str:
     """A stored image as a `data:` address; empty where it cannot be read."""
     buffer = io.BytesIO()
     try:
-        with Image.open(store.store.samples.image_path(sample_id, image)) as opened:
-            small = opened.convert("RGB")
-        small.thumbnail((IMAGE_PX, IMAGE_PX))
-        small.save(buffer, "JPEG", quality=88)
+        with Image.open(store.store.samples.image_path(sample_id, image)) as image_file:
+            result = image_file.convert("RGB")
+        result.thumbnail((IMAGE_PX, IMAGE_PX))
+        result.save(buffer, "JPEG", quality=88)
     except OSError:
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -51,7 +51,7 @@ def place_cells(places: PlaceMap | None) -> list[dict[str, Any]]:
 
 
 def histogram(
-    detail: FeatureDetail, modality: Literal["text", "image"], name: str, own: float | None = None
+    detail: FeatureDetail, modality: Literal["text", "image"], name: str, own_value: float | None = None
 ) -> dict[str, Any]:
     """Activations in one modality as feature.html draws them, with marks at the 99.9th percentile and at the value of a
     pair of one's own, and a strip of the bands below it, each a link to its examples."""
@@ -64,7 +64,7 @@ def histogram(
         "total": sum(counts.counts),
         "bars": bars.bars,
         "mark": bars.mark,
-        "own": bars.place(own, log=True) if own and bars.bars else None,
+        "own": bars.place(own_value, log=True) if own_value and bars.bars else None,
         "low": format_significant(bars.low),
         "high": format_significant(bars.high),
         "bands": band_strip(bars, getattr(detail.bands, modality)),

@@ -140,7 +140,7 @@ class Mixture(Sequences):
         self, scenes: list[SeenImage], vqa: list[SeenImage], texts: list[list[int]], tokenizer: Any, o: AdapterTraining
     ):
         super().__init__(tokenizer, o)
-        self.scenes, self.vqa, self.plain = scenes, vqa, texts
+        self.scenes, self.vqa, self.texts = scenes, vqa, texts
 
     def one(self) -> tuple[Tensor | None, list[int], list[int]]:
         """As in `Sequences`, of a kind drawn by chance."""
@@ -156,7 +156,7 @@ class Mixture(Sequences):
             assert item.scene is not None
             question, answer = ask(rng, item.scene)
         elif kind < 0.49:
-            return None, [], self.plain[rng.integers(len(self.plain))]
+            return None, [], self.texts[rng.integers(len(self.texts))]
         else:
             item = self.scenes[rng.integers(len(self.scenes))]
             scene = item.scene

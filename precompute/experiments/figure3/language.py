@@ -38,10 +38,10 @@ def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple
     mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
     data, plan = plan_rows(mllm, read(str(source)), str(source), Batching(4096, seed=0))
     losses_by_id: dict[str, tuple[float, float]] = {}
-    for loaded in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-        if loaded.batch is not None:
-            _, nll_b, n_b = losses(mllm, loaded.batch)
-            for row, nll, n in zip(loaded.rows, nll_b.tolist(), n_b.tolist(), strict=True):
+    for item in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+        if item.batch is not None:
+            _, nll_b, n_b = losses(mllm, item.batch)
+            for row, nll, n in zip(item.rows, nll_b.tolist(), n_b.tolist(), strict=True):
                 losses_by_id[row.sample_id] = (nll, float(n))
     return losses_by_id
 

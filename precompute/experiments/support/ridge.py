@@ -20,8 +20,8 @@ POOLS = {
     "moments": "mean over the patches, and the means weighted by row and by column",
 }
 WAYS = {
-    f"{pool}-{how}": f"{what}; {meaning}"
-    for pool, what in POOLS.items()
+    f"{pool}-{how}": f"{description}; {meaning}"
+    for pool, description in POOLS.items()
     for how, meaning in (
         ("residual", "minus Σ (y − ŷ)² / variance of what was missed on train scenes left out"),
         ("cosine", "cosine of y and ŷ, both less the mean"),

@@ -15,7 +15,7 @@ class Hallucination:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._path = companion_path(core.path, HALLUCINATION)
-        self._read: tuple[Stamp | None, Item | None, str | None, dict[int, float]] = (None, None, None, {})
+        self._content: tuple[Stamp | None, Item | None, str | None, dict[int, float]] = (None, None, None, {})
 
     @property
     def stamp(self) -> Stamp | None:
@@ -34,7 +34,7 @@ class Hallucination:
 
     def _current(self) -> tuple[Stamp | None, Item | None, str | None, dict[int, float]]:
         stamp = self.stamp
-        if stamp != self._read[0]:
+        if stamp != self._content[0]:
             content, note = read_companion(self._core.path, HALLUCINATION, self._core.manifest["content_id"])
             try:
                 of = content["separation"] if content is not None else {"ids": [], "values": []}
@@ -42,5 +42,5 @@ class Hallucination:
             except (KeyError, TypeError, ValueError):
                 content, separation = None, {}
                 note = f"{self._path.name} cannot be read, so it is not shown."
-            self._read = stamp, content, note, separation  # at once, as several threads read
-        return self._read
+            self._content = stamp, content, note, separation  # at once, as several threads read
+        return self._content

@@ -50,21 +50,21 @@ def evidence_and_families(data: Collected) -> tuple[dict[str, Array], Families]:
     group = load_step(data.part, "families")["family"]
     families = number_families(group, evidence, data.accum["max"].max(1).astype(np.float64))
     mean_cosine = load_step(data.part, "index")["mean_cosine"]
-    derived = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
+    group_figures = {"evidence": evidence, "family": families.of_f, "mean_cosine": mean_cosine}
     labels, max_f = load_json(data.part, "label"), data.accum["max"].max(1)
-    derived["namesake"] = namesakes(labels, figures["score"], evidence, max_f)
-    return {**figures, **derived}, families
+    group_figures["namesake"] = namesakes(labels, figures["score"], evidence, max_f)
+    return {**figures, **group_figures}, families
 
 
-def namesakes(labels: list[str | None], score: Array, evidence: Array, largest: Array) -> Array:
+def namesakes(labels: list[str | None], score: Array, evidence: Array, max_f: Array) -> Array:
     """float64 [F]: of the features whose names begin with the same word and pass their test, the one with the most
     evidence; NaN for a feature alone, and where a name fails.
 
     Args:
-        labels: of all features. score, evidence: float64 [F], NaN where unknown. largest: [F], largest activation.
+        labels: of all features. score, evidence: float64 [F], NaN where unknown. max_f: [F], largest activation.
     """
     names = [bare_name(label or "").partition(",")[0].lower() for label in labels]
     words = [name if passes else k for k, (name, passes) in enumerate(zip(names, score >= GOOD_NAME, strict=True))]
     number: dict[str | int, int] = {}
     group = np.array([number.setdefault(word, len(number)) for word in words], np.int64)
-    return number_families(group, evidence, largest.astype(np.float64)).of_f
+    return number_families(group, evidence, max_f.astype(np.float64)).of_f

@@ -97,7 +97,7 @@ class _Column(Sequence[Any]):
     """
 
     def __init__(self, records: SampleRecords, name: str, rows: Array, is_all: bool) -> None:
-        self.records, self.name, self.rows, self.whole = records, name, rows, is_all
+        self.records, self.name, self.rows, self.is_all = records, name, rows, is_all
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,7 +107,7 @@ class _Column(Sequence[Any]):
         return values if isinstance(at, slice) else values[0]
 
     def __iter__(self) -> Iterator[Any]:
-        return self.records.column(self.name, None if self.whole else self.rows)
+        return self.records.column(self.name, None if self.is_all else self.rows)
 
 
 def _columns_of(record: dict[str, Any]) -> dict[str, Any]:

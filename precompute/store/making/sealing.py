@@ -56,10 +56,10 @@ def changed_since_sealed(store: Path, manifest: Item) -> str | None:
     if not manifest.get("sealed") or not path.exists():
         return None
     try:
-        written = path.read_text("utf-8")
-        facts = json.loads(written)
+        text = path.read_text("utf-8")
+        facts = json.loads(text)
         sha256 = facts.pop("sha256")
-        is_whole = written == _run_text({**facts, "sha256": sha256}) and sha256 == _sha256(_run_text(facts).encode())
+        is_whole = text == _run_text({**facts, "sha256": sha256}) and sha256 == _sha256(_run_text(facts).encode())
     except (OSError, ValueError, KeyError, AttributeError, RecursionError, TypeError):
         return "run.json"
     if not is_whole:

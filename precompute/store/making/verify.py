@@ -161,20 +161,20 @@ def _offsets(store: Store) -> str:
 
 def _events(store: Store) -> str:
     """The store holds the events of the samples that the manifest says."""
-    e, stated = store.events, store.manifest.get("events", {"kept": "all", "n": store.n_samples})
+    e, entry = store.events, store.manifest.get("events", {"kept": "all", "n": store.n_samples})
     if e.kept_rows is None:
-        need(stated == {"kept": "all", "n": store.n_samples}, f"all events are there, the manifest says {stated}")
+        need(entry == {"kept": "all", "n": store.n_samples}, f"all events are there, the manifest says {entry}")
         return f"the events of all {store.n_samples} samples"
     rows = np.asarray(e.kept_rows)
-    need(stated["kept"] in ("examples", "none"), f"some events were left out, the manifest says {stated}")
-    need(len(rows) == stated["n"], f"the events of {len(rows)} samples are there, the manifest says {stated['n']}")
-    need(stated["kept"] != "none" or not len(rows), "events are kept, the manifest says none")
+    need(entry["kept"] in ("examples", "none"), f"some events were left out, the manifest says {entry}")
+    need(len(rows) == entry["n"], f"the events of {len(rows)} samples are there, the manifest says {entry['n']}")
+    need(entry["kept"] != "none" or not len(rows), "events are kept, the manifest says none")
     need(bool((np.diff(rows) > 0).all()), "the kept rows do not rise")
     need(not len(rows) or (rows[0] >= 0 and rows[-1] < store.n_samples), "a kept row is no sample")
     length_n = np.diff(e.sample_token)[rows]
     need(len(e.kept_token) == len(rows) + 1, "kept_token has not one run per kept sample")
     need(bool((np.diff(e.kept_token) == length_n).all()), "a kept sample's tokens are not its own")
-    if stated["kept"] == "examples":
+    if entry["kept"] == "examples":
         with store.engine.connect() as conn:
             on_pages = {row for (row,) in conn.execute(select(s.examples.c.row).distinct())}
             on_pages |= {row for (row,) in conn.execute(select(s.flag_reasons.c.row).distinct())}

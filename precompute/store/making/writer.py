@@ -245,9 +245,9 @@ def rejected_rows(data: Collected) -> Iterator[Item]:
 def feature_words(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
     """(id, label, promoted tokens where the lens says something) of each feature, for full-text search."""
     for feature, (label, tokens) in enumerate(zip(labels, logits.promoted(), strict=True)):
-        promoted = " ".join(tokens)
-        if label or promoted:
-            yield feature, indexed_words(bare_name(label or "")), indexed_words(promoted)
+        words = " ".join(tokens)
+        if label or words:
+            yield feature, indexed_words(bare_name(label or "")), indexed_words(words)
 
 
 def sample_words(data: Collected) -> Iterator[tuple[int, str]]:

@@ -69,8 +69,8 @@ def _strongest_concepts(concept_p: Array, feature_p: Array, weight_p: Array, n: 
     """int64 [≤ n], rising: the families with the largest sums of weights, and the feature of the first pair of each."""
     distinct_concepts, first, of_p = np.unique(concept_p, return_index=True, return_inverse=True)
     total = np.bincount(of_p, weight_p, len(distinct_concepts))
-    strongest = np.sort(np.lexsort((distinct_concepts, -total))[:n])
-    return distinct_concepts[strongest], feature_p[first[strongest]]
+    at = np.sort(np.lexsort((distinct_concepts, -total))[:n])
+    return distinct_concepts[at], feature_p[first[at]]
 
 
 def seriate(table: Array) -> Array:

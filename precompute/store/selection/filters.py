@@ -76,7 +76,7 @@ class Selection:
     def __init__(self, core: Core, features: Features, quality: Quality, samples: Samples) -> None:
         self._core, self._features, self._quality, self._samples = core, features, quality, samples
         self._flag_values: dict[str, Array] = {}
-        self._ordered = lru_cache(maxsize=_CACHED_LISTS)(self._order)
+        self._cached_order = lru_cache(maxsize=_CACHED_LISTS)(self._order)
         self._feature_rows = lru_cache(maxsize=_CACHED_FEATURES)(self._rows_with)
 
     def list(
@@ -110,7 +110,7 @@ class Selection:
         given_filters = {name: value for name, value in filters.items() if value is not None}
         if "flags" in given_filters:
             given_filters["flags"] = list(given_filters["flags"])  # type: ignore[call-overload]
-        rows: Array = self._ordered(sort, order, json.dumps(given_filters, sort_keys=True, default=asdict))
+        rows: Array = self._cached_order(sort, order, json.dumps(given_filters, sort_keys=True, default=asdict))
         return rows
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:

@@ -77,5 +77,5 @@ CASES = [
     ModelCase("a template of ten gigabytes", template("{{ 'a' * 10**10 }}"), "needs too much memory"),
     ModelCase("a template that reaches out", template("{{ self.__init__.__globals__ }}"), "cannot be loaded"),
 ]  # fmt: skip
-EVERYWHERE = [one for one in CASES if one.name in ("own code that is trusted within", "a template of ten gigabytes")]
+EVERYWHERE = [case for case in CASES if case.name in ("own code that is trusted within", "a template of ten gigabytes")]
 """Of them, those that are tried with every command."""
