@@ -161,7 +161,7 @@ def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | N
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload_mb * 1e6))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Login, token=settings.secret_token(), proxy_header=settings.trust_proxy_auth)
-    app.add_middleware(HostCheck, names=[socket.gethostname().lower(), *names], allowed=settings.allowed_host)
+    app.add_middleware(HostCheck, names=[socket.gethostname().lower(), *names], allowed_names=settings.allowed_host)
     app.add_middleware(HeadLimit)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observe, metrics=app.state.metrics, proxy_header=settings.trust_proxy_auth)

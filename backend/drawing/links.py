@@ -38,8 +38,8 @@ class Linked:
         own_labels: what people named features, by number.
     """
 
-    def __init__(self, page: Callable[..., str], here: Callable[..., str], own_labels: Mapping[int, str]) -> None:
-        self.page, self.again, self.own_labels = page, here, own_labels
+    def __init__(self, page: Callable[..., str], address: Callable[..., str], own_labels: Mapping[int, str]) -> None:
+        self.page, self.again, self.own_labels = page, address, own_labels
 
     def why(self, word: str, anchor: str) -> Markup:
         """A link to what a word of the method means."""

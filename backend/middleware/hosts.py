@@ -51,10 +51,10 @@ class HostCheck:
         allowed: further names, as `AllowedHost`, such as a proxy's: pages at these addresses are this server's own.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], allowed: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, names: Iterable[str], allowed_names: Iterable[str]) -> None:
         self.app = app
-        self.every = EVERY in allowed
-        single_names = [entry for entry in allowed if entry != EVERY]
+        self.every = EVERY in allowed_names
+        single_names = [entry for entry in allowed_names if entry != EVERY]
         self.origins = {host for entry in single_names if (host := split_host(entry)) and not entry.startswith("*.")}
         domains = [split_host(entry.removeprefix("*.")) for entry in single_names if entry.startswith("*.")]
         self.domains = tuple(f".{host[0]}" for host in domains if host)

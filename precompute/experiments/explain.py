@@ -100,14 +100,14 @@ def log_odds_with(word: Word, kept_sd: Tensor | None, counted_s: Array) -> float
 def without_features(word: Word, a: Attribution) -> Tensor:
     """h [s, d] less Σ z_k d_k: the error and decode(0)."""
     prompt = word.prompt
-    with capture(prompt.mllm.decoder_layer()) as captured:
+    with capture(prompt.mllm.decoder_layer()) as outputs:
         prompt.log_odds(word.ids)
-    removed_sd = torch.zeros_like(captured[0][0])
+    removed_sd = torch.zeros_like(outputs[0][0])
     directions_fd = prompt.sae.directions_fd.float()
     removed_sd.index_add_(
         0, torch.from_numpy(a.position_e), torch.from_numpy(a.z_e)[:, None] * directions_fd[a.feature_e]
     )
-    return captured[0][0] - removed_sd
+    return outputs[0][0] - removed_sd
 
 
 def measure_scene(scene: Scene, word: Word, family: Array, o: Options) -> dict[str, Any]:

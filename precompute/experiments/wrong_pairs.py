@@ -149,7 +149,7 @@ def halves(scores: Mapping[str, Array]) -> list[dict[str, Array]]:
 
 def join_scores(scores: list[dict[str, Array]], extra_scores: Mapping[str, Array]) -> list[dict[str, Array]]:
     """`score_cases`, and further scores [2n]."""
-    return [{**half, **extra_half} for half, extra_half in zip(scores, halves(extra_scores), strict=True)]
+    return [{**scores_of_half, **extra} for scores_of_half, extra in zip(scores, halves(extra_scores), strict=True)]
 
 
 def separability(cases: Sequence[Case], scores: list[dict[str, Array]], seed: int) -> dict[str, dict[str, Any]]:

@@ -226,9 +226,9 @@ class Mllm:
 
     def hidden(self, batch: Batch) -> Tensor:
         """h [b, s, d] in the model's dtype: layer L's own output, never after the final norm."""
-        with capture(self.decoder_layer()) as captured, self._only_to_layer(), torch.inference_mode():
+        with capture(self.decoder_layer()) as outputs, self._only_to_layer(), torch.inference_mode():
             self.model.base_model(**self.causal_inputs(batch), use_cache=False)
-        return captured[0]
+        return outputs[0]
 
     def hidden_and_nll(self, batch: Batch, *, quick: bool = False) -> tuple[Tensor, NDArray[np.float64]]:
         """`hidden`, and the mean cross-entropy in nats [b] of each pair's text tokens given what stands before
@@ -246,7 +246,7 @@ class Mllm:
         keep = text_bs.shape[1] - first + 1
         last = self.last_positions(text_bs.shape[1], keep)
         rounding = self._rounded_above() if quick else nullcontext()
-        with capture(self.decoder_layer()) as captured, rounding, torch.inference_mode():
+        with capture(self.decoder_layer()) as outputs, rounding, torch.inference_mode():
             output = self.model(**self.causal_inputs(batch), use_cache=False, logits_to_keep=last)
             logits_bsv = output.logits[:, -keep:-1]
             text_bs = text_bs[:, first:]
@@ -257,7 +257,7 @@ class Mllm:
             total_b.index_add_(0, text_bs.nonzero()[:, 0], loss_n.double())
         n_b = text_bs.sum(dim=1).double()
         mean_b: NDArray[np.float64] = (total_b / n_b).cpu().numpy()
-        return captured[0], mean_b
+        return outputs[0], mean_b
 
     def last_positions(self, n_positions: int, keep: int) -> Any:
         """`logits_to_keep` for the last `keep` of `n_positions` tokens, of a model that runs all layers on all."""

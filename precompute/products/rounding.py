@@ -57,19 +57,19 @@ class Rows(NamedTuple):
 
 def rows_of(
     vectors_nd: Tensor, dtype: torch.dtype, extra_n: Array | None = None, multiple: int = 1,
-    more_nc: Tensor | None = None, spare: int = 0,
+    more_nc: Tensor | None = None, n_more: int = 0,
 ) -> Rows:  # fmt: skip
     """Vectors in the number type in which they are multiplied.
 
     Args:
         vectors_nd: float32 [n, d]. extra_n: float64 [n], what else each vector may be off by, as a length.
         multiple: rows are filled up to a multiple of it. more_nc: float32 [n, c], further numbers of each vector.
-        spare: columns of zeros at the end, at least.
+        n_more: columns of zeros at the end, at least.
     """
     n, d = vectors_nd.shape
     width = d + (0 if more_nc is None else more_nc.shape[1])
     low_type = dtype == torch.bfloat16
-    size = (-(-n // multiple) * multiple, -(-(width + spare) // _MULTIPLE) * _MULTIPLE if low_type else width + spare)
+    size = (-(-n // multiple) * multiple, -(-(width + n_more) // _MULTIPLE) * _MULTIPLE if low_type else width + n_more)
     length_n, error_n = np.zeros(size[0]), np.zeros(size[0])
     needs_no_copy = size == (n, d) and not low_type and vectors_nd.is_contiguous()
     number_nd = vectors_nd if needs_no_copy else torch.zeros(size, dtype=dtype)

@@ -47,10 +47,10 @@ class Table:
     """
 
     def __init__(
-        self, vectors_nd: Tensor, products: Products, part: str, more_nc: Tensor | None = None, spare: int = 0
+        self, vectors_nd: Tensor, products: Products, part: str, more_nc: Tensor | None = None, n_spare: int = 0
     ) -> None:
         self.vectors_nd, self.products, self.part = vectors_nd, products, part
-        self.more_nc, self.spare = more_nc, spare
+        self.more_nc, self.spare = more_nc, n_spare
         self.n_blocks = block_count(len(vectors_nd))
         self._memory = local()
         low = self._rows(torch.bfloat16) if products.low else None
@@ -108,7 +108,7 @@ class Table:
         for right in self._attempts():
             dtype = right.number_nd.dtype
             extra_rows = None if extra_r is None else extra_r[rows]
-            left = rows_of(left_rd[torch.from_numpy(rows)], dtype, extra_rows, spare=self.spare)
+            left = rows_of(left_rd[torch.from_numpy(rows)], dtype, extra_rows, n_more=self.spare)
             many_r = ~(left.length_n < EXTREME) if dtype == torch.bfloat16 else np.zeros(len(rows), bool)
             product_rn = self._multiply(left, right)
             limits = Bound(bound(left, right, self.n_blocks), OUTPUT[dtype])
@@ -133,7 +133,7 @@ class Table:
         n = len(self.vectors_nd)
         for right in self._attempts():
             dtype = right.number_nd.dtype
-            left = rows_of(left_rd, dtype, spare=self.spare)
+            left = rows_of(left_rd, dtype, n_more=self.spare)
             write_bound(left, left.error_n + left.gamma * left.length_n, left.length_n)
             pairs = positive(self._multiply(left, right))
             is_dense = dtype == torch.bfloat16 and len(pairs.row_p) > MOST * n * len(left_rd)

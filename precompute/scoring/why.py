@@ -126,12 +126,12 @@ def _mean(maxima: Active, weights: Weights) -> Parts:
 _SCORES: dict[str, Callable[[Active, Weights], Parts]] = {
     "pooled-cosine": _pooled_parts,
     "supported-share": _supported_parts,
-    "cosine": lambda active, weights: _sum(_omega(active, weights)[0]),
+    "cosine": lambda maxima, weights: _sum(_omega(maxima, weights)[0]),
     "cosine-weighted": _weighted_parts,
-    "cosine-cooccurring": lambda active, weights: _sum(_omega(active, weights)[0] * _on_both(active)),
+    "cosine-cooccurring": lambda maxima, weights: _sum(_omega(maxima, weights)[0] * _on_both(maxima)),
     "cosine-mean": _mean,
-    "l0": lambda active, weights: _sum(active.n_k / active.n_tokens),
-    "cooccurring-l0": lambda active, weights: _sum(_on_both(active).astype(np.float64)),
+    "l0": lambda maxima, weights: _sum(maxima.n_k / maxima.n_tokens),
+    "cooccurring-l0": lambda maxima, weights: _sum(_on_both(maxima).astype(np.float64)),
 }
 EXPLAINED = tuple(_SCORES)
 """The scores that are made of features, the most telling ones first."""

@@ -141,15 +141,15 @@ class Features:
             conditions["verdict"] = verdicts_of([verdict] if isinstance(verdict, str) else verdict)
         if "ids" in conditions:
             conditions["ids"] = [*conditions["ids"]]
-        marked: Marked | None = conditions.get("marked")
+        marks: Marked | None = conditions.get("marked")
         tag_filters = {name: value for name, value in conditions.items() if name != "marked"}
         if sort == HALLUCINATION:
             tag_filters["stamp"] = self._hallucination.stamp
-        if marked is None:
+        if marks is None:
             tag = key = self._core.list_tag("features", sort=sort, order=order, **tag_filters)
         else:  # cursors know the name of what was chosen, the cache knows the rows
-            tag = self._core.list_tag("features", sort=sort, order=order, marked=marked.name, **tag_filters)
-            key = self._core.list_tag("features", sort=sort, order=order, marked=asdict(marked), **tag_filters)
+            tag = self._core.list_tag("features", sort=sort, order=order, marked=marks.name, **tag_filters)
+            key = self._core.list_tag("features", sort=sort, order=order, marked=asdict(marks), **tag_filters)
         return tag, self._lists.of(key, sort, order, conditions)
 
     @cached_property

@@ -26,13 +26,13 @@ EDGES: Array = (
 """float64 [257], in stored units: bin b holds [EDGES[b], EDGES[b + 1])."""
 
 
-def percentile(hist: Array, quantile: float, largest: Array) -> Array:
+def percentile(hist: Array, quantile: float, max_value: Array) -> Array:
     """Nearest-rank percentile read off histograms, METHOD *Notation* (p99.9).
 
     Args:
         hist: int64 [..., 256] counts of positive values.
         quantile: in (0, 1].
-        largest: float [...] largest value, stored units; the answer is never above it.
+        max_value: float [...] largest value, stored units; the answer is never above it.
 
     Returns:
         float64 [...] in stored units: the upper edge of the bin that reaches the rank; 0 where nothing was
@@ -43,7 +43,7 @@ def percentile(hist: Array, quantile: float, largest: Array) -> Array:
     per_million = round(quantile * 1_000_000)
     rank = -((-total * per_million) // 1_000_000)
     rank_bin = (np.cumsum(hist, -1) >= np.maximum(rank, 1)[..., None]).argmax(-1)
-    edge = np.minimum(EDGES[rank_bin + 1], largest.astype(np.float64))
+    edge = np.minimum(EDGES[rank_bin + 1], max_value.astype(np.float64))
     result: Array = np.where(total > 0, edge, 0.0)
     return result
 
@@ -75,16 +75,16 @@ def nonempty_bins(counts: Array, unit: float) -> dict[str, list[Any]]:
     return {"edges": (EDGES[low : high + 1] * unit).tolist(), "counts": counts[low:high].tolist()}
 
 
-def bands(count_b: Array, largest: float, unit: float) -> list[dict[str, Any]]:
+def bands(count_b: Array, max_z: float, unit: float) -> list[dict[str, Any]]:
     """Octaves down from the octave of the largest value; band 3 holds everything below the top three.
 
     Args:
         count_b: int64 [256], values by histogram bin.
-        largest: the largest value (z). unit: one stored unit in z.
+        max_z: the largest value (z). unit: one stored unit in z.
     """
-    if largest <= 0:
+    if max_z <= 0:
         return []
-    octave = int(np.floor(np.log2(largest / unit)))
+    octave = int(np.floor(np.log2(max_z / unit)))
     octaves = []
     for band in range(4):
         high = 2.0 ** (octave + 1 - band)

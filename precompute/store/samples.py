@@ -91,12 +91,12 @@ class Samples:
         names = None if ids is None else [str(i) for i in ids]
         if names is not None:
             where.append(c.sample_id.in_(names))
-        marked = filters.get("marked")
-        where += marked.conditions(c.row) if marked else []
+        mark_filter = filters.get("marked")
+        where += mark_filter.conditions(c.row) if mark_filter else []
         if has_q := bool(q and q.strip()):
-            where.append(with_words(c.row, "sample_fts", str(q), marked))
-        total_is_known = (threshold, ids, marked) == (None,) * 3 and not has_q and not flag_names
-        marks = marked or ""
+            where.append(with_words(c.row, "sample_fts", str(q), mark_filter))
+        total_is_known = (threshold, ids, mark_filter) == (None,) * 3 and not has_q and not flag_names
+        marks = mark_filter or ""
         of_tag = {"flag": flag, "over": limit_of_flag, "q": q, "ids": names, "flags": flag_names, "marked": marks}
         tag = core.list_tag("samples", sort=sort, order=order, **of_tag)
         sample_list = KeysetList(

@@ -114,11 +114,11 @@ class SharedModel:
         return self.known[run, rows]
 
 
-def evaluate(options: EvaluateOptions, shared: SharedModel | None = None) -> dict[str, Any]:
+def evaluate(options: EvaluateOptions, cache: SharedModel | None = None) -> dict[str, Any]:
     """All figures with their 95 % intervals, as the JSON that the command writes.
 
     Args:
-        shared: keeps what other SAEs on the same model, layer, data and options need too; it grows with the tokens.
+        cache: keeps what other SAEs on the same model, layer, data and options need too; it grows with the tokens.
 
     Raises:
         SaevxError: wrong input, or an SAE that does not fit the model.
@@ -127,11 +127,11 @@ def evaluate(options: EvaluateOptions, shared: SharedModel | None = None) -> dic
     sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
     if sae.layer_warning is not None:
         say(sae.layer_warning)
-    mllm = shared.mllm if shared is not None else None
+    mllm = cache.mllm if cache is not None else None
     if mllm is None:
         mllm = load_model(o.model, o, layer=sae.layer, full=True)
-    if shared is not None:
-        shared.mllm = mllm
+    if cache is not None:
+        cache.mllm = mllm
     sae.check(mllm.d_model)
     data = read(o.data, o.columns._replace(mixed=True, text_only=o.text_alone))
     check_images(mllm, data, "--text-alone")
@@ -140,7 +140,7 @@ def evaluate(options: EvaluateOptions, shared: SharedModel | None = None) -> dic
         data = data._replace(rows=take(data.rows, np.array(sample_rows, np.int64)))
     data, plan = plan_rows(mllm, data, o.data, Batching(o.batch_tokens, o.seed), id_column=o.id_column)
     sink = calibrate_data(mllm, data, plan, o.sink_multiple).sink_norm
-    evaluation = Evaluation(mllm, sae, sink, o, shared)
+    evaluation = Evaluation(mllm, sae, sink, o, cache)
     rejected_rows = list(data.rejected_rows)
     with progress_bar("evaluate", len(data.rows), "samples") as progress:
         for item in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
@@ -203,9 +203,9 @@ class Evaluation:
     """
 
     def __init__(
-        self, mllm: Mllm, sae: SaeV, sink: tuple[float, float], options: EvaluateOptions, shared: SharedModel | None
+        self, mllm: Mllm, sae: SaeV, sink: tuple[float, float], options: EvaluateOptions, cache: SharedModel | None
     ) -> None:
-        self.mllm, self.sae, self.sink, self.shared = mllm, sae, sink, shared
+        self.mllm, self.sae, self.sink, self.shared = mllm, sae, sink, cache
         self.patch_special, self.top = options.patch_special, options.top
         self.sums = Sums()
         self.count_mf: Array = np.zeros((2, sae.n_features), np.int64)

@@ -105,8 +105,8 @@ def against_one_word(table: Held) -> Wins:
     def compared(k: int) -> tuple[Array, Array] | None:
         name = set(table.names[k])
         of_name = [(i, j) for word in table.names[k] for i, j in pairs.get(word, [])]
-        different = [(i, j) for i, j in of_name if not name & set(table.captions[j])]
-        right, wrong = np.array(different, np.int64).reshape(-1, 2).T
+        with_other_name = [(i, j) for i, j in of_name if not name & set(table.captions[j])]
+        right, wrong = np.array(with_other_name, np.int64).reshape(-1, 2).T
         return (right, wrong) if len(right) else None
 
     def share(value_n: Array, right: Array, wrong: Array) -> float:

@@ -74,16 +74,16 @@ class CommandOptions(BaseModel):
     def _expand_values(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        expanded = dict(values)
+        result = dict(values)
         for name, field in cls.model_fields.items():
-            if isinstance(expanded.get(name), str) and NoDecode in field.metadata:
-                expanded[name] = [unquote(p) for p in expanded[name].split(",")]  # as `run_command` has joined them
-            if name in expanded and (name in SOURCES or _is_path(field.annotation)):
+            if isinstance(result.get(name), str) and NoDecode in field.metadata:
+                result[name] = [unquote(p) for p in result[name].split(",")]  # as `run_command` has joined them
+            if name in result and (name in SOURCES or _is_path(field.annotation)):
                 try:
-                    expanded[name] = expand_path(expanded[name])
+                    result[name] = expand_path(result[name])
                 except ValueError as error:
                     raise ValueError(f"{_option_name(name, field)} {error}.") from None
-        return expanded
+        return result
 
 
 def _is_path(annotation: Any) -> bool:

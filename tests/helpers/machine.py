@@ -23,7 +23,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
 
 
-def begin(*args: object, fresh: bool = False, **more: str) -> subprocess.Popen[str]:
+def begin(*args: object, fresh: bool = False, **variables: str) -> subprocess.Popen[str]:
     """`saevx ARGS` in a process of its own, at the head of a group as in a terminal.
 
     Args:
@@ -31,11 +31,11 @@ def begin(*args: object, fresh: bool = False, **more: str) -> subprocess.Popen[s
         more: variables of its environment.
     """
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    options |= {"env": environment(**more), "start_new_session": True}
+    options |= {"env": environment(**variables), "start_new_session": True}
     return subprocess.Popen([*SAEVX, *map(str, args)], **options) if fresh else start(*args, **options)
 
 
-def saevx(*args: object, limit: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+def saevx(*args: object, limit: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """`saevx ARGS` to its end.
 
     Args:
@@ -43,9 +43,9 @@ def saevx(*args: object, limit: str = "", **more: str) -> subprocess.CompletedPr
     """
     if limit:
         command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *SAEVX, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(**more), timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, env=environment(**variables), timeout=300)
     process = start(
-        *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)
+        *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**variables)
     )
     return to_its_end(process, 300)
 

@@ -47,9 +47,9 @@ class Running:
     def post(self, path: str, **body: Any) -> httpx.Response:
         return httpx.post(self.url + path, timeout=60, **body)
 
-    def until(self, true: Any, seconds: float = 20) -> None:
+    def until(self, condition: Any, seconds: float = 20) -> None:
         end = time.monotonic() + seconds
-        while not true():
+        while not condition():
             assert time.monotonic() < end, self.state.live.waiting
             time.sleep(0.01)
 

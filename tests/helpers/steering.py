@@ -79,23 +79,23 @@ class Run(Recorded):
         ]
         candidate = Candidate(interventions, options.pop("seed", 0), options.pop("control", None))
         with remove_at_end(*handles):
-            (recorded,) = record(mllm, sae, batch, [candidate], **options)
-        self.events, self.logits, self.done = recorded.events, recorded.logits, recorded.done
+            (run,) = record(mllm, sae, batch, [candidate], **options)
+        self.events, self.logits, self.done = run.events, run.logits, run.done
 
 
-def same(recorded: Recorded, naive: Recorded) -> None:
+def same(run: Recorded, naive: Recorded) -> None:
     """The same but for what float arithmetic in another order leaves."""
-    assert [type(e) for e in recorded.events] == [type(e) for e in naive.events]
-    for a, b in zip(recorded.events, naive.events, strict=True):
+    assert [type(e) for e in run.events] == [type(e) for e in naive.events]
+    for a, b in zip(run.events, naive.events, strict=True):
         if isinstance(a, TokenEvent) and isinstance(b, TokenEvent):
             assert (a.channel, a.text, a.step) == (b.channel, b.text, b.step)
             assert a.logprob == pytest.approx(b.logprob, abs=1e-3)
         elif isinstance(a, KlEvent) and isinstance(b, KlEvent):
             assert (a.kl, a.logprob_default) == pytest.approx((b.kl, b.logprob_default), abs=1e-3)
-    for logits_a, logits_b in zip(recorded.logits, naive.logits, strict=True):
+    for logits_a, logits_b in zip(run.logits, naive.logits, strict=True):
         for role, logits_v in logits_a.items():
             torch.testing.assert_close(logits_v, logits_b[role], rtol=1e-3, atol=1e-3)
-    assert recorded.done.text == naive.done.text
-    assert recorded.done.n_steered == naive.done.n_steered
-    assert recorded.done.delta_ratio == pytest.approx(naive.done.delta_ratio, rel=1e-3)
-    assert recorded.done.delta_ratio_mean == pytest.approx(naive.done.delta_ratio_mean, rel=1e-3)
+    assert run.done.text == naive.done.text
+    assert run.done.n_steered == naive.done.n_steered
+    assert run.done.delta_ratio == pytest.approx(naive.done.delta_ratio, rel=1e-3)
+    assert run.done.delta_ratio_mean == pytest.approx(naive.done.delta_ratio_mean, rel=1e-3)

@@ -56,12 +56,12 @@ Maker = Callable[..., PrecomputeOptions]
 def options(tiny_files: Tiny, tmp_path: Path) -> Maker:
     """Options of a small run; each call may change some."""
 
-    def make(**changed: Any) -> PrecomputeOptions:
+    def make(**changes: Any) -> PrecomputeOptions:
         defaults: dict[str, Any] = {
             "data": str(tiny_files.data), "model": str(tiny_files.model), "sae": str(tiny_files.sae),
             "out": tmp_path / "store", "batch_tokens": 150, "shard_samples": 8, "ds": 10, "device": "cpu",
         }  # fmt: skip
-        return PrecomputeOptions(**{**defaults, **changed})
+        return PrecomputeOptions(**{**defaults, **changes})
 
     return make
 

@@ -61,7 +61,7 @@ def put_annotations_file(
     return import_file(store.annotations, store.store, file, min_cosine)
 
 
-def import_file(book: Annotations, store: Store, file: Exported, least: float = LEAST) -> Imported:
+def import_file(book: Annotations, store: Store, file: Exported, min_cosine: float = LEAST) -> Imported:
     """Write what the file has and the store has not, with its authors and times. What holds here already stays.
 
     Raises:
@@ -72,7 +72,7 @@ def import_file(book: Annotations, store: Store, file: Exported, least: float = 
         vectors = {number: base64.b64decode(text, validate=True) for number, text in file.directions.items()}
     except (ValueError, binascii.Error) as error:
         raise HTTPException(422, "directions: a sketch is no base64.") from error
-    report = carry(book, store, things, vectors, least, same=file.content_id == book.store)
+    report = carry(book, store, things, vectors, min_cosine, same=file.content_id == book.store)
     return Imported(
         written=report.written, skipped=report.present, lost=report.lost, sentence=report.sentence("read")
     )

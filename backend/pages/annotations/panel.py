@@ -43,12 +43,12 @@ def signature(entry: Entry) -> dict[str, Any]:
 
 
 def panel(
-    request: Request, store: OpenStore, kind: str, key: str | int, sent: Mapping[str, Any] | None = None
+    request: Request, store: OpenStore, kind: str, key: str | int, fields_sent: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The values of annotations/panel.html.
 
     Args:
-        sent: fields that were sent and not written, because of a conflict.
+        fields_sent: fields that were sent and not written, because of a conflict.
     """
     book = store.annotations
     entry = book.get(kind, key)
@@ -65,9 +65,9 @@ def panel(
         "key": str(key) if kind == "feature" else sample_key(str(key)),
         **signature(entry),
         "body": body,
-        "fields": sent or body,
-        "theirs": differences(body, sent) if sent is not None else [],
-        "conflict": sent is not None,
+        "fields": fields_sent or body,
+        "theirs": differences(body, fields_sent) if fields_sent is not None else [],
+        "conflict": fields_sent is not None,
         "author": author_name(request),
         "history": changes(history)[:MAX_VERSIONS],
         "undo": history[1].version if len(history) > 1 else 0,
@@ -78,9 +78,9 @@ def panel(
     }  # fmt: skip
 
 
-def differences(body: Mapping[str, Any], sent: Mapping[str, Any]) -> list[tuple[str, str]]:
+def differences(body: Mapping[str, Any], fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(field, value that holds) where it is another than was typed."""
-    return [(name, in_words(body.get(field))) for field, name in FIELDS.items() if body.get(field) != sent.get(field)]
+    return [(name, in_words(body.get(field))) for field, name in FIELDS.items() if body.get(field) != fields.get(field)]
 
 
 def in_words(value: Any) -> str:

@@ -108,16 +108,16 @@ def origin(store: OpenStore, ids: list[int]) -> str:
     return f"{store.name}:{','.join(map(str, ids))}"
 
 
-def layer_note(state: State, store: OpenStore, came_from: str | None, missing: str | None, ids: list[int]) -> list[str]:
+def layer_note(state: State, store: OpenStore, came_from: str | None, target: str | None, ids: list[int]) -> list[str]:
     """What became of features on the way from or to another layer. An address that names no other layer says nothing.
 
     Args:
-        came_from: as `CameFrom`. missing: the name of a layer that lacks something of this page.
+        came_from: as `CameFrom`. target: the name of a layer that lacks something of this page.
         ids: the features of this page.
     """
     store_names = {layer.store for layer in layer_stores(state, store) if not layer.current}
-    if missing in store_names:
-        other_store = state.stores[str(missing)]
+    if target in store_names:
+        other_store = state.stores[str(target)]
         notes = [place_of_feature(store, other_store, id) for id in ids]
         return [place.sentence for place in notes if place.feature is None and place.sentence]
     name, _, numbers = (came_from or "").rpartition(":")
@@ -128,10 +128,10 @@ def layer_note(state: State, store: OpenStore, came_from: str | None, missing: s
     return [text for id in features_before if (text := place_of_feature(first, store, id).sentence)]
 
 
-def missing_sample(state: State, store: OpenStore, missing: str | None, sample_id: str) -> list[str]:
+def missing_sample(state: State, store: OpenStore, target: str | None, sample_id: str) -> list[str]:
     """That another layer does not hold this sample."""
     store_names = {layer.store for layer in layer_stores(state, store) if not layer.current}
-    if missing not in store_names:
+    if target not in store_names:
         return []
-    sentence = place_of_sample(store, state.stores[str(missing)], sample_id).sentence
+    sentence = place_of_sample(store, state.stores[str(target)], sample_id).sentence
     return [sentence] if sentence else []

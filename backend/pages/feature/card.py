@@ -140,16 +140,16 @@ def embed(store: OpenStore, card: dict[str, Any]) -> dict[str, Any]:
     return {**card, "where": card["where"].partition(" · ")[0], "data": data}
 
 
-def wrap(parts: Sequence[str], between: str) -> Iterator[str]:
+def wrap(parts: Sequence[str], separator: str) -> Iterator[str]:
     """The parts in lines that fit on the card; a part that is too long alone is cut."""
     line = ""
     for part in parts:
         part = part if len(part) <= LINE_CHARACTERS else part[: LINE_CHARACTERS - 1] + "…"
-        if line and len(line) + len(between) + len(part) > LINE_CHARACTERS:
+        if line and len(line) + len(separator) + len(part) > LINE_CHARACTERS:
             yield line
             line = part
         else:
-            line = line + between + part if line else part
+            line = line + separator + part if line else part
     if line:
         yield line
 

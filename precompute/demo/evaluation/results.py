@@ -26,8 +26,8 @@ class Results:
         only: parts to measure; empty: all.
     """
 
-    def __init__(self, path: Path, module: str, options: CommandOptions, paths: set[str], only: list[str]) -> None:
-        self.path, self.only = path, only
+    def __init__(self, path: Path, module: str, options: CommandOptions, paths: set[str], parts: list[str]) -> None:
+        self.path, self.only = path, parts
         self.figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.figures["about"] = {
             "command": f"python -m {module}",

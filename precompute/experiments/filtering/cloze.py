@@ -28,16 +28,16 @@ class Blank(NamedTuple):
 def right_words(scene: Scene, group: int, word: str, words_before: Sequence[str], next_text: str) -> frozenset[str]:
     """What may truly stand in the place of `word`, given the words before it: any thing of the scene that has not been
     named, of a shape that of the colour just said."""
-    remaining = [e for e in scene.entities if e.noun not in words_before]
+    entities = [e for e in scene.entities if e.noun not in words_before]
     kind = SWAP_GROUPS[group]
     if kind == tuple(OBJECTS):
-        return frozenset(e.noun for e in remaining if e.colour is None)
+        return frozenset(e.noun for e in entities if e.colour is None)
     if kind == SHAPES:
-        return frozenset(e.noun for e in remaining if e.colour and words_before and e.colour == words_before[-1])
+        return frozenset(e.noun for e in entities if e.colour and words_before and e.colour == words_before[-1])
     if kind == tuple(COLOURS):
         if next_text == "background":
             return frozenset({scene.background})
-        return frozenset(e.colour for e in remaining if e.colour)
+        return frozenset(e.colour for e in entities if e.colour)
     if kind == tuple(NUMBERS.values()):
         return frozenset({NUMBERS[len(scene.entities)]})
     return frozenset({word})

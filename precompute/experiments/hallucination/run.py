@@ -77,14 +77,14 @@ class Model(NamedTuple):
         for begin in range(0, len(questions), BATCH):
             part = questions[begin : begin + BATCH]
             batch = self.mllm.prepare([Pair(q.text, [scenes[q.scene].image]) for q in part], generate=True)
-            with capture(self.mllm.decoder_layer()) as captured, self.steered(batch, unit or {}, strength):
+            with capture(self.mllm.decoder_layer()) as outputs, self.steered(batch, unit or {}, strength):
                 logits_bsv = self.mllm.model(**self.mllm.causal_inputs(batch), use_cache=False).logits
             last = torch.from_numpy(batch.length_b) - 1
             log_bv = logits_bsv[torch.arange(len(last)), last].float().log_softmax(-1)
             yes, no = (log_bv[:, sorted(set(side))].logsumexp(-1) for side in ids)
             margins += (yes - no).tolist()
             if not strength:
-                active_nf[begin : begin + len(part)] = self.active(captured[0], batch)
+                active_nf[begin : begin + len(part)] = self.active(outputs[0], batch)
         return np.array(margins), active_nf
 
     def active(self, hidden_bsd: Tensor, batch: Batch) -> Array:

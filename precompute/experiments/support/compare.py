@@ -103,15 +103,15 @@ class Support(NamedTuple):
 
 
 def compare(
-    engine: Engine, fits: Fits, choice: Sequence[Pair], reported: Sequence[Pair], kinds: Sequence[str]
+    engine: Engine, fits: Fits, choice: Sequence[Pair], report: Sequence[Pair], kinds: Sequence[str]
 ) -> Support:
     """Reads both sets and chooses a way of each score on the first.
 
     Args:
-        choice, reported: pairs with right captions, then as many with wrong ones.
+        choice, report: pairs with right captions, then as many with wrong ones.
         kinds: what is wrong, of each wrong caption of `choice`.
     """
-    by_set = [fits.ways(figures(read_pairs(engine, of, gradients=True), engine.support_f)) for of in (choice, reported)]
+    by_set = [fits.ways(figures(read_pairs(engine, of, gradients=True), engine.support_f)) for of in (choice, report)]
     auroc_of = {part: told_apart(ways, np.array(kinds)) for part, ways in by_set[0].items()}
     best_way = {part: choose(part, of) for part, of in auroc_of.items()}
     sets = [

@@ -93,8 +93,8 @@ def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | 
     score_c = np.nan_to_num(name_test.accuracy(feature_c, [[word] for word in word_c.tolist()]), nan=-1.0)
     run_c = np.cumsum(np.bincount(run_starts(feature_c), minlength=len(feature_c))) - 1
     best_r = np.maximum.reduceat(score_c, run_starts(feature_c)) if len(feature_c) else score_c
-    tied = np.flatnonzero(score_c >= best_r[run_c] - TIE)
-    first_r = tied[run_starts(feature_c[tied])]
+    at_tie = np.flatnonzero(score_c >= best_r[run_c] - TIE)
+    first_r = at_tie[run_starts(feature_c[at_tie])]
     words_of = {int(feature_c[i]): [int(word_c[i])] for i in first_r}
     has_candidate = score_c[first_r] >= 0
     other_features = [

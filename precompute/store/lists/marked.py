@@ -41,7 +41,7 @@ class Marked:
         return mask
 
 
-def with_words(key: Column[Any], table: str, q: str, marked: Marked | None) -> ColumnElement[bool]:
+def with_words(key: Column[Any], table: str, q: str, marks: Marked | None) -> ColumnElement[bool]:
     """The condition that a row has the words in the full-text table, or is one of `marked.also`."""
     words = has_words(key, table, q)
-    return or_(words, is_one_of(key, marked.also)) if marked and marked.also else words
+    return or_(words, is_one_of(key, marks.also)) if marks and marks.also else words

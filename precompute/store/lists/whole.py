@@ -137,10 +137,10 @@ class WholeLists:
             self._by[sort] = first, last
         return self._by[sort]
 
-    def _by_match(self, q: str, marked: Marked | None) -> tuple[Array, Array]:
+    def _by_match(self, q: str, marks: Marked | None) -> tuple[Array, Array]:
         """As `_order_by`: those with the words, the best last; the best of all are those that people wrote them about.
         """
-        annotated_ids = np.array(marked.also if marked else (), np.int32)
+        annotated_ids = np.array(marks.also if marks else (), np.int32)
         matching_ids = best_matches(self._core, q)
         ids = np.concatenate([annotated_ids, matching_ids[~np.isin(matching_ids, annotated_ids)]])
         return ids[::-1], np.setdiff1d(np.arange(self._core.n_features, dtype=np.int32), ids)

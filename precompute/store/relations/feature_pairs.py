@@ -85,12 +85,12 @@ def npmi(n_ab: Array, n_a: Array, n_b: Array, n: int) -> tuple[Array, Array]:
 
 def measures_of(pairs: PairCounts, n: int) -> PairMeasures:
     """What follows from the counts in `n` samples."""
-    a, b, support, n_a, n_b, shuffled = pairs
+    a, b, support, n_a, n_b, support_shuffled = pairs
     lift, value = npmi(support, n_a, n_b, n)
     # Many pairs have the same support, and an interval takes longer than to find that.
     distinct_support, of_pair = np.unique(support, return_inverse=True)
     low, high = (end[of_pair] * n / (n_a.astype(np.float64) * n_b) for end in poisson_interval(distinct_support))
-    return PairMeasures(a, b, support, n_a, n_b, lift, low, high, value, npmi(shuffled, n_a, n_b, n)[0])
+    return PairMeasures(a, b, support, n_a, n_b, lift, low, high, value, npmi(support_shuffled, n_a, n_b, n)[0])
 
 
 class FeaturePairs:
@@ -113,9 +113,9 @@ class FeaturePairs:
         Args:
             columns: int [p] of each of `COUNTS`, ascending by (a, b).
         """
-        a, b, support, shuffled = columns
+        a, b, support, support_shuffled = columns
         table = np.zeros((len(COLUMNS), len(a)), np.uint32)
-        table[:3] = b, support, shuffled
+        table[:3] = b, support, support_shuffled
         pairs = cls(kind, np.searchsorted(a, np.arange(n_mf.shape[1] + 1)), table, n_mf, n)
         table[COLUMNS.index("by_b")] = np.argsort(b, kind="stable")
         measures = pairs.measures(np.arange(len(a)))
@@ -135,10 +135,10 @@ class FeaturePairs:
         """The pairs with these numbers, int [p]."""
         is_long = len(at) * 10 > len(self)
         a = self.first[at].astype(np.int64) if is_long else np.searchsorted(self.start, at, "right") - 1
-        b, support, shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
+        b, support, support_shuffled = (self.column(name)[at].astype(np.int64) for name in COLUMNS[:3])
         first, second_side = SIDES[self.kind]
         n_a, n_b = self.n_mf[first][a].astype(np.int64), self.n_mf[second_side][b].astype(np.int64)
-        return PairCounts(a, b, support, n_a, n_b, shuffled)
+        return PairCounts(a, b, support, n_a, n_b, support_shuffled)
 
     def measures(self, at: Array) -> PairMeasures:
         """As `counts`, with lift and NPMI."""

@@ -188,11 +188,11 @@ class Selection:
         if side not in SIDES:
             raise SaevxError(f"Unknown side {side!r}: use one of {', '.join(SIDES)}.")
         mask = np.ones(self._core.n_samples, dtype=bool)
-        for rows, required in zip(self._feature_rows(feature), SIDES[side], strict=True):
-            if required is not None:
+        for rows, is_on_required in zip(self._feature_rows(feature), SIDES[side], strict=True):
+            if is_on_required is not None:
                 is_on = np.zeros_like(mask)
                 is_on[rows] = True
-                mask &= is_on == required
+                mask &= is_on == is_on_required
         return mask
 
     def _rows_with(self, feature: int) -> Sequence[Array]:
