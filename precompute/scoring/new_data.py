@@ -32,8 +32,8 @@ from precompute.data import (
     Survey,
     all_rejected_message,
     count_kinds,
-    empty,
     guess_line,
+    no_rows,
     refuse_no_image,
     stream,
     summary,
@@ -132,7 +132,7 @@ class Job:
             rejected_rows = [RejectedRow(**item) for path in files_of_rejected for item in read_lines(path)]
             shutil.rmtree(self.part)
             if not rejected_rows:
-                raise empty(self.options.data)
+                raise no_rows(self.options.data)
             subject = f"No row of {self.options.data} can be scored"
             raise SaevxError(all_rejected_message(subject, rejected_rows, self.options.id_column))
         self.options.quarantine.unlink(missing_ok=True)
