@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.helpers.architecture import ROOT, floor_of, imports, modules
+from tests.helpers.names import NO_NAMES, local_names
 
 MAX_MODULE_LINES = 330
 MAX_FUNCTION_LINES = 60
@@ -26,6 +27,7 @@ ONLY_OFFLINE = (
 
 CODE = sorted(path for room in ("precompute", "backend") for path in (ROOT / room).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+HELPERS = sorted((ROOT / "tests" / "helpers").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "frontend" / "static" / "js").rglob("*.js"))
 
 
@@ -211,7 +213,12 @@ def test_no_folder_is_too_full() -> None:
 
 
 def test_names_say_what_a_thing_is() -> None:
+    """Participles, adjectives and pronouns are no names of parameters and variables; fields may be public."""
     wrong = []
+    for path in (*CODE, *HELPERS):
+        for line, name in local_names(parse(path)):
+            if name.strip("_") in NO_NAMES:
+                wrong.append(f"{at(path, line)}: {name}")
     for path in CODE:
         for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
             if token.type == tokenize.NAME and token.string in WORDS:
@@ -221,6 +228,24 @@ def test_names_say_what_a_thing_is() -> None:
             names = re.findall(r"[\w$]+", text.replace(".some(", "("))  # a method of JavaScript's arrays
             wrong += [f"{at(path, number)}: {word}" for word in names if word in WORDS]
     none(wrong)
+
+
+def test_words_that_are_no_names_are_noticed() -> None:
+    """The rule sees parameters, variables, loops, exceptions and lambdas; fields and endpoints keep their names."""
+    source = """
+class Query:
+    own: str
+
+@router.get("/x")
+def endpoint(own): return own
+
+def f(own):
+    for one in own: drawn = lambda known: known
+    try: pass
+    except OSError as gone: return [bad for bad in own]
+"""
+    assert [name for _, name in local_names(ast.parse(source))] == ["own", "one", "drawn", "known", "gone", "bad"]
+    assert {"own", "one", "drawn", "gone", "bad"} <= NO_NAMES
 
 
 def without_texts(source: str) -> str:

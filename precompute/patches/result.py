@@ -59,7 +59,7 @@ class Outcomes:
         self.outcome_of: dict[str, Answered] = {}
 
     def __enter__(self) -> Outcomes:
-        claim_folder(self.part, self.fingerprint, PLAN, subject="run", of="data, store or options")
+        claim_folder(self.part, self.fingerprint, PLAN, what="run", of="data, store or options")
         self.file = (self.part / OUTCOMES).open("a+b")
         self.file.seek(0)
         complete = [line for line in self.file if line.endswith(b"\n")]  # a killed run may have cut the last one short

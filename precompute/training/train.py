@@ -93,7 +93,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
         trainer.activation_scaler.scaling_factor = scale
     stream = Stream(mllm, (data, plan), sink_norm, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
     meter = Meter(d_sae, mllm.d_model)
-    if claim_folder(o.part, digest, STARTED, subject="training", of="data, model or options"):
+    if claim_folder(o.part, digest, STARTED, what="training", of="data, model or options"):
         resume(o.part, trainer, stream, meter)
     if s["decoder_bias"] == "mean" and not trainer.n_training_steps:
         stream.fill(stream.hidden_td, stream.modality_t)

@@ -261,7 +261,7 @@ def run(o: SteeringEvaluation) -> dict[str, Any]:
         raise SaevxError(f"The store {o.store} was made with another SAE than {o.sae}: name one that was made with it.")
     options = o.model_dump(mode="json", exclude={"model", "sae", "store", "out", "device"})
     key = fingerprint(sae=sae.sha256, options=options, families=family_f.tolist(), methods=[*METHODS, *STRENGTHS])
-    claim_folder(o.part, key, "plan.json", subject="run", of="SAE or options")
+    claim_folder(o.part, key, "plan.json", what="run", of="SAE or options")
     mllm = Mllm.load(o.model, layer=sae.layer, full=True, dtype="bfloat16", device=o.device)
     return summarise(Steering(mllm, sae, family_f, o).lines(o.part / "targets.jsonl"), o)
 

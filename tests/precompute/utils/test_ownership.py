@@ -143,7 +143,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, plan: str) -> 
 
 def test_a_run_killed_before_it_began_stands_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / ("plan.json" + TEMPORARY)).write_text('{"finger')
-    assert not claim_folder(tmp_path, "a", "plan.json", subject="run", of="data")
+    assert not claim_folder(tmp_path, "a", "plan.json", what="run", of="data")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 

@@ -1,0 +1,55 @@
+"""Words that are no names of parameters and variables, and where such names are bound: for tests/test_house.py."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+NO_NAMES = {
+    "ablated", "above", "accepted", "active", "actual", "adapted", "added", "after", "again", "against", "allowed",
+    "alone", "along", "announced", "answered", "ascending", "attached", "away", "back", "bad", "bare", "barred",
+    "behind", "below", "beside", "best", "better", "between", "both", "bounded", "bridged", "broken", "cached",
+    "called", "capped", "caught", "changed", "choosing", "claimed", "close", "closed", "closing", "coarse",
+    "collected", "collecting", "common", "compared", "compiled", "counted", "crossed", "crowded", "damaged", "dead",
+    "decoded", "deep", "dense", "described", "different", "done", "down", "drawn", "dropped", "each", "edited",
+    "either", "encoded", "ended", "enough", "entered", "every", "everything", "exact", "exchanged", "expected",
+    "explained", "exported", "failed", "failing", "few", "fewest", "filled", "finished", "firing", "fitting", "fixed",
+    "flagged", "folded", "following", "free", "frequent", "given", "gone", "good", "grouped", "grown", "hallucinated",
+    "hashed", "having", "held", "here", "highest", "holding", "inner", "inside", "joined", "judged", "lacking",
+    "largest", "lasted", "learned", "like", "linked", "listed", "listening", "little", "loaded", "lone", "long",
+    "longest", "lost", "lowering", "made", "many", "mapped", "marked", "measured", "mine", "missing", "mixed", "most",
+    "moved", "named", "narrow", "near", "needed", "new", "none", "now", "numbered", "observed", "off", "old", "on",
+    "one", "only", "opened", "ordered", "ours", "outside", "overlapping", "owed", "own", "packed", "padded",
+    "painted", "parsed", "passed", "patched", "permuted", "picked", "placed", "plain", "planned", "pooled",
+    "possible", "predicted", "preferred", "projected", "promoted", "quantised", "queried", "quoted", "raised",
+    "raising", "random", "ranked", "raw", "reached", "real", "received", "recorded", "recovered", "redrawn",
+    "reduced", "refused", "rejected", "removed", "rendered", "reported", "requested", "required", "rising", "running",
+    "sampled", "saved", "scored", "sealed", "seen", "selected", "sent", "separate", "served", "shaped", "shipped",
+    "short", "shuffled", "shut", "signed", "single", "skipped", "small", "smallest", "spaced", "spare", "sparse",
+    "special", "spelled", "stale", "started", "stated", "steered", "stored", "strange", "strong", "strongest",
+    "supported", "taken", "telling", "terminated", "tested", "theirs", "there", "thinned", "tied", "together",
+    "toggled", "trained", "tried", "true", "tuned", "turned", "typed", "unchanged", "unique", "unknown", "unnamed",
+    "unseen", "unspaced", "unsteered", "untrained", "unused", "unwanted", "up", "uploaded", "upper", "used", "usual",
+    "varied", "visible", "waited", "waiting", "wanted", "weak", "which", "who", "whole", "whose", "wide", "worded",
+    "worse", "worst", "written", "yours",
+}
+"""Participles, adjectives and pronouns, which do not say what a thing is. A word that is missing here is used somewhere
+as the name of a truth value, or is a field of the API."""
+
+
+def local_names(node: ast.AST, within_function: bool = False, is_endpoint: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, name) of the parameters and variables of functions; the parameters of an endpoint are its query's."""
+    for child in ast.iter_child_nodes(node):
+        inside_function, endpoint = within_function, is_endpoint
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            inside_function, endpoint = True, any("router." in ast.unparse(d) or "at_sample" in ast.unparse(d)
+                                                  for d in getattr(child, "decorator_list", ()))  # fmt: skip
+        elif isinstance(child, ast.ClassDef):
+            inside_function = False
+        elif isinstance(child, ast.arg) and not is_endpoint:
+            yield child.lineno, child.arg
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store) and within_function:
+            yield child.lineno, child.id
+        elif isinstance(child, ast.ExceptHandler) and child.name:
+            yield child.lineno, child.name
+        yield from local_names(child, inside_function, endpoint)
