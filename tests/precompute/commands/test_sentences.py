@@ -20,8 +20,8 @@ MADE_ELSEWHERE = {
     ("precompute/utils/files.py", "sentence(error, path)"),  # failures.py, tested there
     ("precompute/utils/ray_pool.py", "str(cause)"),  # another process's SaevxError
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
-    ("precompute/data/json_files.py", "{self.path} is {what}."),  # signatures.py ends each with what to do
-    ("precompute/data/table_files.py", "{file} is {what}."),
+    ("precompute/data/json_files.py", "{self.path} is {file_format}."),  # signatures.py ends each with what to do
+    ("precompute/data/table_files.py", "{file} is {file_format}."),
     ("precompute/sae/formats.py", "NOT_LEARNT"),  # of sae/config.py, and checked there
     ("precompute/live/steer.py", "sentence"),  # why_not_frozen: test_frozen_attention.py
     ("backend/workers/supervisor.py", "reason"),  # a worker's SaevxError: test_workers.py
@@ -29,13 +29,13 @@ MADE_ELSEWHERE = {
     ("precompute/store/mapfile.py", "absent"),  # of KINDS: test_a_map_that_is_absent_says_how_to_make_it
     ("precompute/store/events.py", "row"),  # EventsNotStored's own sentence
     ("backend/api/annotations/command.py", "{options.file}: {error.detail}"),  # the sentence of the API
-    ("backend/api/annotations/command.py", "opened.annotations.problem"),  # the sentence that the pages show
+    ("backend/api/annotations/command.py", "store.annotations.problem"),  # the sentence that the pages show
     ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
     ("backend/commands.py", "checkout_only('saevx bench')"),
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
 }  # fmt: skip
 MAKERS = {
-    "all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py", "_broken": "test_filter.py",
+    "all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py", "_bad_id_message": "test_filter.py",
     "_wrong_address": "test_book.py",
 }  # fmt: skip
 """Functions that make a sentence, and where it is tested."""
