@@ -35,8 +35,8 @@ MADE_ELSEWHERE = {
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
 }  # fmt: skip
 MAKERS = {
-    "all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py", "_bad_id_message": "test_filter.py",
-    "_wrong_address": "test_book.py",
+    "all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py",
+    "_bad_id_message": "test_filter.py", "_wrong_address": "test_book.py",
 }  # fmt: skip
 """Functions that make a sentence, and where it is tested."""
 REASONS = {"precompute/live/originals.py"}
