@@ -139,8 +139,8 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   const how = "typing" in form.dataset ? "replace" : "push";
   delete form.dataset.typing;
-  const to = new URL(`${form.action}?${query(form)}`), here = new URLSearchParams(location.search);
-  for (const name of ["tour", "heat"]) if (here.has(name)) to.searchParams.set(name, here.get(name));
+  const to = new URL(`${form.action}?${query(form)}`), current = new URLSearchParams(location.search);
+  for (const name of ["tour", "heat"]) if (current.has(name)) to.searchParams.set(name, current.get(name));
   swap(to.href, form.dataset.swap, { history: how });
 });
 

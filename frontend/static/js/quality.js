@@ -89,9 +89,9 @@ document.addEventListener("submit", (event) => {
   const form = event.target.closest("[data-mark-form]");
   if (!form) return;
   event.preventDefault();
-  const card = form.closest("[data-sample]"), here = card.contains(document.activeElement);
+  const card = form.closest("[data-sample]"), hadFocus = card.contains(document.activeElement);
   swap(form.action, "quality", { history: null, init: { method: "POST", body: new FormData(form, event.submitter) } }).then(() => {
-    if (!here || document.activeElement.closest("[data-sample]")) return; // by a key: the row keeps the focus
+    if (!hadFocus || document.activeElement.closest("[data-sample]")) return; // by a key: the row keeps the focus
     $(`[data-sample="${CSS.escape(card.dataset.sample)}"] .meta a`)?.focus({ preventScroll: true });
   });
 });

@@ -33,12 +33,12 @@ export async function attempt(task) {
 
 /** Fetch what the chosen colour needs; true if that could be done. */
 export const prepare = () => attempt(async () => {
-  const wanted = state.colour;
-  if (wanted in state.plot.data) return true;
-  const values = await column(wanted);
+  const colour = state.colour;
+  if (colour in state.plot.data) return true;
+  const values = await column(colour);
   if (values.length !== state.plot.data.n) throw new Error(`The server's reply has another number of ${kind.noun}s.`);
-  if (state.colour === wanted) state.values = values;
-  return state.colour === wanted;
+  if (state.colour === colour) state.values = values;
+  return state.colour === colour;
 });
 
 /** Colour the points, and leave out the hidden ones. */

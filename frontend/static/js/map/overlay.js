@@ -85,18 +85,18 @@ export function drawOverlay() {
   drawArea(pen, r);
   pen.lineWidth = 1.5 * r;
   pen.strokeStyle = ink;
-  const here = isOnMap(chosen) ? plot.at(chosen) : null;
-  if (here) {
+  const chosenAt = isOnMap(chosen) ? plot.at(chosen) : null;
+  if (chosenAt) {
     pen.globalAlpha = 0.45;
     pen.beginPath();
-    for (const i of neighbours) if (isOnMap(i)) { pen.moveTo(...here); pen.lineTo(...plot.at(i)); }
+    for (const i of neighbours) if (isOnMap(i)) { pen.moveTo(...chosenAt); pen.lineTo(...plot.at(i)); }
     pen.stroke();
     pen.globalAlpha = 1;
     pen.lineWidth = r;
     for (const i of neighbours) ring(pen, i, plot.radius + 2 * r);
   }
   drawNames(pen);
-  if (here) { pen.lineWidth = 2.5 * r; ring(pen, chosen, plot.radius + 4 * r); }
+  if (chosenAt) { pen.lineWidth = 2.5 * r; ring(pen, chosen, plot.radius + 4 * r); }
   if (isOnMap(hover)) { pen.lineWidth = 2 * r; ring(pen, hover, plot.radius + 3 * r); pointAt(pen, ...plot.at(hover), r); }
 }
 

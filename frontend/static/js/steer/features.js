@@ -85,7 +85,7 @@ function WithFamily({ f, change }) {
 
 export function Features({ features, change }) {
   const edit = (index, part) => change(features.map((f, i) => (i === index ? { ...f, ...part } : f)));
-  const add = (f) => change([...features.filter((one) => one.id !== f.id), f]);
+  const add = (f) => change([...features.filter((other) => other.id !== f.id), f]);
   return html`<section class="panel" aria-labelledby="sf-h">
     <header><h2 id="sf-h">Features</h2></header>
     <${Find} add=${add} />

@@ -34,7 +34,7 @@ export function ImageInput({ state, set, live, note: first }) {
     if (!state.sample && !(state.image && painting)) return undefined;
     let now = true;
     setNote("");
-    gridOf(state).then((one) => { if (!now) return; setGrid(one); if (!one) setNote("This sample has no image: the model reads the prompt alone."); })
+    gridOf(state).then((grid) => { if (!now) return; setGrid(grid); if (!grid) setNote("This sample has no image: the model reads the prompt alone."); })
       .catch(async (error) => { // words of a caption?
         const hit = (await api("/samples", { q: state.sample, limit: 1 }).catch(() => null))?.items[0];
         if (now) hit ? set({ sample: hit.sample_id }) : setNote(errorMessage(error));

@@ -50,7 +50,7 @@ function Go({ state, busy, stop, n }) {
 function App() {
   const [state, setState] = useState(start);
   const [runs, setRuns] = useState(readRuns);
-  const [run, setRun] = useState(() => readRuns().find((one) => one.address === address(start)) ?? IDLE);
+  const [run, setRun] = useState(() => readRuns().find((r) => r.address === address(start)) ?? IDLE);
   const control = useRef(null);
   const form = useRef(null);
   const set = (part) => setState((old) => ({ ...old, ...part }));
@@ -61,9 +61,9 @@ function App() {
   const go = async (event) => {
     event.preventDefault();
     stop();
-    const mine = (control.current = new AbortController());
+    const ownControl = (control.current = new AbortController());
     setRun(newRun(state));
-    await generate(state, mine.signal, (change) => { if (control.current === mine) setRun(change); });
+    await generate(state, ownControl.signal, (change) => { if (control.current === ownControl) setRun(change); });
   };
   useEffect(() => document.addEventListener("keydown", (event) => { // from anywhere; on a link the browser opens a tab
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.target.closest("a") || $("dialog[open]")) return;

@@ -35,10 +35,10 @@ export function readRuns() {
 
 /** The runs with this one first, once. */
 export function keepRun(runs, run) {
-  const older = runs.filter((one) => one.address !== run.address).map((one) => ({ ...one, tokens: null })); // for room
-  const all = [run, ...older].slice(0, KEPT);
-  try { sessionStorage.setItem(place(), JSON.stringify(all)); } catch { /* no room, or a private window: they hold until one leaves */ }
-  return all;
+  const older = runs.filter((r) => r.address !== run.address).map((r) => ({ ...r, tokens: null })); // for room
+  const newRuns = [run, ...older].slice(0, KEPT);
+  try { sessionStorage.setItem(place(), JSON.stringify(newRuns)); } catch { /* no room, or a private window: they hold until one leaves */ }
+  return newRuns;
 }
 
 export const EMPTY = { default: [], steered: [], tokens: { default: [], steered: [] }, kl: [], done: null, error: "", before: 0 };
@@ -61,11 +61,11 @@ const post = (body, signal) => fetch(url("/api/v1/steer"), { method: "POST", hea
 
 /** The runs of several candidates, {features, control, seed}, at once. */
 export async function runTogether(state, candidates, signal) {
-  const body = { ...requestBody(state), max_tokens: Math.min(state.max_tokens, MOST_TOKENS), candidates: candidates.map((one) => ({ ...one, features: edits(one.features) })) };
+  const body = { ...requestBody(state), max_tokens: Math.min(state.max_tokens, MOST_TOKENS), candidates: candidates.map((candidate) => ({ ...candidate, features: edits(candidate.features) })) };
   const response = await post(body, signal);
   if (!response.ok) throw new Error(await problem(response));
   const { runs } = await response.json();
-  return runs.map((one) => ({ default: one.tokens.default.map((t) => t.text), steered: one.tokens.steered.map((t) => t.text), target: one.target, done: one }));
+  return runs.map((r) => ({ default: r.tokens.default.map((t) => t.text), steered: r.tokens.steered.map((t) => t.text), target: r.target, done: r }));
 }
 
 /** Stream the two answers; `update` takes a function from the old run to the new one. */
