@@ -183,7 +183,7 @@ def test_the_first_verdict_that_fits() -> None:
     beyond = np.arange(n) < 11
     strong = beyond & ~np.isin(np.arange(n), [10])
     evidence = pe.Evidence(none, none, none, none, beyond, strong)
-    alone = evidence._replace(strong=strong & (np.arange(n) != 7))
+    alone = evidence._replace(is_strong=strong & (np.arange(n) != 7))
     low = np.full(n, 0.1)
     low[8], low[9] = np.nan, -0.1
 
