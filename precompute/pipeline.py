@@ -24,9 +24,9 @@ from precompute.sae.reconstruction import sae_warning
 from precompute.utils import memory
 from precompute.utils.files import write_text
 from precompute.utils.ownership import claim_folder, creating, holds_unfinished, refuse_existing
+from precompute.utils.processes.ray_pool import check
 from precompute.utils.progress import human, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
-from precompute.utils.ray_pool import check
 
 if TYPE_CHECKING:
     from precompute.collect.session import Session

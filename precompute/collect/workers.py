@@ -10,8 +10,8 @@ from precompute.collect.merge import merge_node, merge_tree
 from precompute.collect.session import Session
 from precompute.data import Data
 from precompute.data.batches import Plan
+from precompute.utils.processes.ray_pool import pool
 from precompute.utils.progress import progress_bar
-from precompute.utils.ray_pool import pool
 
 if TYPE_CHECKING:
     from precompute.options.precompute import PrecomputeOptions

@@ -7,14 +7,11 @@ be held against it; the pass reads only `file_name`, `text` and `id`.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import cache, partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import COLOURS, NUMBERS, OBJECTS, SHAPES, SIZE, Scene, make_scene
 from precompute.utils.files import write_text
+from precompute.utils.processes.children import end_with_parent, without_interrupts
 
 N_DEMO = 1500
 # How many of 1,500 pairs are spoilt, and how.
@@ -124,10 +122,10 @@ def build_dataset(
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = []
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        with _without_interrupts():
-            pairs_made = pool.map(partial(make_pair, folder, n_samples), range(n_samples), chunksize=20)
-        for row in pairs_made:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        with without_interrupts():
+            pairs = pool.map(partial(make_pair, folder, n_samples), range(n_samples), chunksize=20)
+        for row in pairs:
             if stop is not None and stop.is_set():
                 pool.shutdown(cancel_futures=True)
                 raise CancelledError
@@ -135,31 +133,6 @@ def build_dataset(
             if len(rows) % 500 == 0:
                 say(f"  {len(rows)} of {n_samples} scenes drawn")
     write_text(folder / "metadata.jsonl", "\n".join(rows) + "\n")
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes begun here never get Ctrl-C, which a terminal sends to all: the command itself ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
-
-
-def _end_with_parent() -> None:
-    """A process that was killed cannot end those that it has begun."""
-
-    def watch() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def make_pair(folder: Path, n_samples: int, i: int) -> dict[str, Any]:

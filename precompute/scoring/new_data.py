@@ -57,10 +57,10 @@ from precompute.store.reader import Store
 from precompute.store.schema import FLAGS, IMAGE, SCORES, TEXT, flag_column, score_column
 from precompute.utils.files import atomic_write, check_file
 from precompute.utils.ownership import claim_folder, creating
+from precompute.utils.processes.ray_pool import check, pool
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, weights
 from precompute.utils.ragged import batched
-from precompute.utils.ray_pool import check, pool
 
 PLAN = "plan.json"
 RUN_OPTIONS = {

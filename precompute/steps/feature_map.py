@@ -9,9 +9,12 @@ start is the first two principal components, and one thread adds up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -21,6 +24,7 @@ from scipy.spatial import cKDTree
 
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
+from precompute.utils.processes.children import end_with_parent, without_interrupts
 from precompute.utils.types import Array
 
 MIN_NEIGHBOURS = 5  # alive neighbours of a feature; one that has fewer gets others by another search
@@ -32,12 +36,69 @@ CHECKED_STEPS, COLLAPSED = 25, 1e-6
 """Where every feature is near every other one, exaggerated attraction draws the whole map into one point, on which the
 library crashes: after so many steps it ends where the map is smaller than this."""
 LARGE_MAP = 20_000
-"""From so many points on the map takes twice the steps, on a mesh twice as fine: both cost seconds, and few notice
-where a small map is a few percent worse."""
+"""From so many points on the map takes twice the steps, on a finer mesh: both cost seconds, and few notice where a
+small map is a few percent worse. Then it also has a process of its own: the library holds Python's lock while it adds
+up repulsion, so beside it in a thread all else waits."""
 SMALL_MAP = 2_000
 """Below so many points repulsion is added up on a coarser mesh, or a small store would wait seconds for its map."""
 TINY_MAP = 300
 """Below so many points all pairs are added up: that is exact, and a mesh takes up to twenty times as long."""
+
+
+@contextmanager
+def layout_pool(n_points: int) -> Iterator[Executor]:
+    """Where maps of so many points are laid out beside other work: a process for each of two if they are large."""
+    if n_points < LARGE_MAP:
+        with ThreadPoolExecutor(1) as thread:
+            yield thread
+        return
+    before = set(active_children())
+    with ProcessPoolExecutor(2, get_context("spawn"), end_with_parent) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in set(active_children()) - before:  # nobody waits for a map of a run that has failed
+                process.terminate()
+            raise
+
+
+class MapLayout(NamedTuple):
+    """A map of features whose places are being computed."""
+
+    on_map_f: Array
+    """bool [F]."""
+    neighbours_nk: Array
+    """int64 [n, k], as of `alive_neighbours`."""
+    places: Future[Array]
+    """float64 [n, 2], as of `layout`."""
+
+    @classmethod
+    def begin(
+        cls, pool: Executor, vectors: Array, other: Array, weigh: Mapping[str, Array], on_map_f: Array | None = None
+    ) -> MapLayout:
+        """Args: `pool` computes the places; the others as of `write`."""
+        alive = weigh["verdict"] != VERDICTS.index("dead")
+        if on_map_f is not None:
+            alive &= on_map_f
+        neighbours = alive_neighbours(vectors, other, alive)
+        start_n2 = principal(vectors[alive]) if has_layout(neighbours) else np.zeros((len(neighbours), 2))
+        with without_interrupts():
+            return cls(alive, neighbours, pool.submit(places_from, start_n2, neighbours))
+
+    def write(self, path: Path, weigh: Mapping[str, Array]) -> dict[str, Any]:
+        """The file, once the places are there. Returns what the manifest says of it."""
+        place = np.full((len(self.on_map_f), 2), mapfile.NOWHERE, dtype=np.uint16)
+        place[self.on_map_f] = mapfile.quantise_places(self.places.result())
+        columns = mapfile.FeatureMap(
+            x=place[:, 0],
+            y=place[:, 1],
+            verdict=weigh["verdict"],
+            omega=mapfile.quantise_omega(weigh["omega"]),
+            density=mapfile.quantise_density(weigh["density"].max(1)),
+        )
+        mapfile.write_map(path, columns)
+        share = preserved_neighbours(place[self.on_map_f], self.neighbours_nk)
+        return {"k": self.neighbours_nk.shape[1], "preserved_neighbours": share}
 
 
 def write(
@@ -52,21 +113,8 @@ def write(
         weigh: what step `weigh` left: verdict, omega, density.
         on_map_f: bool [F]: features that may be on the map; all by default.
     """
-    alive = weigh["verdict"] != VERDICTS.index("dead")
-    if on_map_f is not None:
-        alive &= on_map_f
-    neighbours = alive_neighbours(vectors, other, alive)
-    place = np.full((len(alive), 2), mapfile.NOWHERE, dtype=np.uint16)
-    place[alive] = mapfile.quantise_places(layout(vectors[alive], neighbours))
-    columns = mapfile.FeatureMap(
-        x=place[:, 0],
-        y=place[:, 1],
-        verdict=weigh["verdict"],
-        omega=mapfile.quantise_omega(weigh["omega"]),
-        density=mapfile.quantise_density(weigh["density"].max(1)),
-    )
-    mapfile.write_map(path, columns)
-    return {"k": other.shape[1], "preserved_neighbours": preserved_neighbours(place[alive], neighbours)}
+    with ThreadPoolExecutor(1) as thread:
+        return MapLayout.begin(thread, vectors, other, weigh, on_map_f).write(path, weigh)
 
 
 def alive_neighbours(vectors_fd: Array, other: Array, alive: Array) -> Array:
@@ -103,21 +151,32 @@ def layout(vectors_nd: Array, other_nk: Array) -> Array:
         vectors_nd: unit vectors; only their first two principal components count, as the start.
         other_nk: nearest neighbours of each as row numbers, −1 for none.
     """
-    n = len(vectors_nd)
-    known = other_nk >= 0
-    if n < 3 or not known.any():
+    start_n2 = principal(vectors_nd) if has_layout(other_nk) else np.zeros((len(other_nk), 2))
+    return places_from(start_n2, other_nk)
+
+
+def has_layout(other_nk: Array) -> bool:
+    """Whether there is something to lay out: three points, and neighbours among them."""
+    return len(other_nk) >= 3 and bool((other_nk >= 0).any())
+
+
+def places_from(start_n2: Array, other_nk: Array) -> Array:
+    """`layout` from where its points start."""
+    n, known = len(start_n2), other_nk >= 0
+    if not has_layout(other_nk):
         return np.stack([np.arange(n), np.zeros(n)], 1).astype(np.float64)
     from openTSNE import TSNEEmbedding, affinity  # brings scikit-learn: only where a map is drawn
 
     rows = np.repeat(np.arange(n), known.sum(1))
     one_way = csr_matrix((np.ones(len(rows)), (rows, other_nk[known])), shape=(n, n))
     places = TSNEEmbedding(
-        principal(vectors_nd),
+        start_n2,
         affinity.PrecomputedAffinities((one_way + one_way.T).tocsr(), normalize=True),
         # The library's other method, a tree, crashes where two directions are the same.
         negative_gradient_method=exact_gradient if n < TINY_MAP else "fft",
         min_num_intervals=20 if n < SMALL_MAP else 50,
-        ints_in_interval=1 if n >= LARGE_MAP else 2,
+        # 1 would take twice the time of a large map, for a few percent more neighbours that stay near.
+        ints_in_interval=1.5 if n >= LARGE_MAP else 2,
         n_jobs=1,  # threads would add up in another order each time
         random_state=0,
     )

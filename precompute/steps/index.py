@@ -7,7 +7,6 @@ Sample vectors are made by store/search.py, for stored samples and live queries 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from precompute.products.search import largest_products
 from precompute.products.setting import Products
 from precompute.sae.directions import CentredDirections, centre
 from precompute.sae.logit_lens import BLOCK_BYTES, chance_limit, logit_lens
-from precompute.steps import feature_map
+from precompute.steps.feature_map import MapLayout, layout_pool
 from precompute.store import mapfile
 from precompute.store.directions.vectors import MEAN, SCALE, SCALES
 from precompute.store.making.unfinished import Collected, load_step, save_step
@@ -128,14 +127,13 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     centred = centre(directions, alive)
     decoder = centred.unit_fd
     others, cosines = nearest(decoder, products=products)
-    with ThreadPoolExecutor(1) as one_thread:  # the maps run on one core, all else on all
-        map_summary = one_thread.submit(feature_map.write, part / mapfile.NAME, decoder, others, weigh)
+    # The maps run on one core each, all else on all.
+    with layout_pool(int(alive.sum())) as pool:
+        decoder_map = MapLayout.begin(pool, decoder, others, weigh)
         profile = profiles(data, weigh)
         profile_others, profile_cosines = nearest(profile, products=products, part="neighbours of profiles")
         has_profile: Array = np.any(profile, axis=1)
-        second_map = one_thread.submit(
-            feature_map.write, part / mapfile.PROFILE_NAME, profile, profile_others, weigh, has_profile
-        )
+        profile_map = MapLayout.begin(pool, profile, profile_others, weigh, has_profile)
         save_step(
             part, "index",
             decoder_other=others, decoder_cosine=cosines, mean_cosine=centred.mean_cosine_f,
@@ -155,4 +153,6 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         for m, name in enumerate(MODALITIES):
             vectors = all_sample_vectors(data, weigh, m)
             write_index(vectors, folder / f"sample_{name}.faiss")
-        return {**summary, "map": {**map_summary.result(), "profile": second_map.result()}}
+        maps = decoder_map.write(part / mapfile.NAME, weigh)
+        maps["profile"] = profile_map.write(part / mapfile.PROFILE_NAME, weigh)
+        return {**summary, "map": maps}

@@ -21,7 +21,7 @@ from precompute.collect.workers import Worker, WorkerInput
 from precompute.model.batch import Batch
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions
-from precompute.utils.ray_pool import Pool, pool
+from precompute.utils.processes.ray_pool import Pool, pool
 from tests.bench.common import Figure, Setup, alternately, ratio, subset
 
 SHARDS_RUN, SHARD, ROUNDS = 10, 64, 2

@@ -20,7 +20,7 @@ from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.pipeline import precompute
 from precompute.scoring import new_data as score_data
-from precompute.utils.ray_pool import Pool, pool, threads_each
+from precompute.utils.processes.ray_pool import Pool, pool, threads_each
 from tests.helpers.in_process import saevx, sums
 from tests.helpers.servers import free_port
 from tests.helpers.tinies import Tiny, tiny_files

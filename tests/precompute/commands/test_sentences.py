@@ -18,7 +18,7 @@ MADE_ELSEWHERE = {
     ("precompute/utils/files.py", "text"),
     ("precompute/utils/ownership.py", "text"),
     ("precompute/utils/files.py", "sentence(error, path)"),  # failures.py, tested there
-    ("precompute/utils/ray_pool.py", "str(cause)"),  # another process's SaevxError
+    ("precompute/utils/processes/ray_pool.py", "str(cause)"),  # another process's SaevxError
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
     ("precompute/data/json_files.py", "{self.path} is {file_format}."),  # signatures.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {file_format}."),

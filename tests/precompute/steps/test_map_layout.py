@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
-from precompute.steps.feature_map import alive_neighbours, exact_gradient, layout, preserved_neighbours
+from precompute.steps import feature_map
+from precompute.steps.feature_map import (
+    MapLayout,
+    alive_neighbours,
+    exact_gradient,
+    layout,
+    layout_pool,
+    preserved_neighbours,
+)
 from precompute.steps.index import nearest
 from precompute.store import mapfile
 from precompute.store.making.sealing import content_id
@@ -246,3 +256,33 @@ def test_verify_finds_a_map_of_other_features(made_up: Store, tmp_path: Path) ->
     mapfile.write_map(copy / mapfile.NAME, columns._replace(verdict=columns.verdict[::-1]))
     report = {check.name: check for check in verify(copy)}
     assert not report["map"].ok and "verdict" in report["map"].detail
+
+
+def columns_of(n: int) -> dict[str, Any]:
+    """What step `weigh` leaves of n features that are all alive."""
+    verdict = np.full(n, VERDICTS.index("cross-modal"))
+    return {"verdict": verdict, "omega": np.full(n, 0.5), "density": np.full((n, 2), 0.1)}
+
+
+def test_a_map_laid_out_in_a_process_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, _ = clustered(500)
+    other = nearest(vectors.astype(np.float32))[0]
+    weigh = columns_of(len(vectors))
+    summary = feature_map.write(tmp_path / "here.bin", vectors, other, weigh)
+    monkeypatch.setattr(feature_map, "LARGE_MAP", 1)  # here, not in the processes
+    with layout_pool(len(vectors)) as pool:
+        assert MapLayout.begin(pool, vectors, other, weigh).write(tmp_path / "there.bin", weigh) == summary
+        assert len(active_children()) == 1
+    assert (tmp_path / "here.bin").read_bytes() == (tmp_path / "there.bin").read_bytes()
+    assert not active_children()
+
+
+def test_a_run_that_fails_does_not_wait_for_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, _ = clustered(8000)
+    other = np.random.default_rng(0).integers(0, len(vectors), (len(vectors), 10))
+    monkeypatch.setattr(feature_map, "LARGE_MAP", 1)
+    with pytest.raises(OSError, match="no space"), layout_pool(len(vectors)) as pool:
+        pending = MapLayout.begin(pool, vectors, other, columns_of(len(vectors)))
+        raise OSError("no space")
+    assert isinstance(pending.places.exception(), BrokenProcessPool)
+    assert not active_children()

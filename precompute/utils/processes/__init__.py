@@ -1,0 +1,1 @@
+"""Processes that a command begins: workers of a Ray cluster, and processes of its own machine."""
