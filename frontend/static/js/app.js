@@ -15,50 +15,50 @@ for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
  *   background, neither ends the other: it, or what one has chosen meanwhile.
  */
 const running = new Map(); // id → its request
-const addressOfPart = new WeakMap(); // by part that was fetched: the address of the page that it is a part of
-const partsToFetch = new Set(); // ids of the parts that Back and Forward must fetch again
-let shownAddress = location.pathname + location.search;
+const origin = new WeakMap(); // by part that was fetched: the address of the page that it is a part of
+const swaps = new Set(); // ids of the parts that Back and Forward must fetch again
+let shownUrl = location.pathname + location.search;
 const STOPPED = new DOMException("Stopped by the visitor.", "AbortError");
 /** End the request for a part; dispatches "stopped" on it. */
 export const stopSwap = (id) => running.get(id)?.control.abort(STOPPED);
 export async function swap(address, id, { history: how = "push", init = {}, background = false } = {}) {
-  const oldPart = document.getElementById(id);
-  if (!background) partsToFetch.add(id);
+  const old = document.getElementById(id);
+  if (!background) swaps.add(id);
   const control = new AbortController();
-  const keepsOthers = background || how === "back"; // Back fetches all parts, one after the other
-  for (const [part, request] of running) if (part === id || !(keepsOthers || request.background)) request.control.abort();
+  const spares = background || how === "back"; // Back fetches all parts, one after the other
+  for (const [part, request] of running) if (part === id || !(spares || request.background)) request.control.abort();
   running.set(id, { control, background });
-  oldPart.setAttribute("aria-busy", "true");
-  oldPart.dispatchEvent(new CustomEvent("busy", { bubbles: true }));
+  old.setAttribute("aria-busy", "true");
+  old.dispatchEvent(new CustomEvent("busy", { bubbles: true }));
   try {
     const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const newPart = page.getElementById(id);
-    if (!newPart && response.redirected) { location.assign(response.url); return; } // another page answers: a feature by its number
-    if (!newPart) { // an error page: show its sentence here
+    const next = page.getElementById(id);
+    if (!next && response.redirected) { location.assign(response.url); return; } // another page answers: a feature by its number
+    if (!next) { // an error page: show its sentence here
       const detail = page.querySelector("[data-error]")?.textContent ?? `The server answered ${response.status}.`;
-      oldPart.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));
+      old.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));
       return;
     }
     if (how === "back") $$(`form[data-swap="${id}"]`).forEach((form, i) => restore(form, $$(`form[data-swap="${id}"]`, page)[i]));
-    const focusedControl = oldPart.contains(document.activeElement) ? document.activeElement : null;
-    const fullPanel = $$(".panel.max").find((panel) => oldPart.contains(panel));
-    newPart.inert = oldPart.inert;
-    oldPart.replaceWith(document.adoptNode(newPart));
-    if (fullPanel) fill(fullPanel === oldPart ? newPart : fullPanel, fullPanel === oldPart);
+    const focus = old.contains(document.activeElement) ? document.activeElement : null;
+    const fullPanel = $$(".panel.max").find((panel) => old.contains(panel));
+    next.inert = old.inert;
+    old.replaceWith(document.adoptNode(next));
+    if (fullPanel) fill(fullPanel === old ? next : fullPanel, fullPanel === old);
     const to = response.url || address;
-    if (how === "push" || how === "replace") history[how === "push" && to !== location.href ? "pushState" : "replaceState"]({ swapped: [...partsToFetch] }, "", to);
-    shownAddress = location.pathname + location.search;
-    if (how) addressOfPart.set(newPart, location.href);
+    if (how === "push" || how === "replace") history[how === "push" && to !== location.href ? "pushState" : "replaceState"]({ swapped: [...swaps] }, "", to);
+    shownUrl = location.pathname + location.search;
+    if (how) origin.set(next, location.href);
     document.documentElement.classList.toggle("spotlight", new URLSearchParams(location.search).get("heat") === "spotlight");
-    ready(newPart);
-    newPart.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
-    if (focusedControl) refocus(focusedControl, newPart); // after the page's module has added its elements
-    if (newPart.dataset.say) say(newPart.dataset.say);
+    ready(next);
+    next.dispatchEvent(new CustomEvent("swap", { bubbles: true }));
+    if (focus) refocus(focus, next); // after the page's module has added its elements
+    if (next.dataset.say) say(next.dataset.say);
   } catch (error) {
-    if (error.name === "AbortError") { if (control.signal.reason === STOPPED) oldPart.dispatchEvent(new CustomEvent("stopped", { bubbles: true })); return; }
-    $(":scope > .note.error", oldPart)?.remove();
-    oldPart.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: errorMessage(error) }));
+    if (error.name === "AbortError") { if (control.signal.reason === STOPPED) old.dispatchEvent(new CustomEvent("stopped", { bubbles: true })); return; }
+    $(":scope > .note.error", old)?.remove();
+    old.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: errorMessage(error) }));
   } finally {
     if (running.get(id)?.control === control) { // no later one of this part
       running.delete(id);
@@ -70,9 +70,9 @@ export async function swap(address, id, { history: how = "push", init = {}, back
 }
 
 /** Give a form that stays the values that it has on the page just fetched. */
-function restore(form, newForm) {
+function restore(form, source) {
   [...form.elements].forEach((control, i) => {
-    const { name, value, checked } = newForm?.elements[i] ?? {};
+    const { name, value, checked } = source?.elements[i] ?? {};
     if (name !== control.name || control.type === "file") return;
     control.value = value;
     if (checked !== undefined) control.checked = checked;
@@ -80,11 +80,11 @@ function restore(form, newForm) {
 }
 
 /** Move the focus from a control that was replaced to the same control in the new part. */
-function refocus(control, newPart) {
+function refocus(control, part) {
   const { testid, feature, position } = control.dataset;
   const selector = control.id ? `#${CSS.escape(control.id)}` : testid ? `[data-testid="${testid}"]` : control.name ? `[name="${control.name}"]` : "";
-  const placeSelector = (feature ? `[data-feature="${feature}"]` : "") + (position ? `[data-position="${position}"]` : "");
-  if (selector || placeSelector) newPart.querySelector(selector + placeSelector)?.focus({ preventScroll: true });
+  const place = (feature ? `[data-feature="${feature}"]` : "") + (position ? `[data-position="${position}"]` : "");
+  if (selector || place) part.querySelector(selector + place)?.focus({ preventScroll: true });
 }
 
 /** Scroll to the panel of a heading that a link has opened, and move the focus there. @param {string} [id] */
@@ -96,13 +96,13 @@ function reveal(id) {
   (heading.closest(".panel") ?? heading).scrollIntoView();
 }
 
-const firstAddress = location.href;
+const start = location.href;
 /** The address of this page with what a link of it changes: other parts may have changed since the link was made. */
 function changed(link) {
   const to = new URL(link.href.baseVal ?? link.href, location.href); // baseVal: a link in a drawing
   let part = link;
-  while (part && !addressOfPart.has(part)) part = part.parentElement;
-  const from = new URL(addressOfPart.get(part) ?? firstAddress), now = new URL(location.href);
+  while (part && !origin.has(part)) part = part.parentElement;
+  const from = new URL(origin.get(part) ?? start), now = new URL(location.href);
   if (to.pathname !== now.pathname || from.pathname !== now.pathname) return to.href;
   for (const name of new Set([...from.searchParams.keys(), ...to.searchParams.keys()])) {
     const values = to.searchParams.getAll(name);
@@ -146,8 +146,8 @@ document.addEventListener("submit", (event) => {
 
 // Back and Forward between states of one page fetch its parts again; each entry knows which parts had changed.
 addEventListener("popstate", async (event) => {
-  if (location.pathname + location.search === shownAddress) return; // only the anchor changed
-  const parts = new Set([...partsToFetch, ...(event.state?.swapped ?? [])].filter((id) => document.getElementById(id)));
+  if (location.pathname + location.search === shownUrl) return; // only the anchor changed
+  const parts = new Set([...swaps, ...(event.state?.swapped ?? [])].filter((id) => document.getElementById(id)));
   if (!parts.size) location.reload();
   for (const id of parts) await swap(location.href, id, { history: "back" });
 });
@@ -177,9 +177,9 @@ document.addEventListener("input", (event) => {
 function fill(panel, on = !panel.classList.contains("max")) {
   panel.classList.toggle("max", on);
   $("[data-max]", panel)?.setAttribute("aria-pressed", on);
-  for (const element of $$("[inert]")) element.inert = false;
-  for (let element = panel; on && element !== document.body; element = element.parentElement) {
-    for (const sibling of element.parentElement.children) sibling.inert = sibling !== element && !sibling.matches("dialog, [role=status]");
+  for (const part of $$("[inert]")) part.inert = false;
+  for (let part = panel; on && part !== document.body; part = part.parentElement) {
+    for (const child of part.parentElement.children) child.inert = child !== part && !child.matches("dialog, [role=status]");
   }
 }
 

@@ -14,7 +14,7 @@ function write(basket) {
   show();
 }
 const addressOf = ({ features, samples }) => url("/basket", { features: features.join(","), sample: samples });
-const join = (list, additions) => [...new Set([...list, ...additions])];
+const join = (a, b) => [...new Set([...a, ...b])];
 
 /** Add features and samples. @param {string[]} features numbers @param {string[]} samples as addresses name them */
 function add(features, samples) {
@@ -38,14 +38,14 @@ function show() {
 const page = $("[data-basket-page]");
 if (page) {
   const { features, sample } = JSON.parse(page.dataset.basketPage);
-  const pageBasket = { features: features ? features.split(",") : [], samples: sample };
-  const isSame = () => JSON.stringify(read()) === JSON.stringify(pageBasket);
-  $("[data-basket-other]").hidden = isSame() || !(pageBasket.features.length + pageBasket.samples.length);
+  const basket = { features: features ? features.split(",") : [], samples: sample };
+  const isSame = () => JSON.stringify(read()) === JSON.stringify(basket);
+  $("[data-basket-other]").hidden = isSame() || !(basket.features.length + basket.samples.length);
   page.parentElement.addEventListener("click", ({ target }) => {
     const drop = target.closest("[data-basket-drop]")?.dataset.basketDrop;
-    if (target.closest("[data-basket-adopt]")) { write(pageBasket); $("[data-basket-other]").hidden = true; say("This is your basket now"); }
+    if (target.closest("[data-basket-adopt]")) { write(basket); $("[data-basket-other]").hidden = true; say("This is your basket now"); }
     if (!isSame()) return; // somebody else's: only the address changes
-    if (drop) write({ features: pageBasket.features.filter((member) => member !== drop), samples: pageBasket.samples.filter((member) => member !== drop) });
+    if (drop) write({ features: basket.features.filter((id) => id !== drop), samples: basket.samples.filter((id) => id !== drop) });
     if (target.closest("[data-basket-clear]")) write({ features: [], samples: [] });
   }, true);
 }

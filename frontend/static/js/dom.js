@@ -53,15 +53,15 @@ export function errorMessage(error) {
 /** The name of a feature as text, {text, weak}: its description where the label fails its test (macros.html, name_text). */
 export function nameOf(f) {
   if (f.own_label) return { text: f.own_label, weak: false };
-  const isWeak = !(f.label_score >= Number(root.dataset.goodName));
-  return { text: (isWeak && f.description) || f.label || "unlabelled", weak: isWeak };
+  const weak = !(f.label_score >= Number(root.dataset.goodName));
+  return { text: (weak && f.description) || f.label || "unlabelled", weak };
 }
 
 /** Turn a class of the document on or off, and keep it for the pages of this tab (theme.js). */
 export function flip(name) {
-  const isOn = root.classList.toggle(name);
-  try { if (isOn) sessionStorage.setItem(name, "1"); else sessionStorage.removeItem(name); } catch { /* a private window: it holds for this page */ }
-  return isOn;
+  const on = root.classList.toggle(name);
+  try { if (on) sessionStorage.setItem(name, "1"); else sessionStorage.removeItem(name); } catch { /* a private window: it holds for this page */ }
+  return on;
 }
 
 let region;

@@ -17,9 +17,9 @@
 
   /** First the theme that the device does not have, then the one it has, then "system" again. */
   function after() {
-    const ownTheme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-    const otherTheme = ownTheme === "dark" ? "light" : "dark";
-    return { [otherTheme]: ownTheme, [ownTheme]: "system" }[root.dataset.theme] ?? otherTheme;
+    const device = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const other = device === "dark" ? "light" : "dark";
+    return { [other]: device, [device]: "system" }[root.dataset.theme] ?? other;
   }
 
   show(read());

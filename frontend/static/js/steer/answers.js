@@ -37,7 +37,7 @@ function Tokens({ name, tokens, isNew, picked, pick, ended }) {
 
 function Answer({ name, title, run, other, waiting, why, picked, pick }) {
   const tokens = run[name];
-  const isNew = added(other, tokens).map((isAdded) => isAdded && other.length > 0);
+  const isNew = added(other, tokens).map((is) => is && other.length > 0);
   return html`<section><h2>${title}</h2><div class=${`out ${name}`} dir="auto" data-testid=${`out-${name}`}>${tokens.length ? html`<${Tokens} name=${name} tokens=${tokens} isNew=${isNew} picked=${picked?.name === name ? picked.i : null} pick=${pick} ended=${run.phase === "done"} />` : html`<span class="soft">${waiting}</span>`}</div>
     ${why && html`<p class="small"><a href=${why} data-testid=${`why-${name}`}>Why this answer</a></p>`}</section>`;
 }
@@ -73,9 +73,9 @@ export function Answers({ run, stale }) {
 
 /** Earlier runs of this tab: each link restores its settings and its answers. */
 export function History({ runs, current }) {
-  const otherRuns = runs.filter((r) => r.address !== current);
-  if (!otherRuns.length) return null;
+  const older = runs.filter((r) => r.address !== current);
+  if (!older.length) return null;
   return html`<section class="panel" aria-labelledby="sh-h"><header><h2 id="sh-h">Earlier runs</h2><p>Kept until this tab is closed. A link restores settings and answers.</p></header>
-    <ul class="list" data-testid="steer-history">${otherRuns.map((r) => html`<li key=${r.address}><a href=${r.address}>${r.what}, ${r.input}</a>
+    <ul class="list" data-testid="steer-history">${older.map((r) => html`<li key=${r.address}><a href=${r.address}>${r.what}, ${r.input}</a>
       <span class="small soft long"> ${r.done?.mean_kl ? `KL ${r.done.mean_kl.toFixed(2)} · ` : ""}${r.steered.join("").trim().slice(0, 160)}</span></li>`)}</ul></section>`;
 }

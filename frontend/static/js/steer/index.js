@@ -61,9 +61,9 @@ function App() {
   const go = async (event) => {
     event.preventDefault();
     stop();
-    const ownControl = (control.current = new AbortController());
+    const request = (control.current = new AbortController());
     setRun(newRun(state));
-    await generate(state, ownControl.signal, (change) => { if (control.current === ownControl) setRun(change); });
+    await generate(state, request.signal, (change) => { if (control.current === request) setRun(change); });
   };
   useEffect(() => document.addEventListener("keydown", (event) => { // from anywhere; on a link the browser opens a tab
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.target.closest("a") || $("dialog[open]")) return;

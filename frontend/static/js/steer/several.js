@@ -19,8 +19,8 @@ export function cellsOf(state, mode) {
   if (mode === "seeds") return state.temperature > 0 ? Array.from({ length: N_SEEDS }, (_, i) => ({ state: { ...state, seed: state.seed + i } })) : [];
   const nMoved = state.features.filter((f) => f.mode !== "ablate").length;
   const at = (f, i) => (f.mode === "ablate" ? f : { ...f, strength: Math.min(100, Math.max(0.25, Math.round((f.cap ? (SHARES[i] * f.cap) / nMoved : PLAIN[i]) * 4) / 4)) });
-  const isCapped = state.features.some((f) => f.cap);
-  const steps = SHARES.map((share, i) => ({ state: { ...state, features: state.features.map((f) => at(f, i)) }, share: isCapped ? share : null }));
+  const capped = state.features.some((f) => f.cap);
+  const steps = SHARES.map((share, i) => ({ state: { ...state, features: state.features.map((f) => at(f, i)) }, share: capped ? share : null }));
   return nMoved ? steps.filter((step, i) => !i || address(step.state) !== address(steps[i - 1].state)) : [];
 }
 
@@ -37,7 +37,7 @@ export function Several({ state, live, busy, set }) {
   const control = useRef(null);
   const begin = async (mode) => {
     control.current?.abort();
-    const ownControl = (control.current = new AbortController());
+    const request = (control.current = new AbortController());
     const cells = cellsOf(state, mode);
     set({ many: mode });
     setPlan({ mode, cells, address: address(state), target: state.target });
@@ -47,13 +47,13 @@ export function Several({ state, live, busy, set }) {
     try {
       setViews(await import("./views.js")); // only now: a page without several runs needs none
       for (const name of ["feature", "random"]) {
-        for (let i = 0; i < cells.length && control.current === ownControl; i += AT_ONCE) {
-          const runs = await runTogether(state, cells.slice(i, i + AT_ONCE).map((cell) => candidate(cell, name === "random")), ownControl.signal);
-          if (control.current === ownControl) setResults((old) => ({ ...old, [name]: [...old[name], ...runs] }));
+        for (let i = 0; i < cells.length && control.current === request; i += AT_ONCE) {
+          const runs = await runTogether(state, cells.slice(i, i + AT_ONCE).map((cell) => candidate(cell, name === "random")), request.signal);
+          if (control.current === request) setResults((old) => ({ ...old, [name]: [...old[name], ...runs] }));
         }
       }
-    } catch (wrong) { if (control.current === ownControl && wrong.name !== "AbortError") setError(errorMessage(wrong)); }
-    if (control.current === ownControl) setRunning(false);
+    } catch (wrong) { if (control.current === request && wrong.name !== "AbortError") setError(errorMessage(wrong)); }
+    if (control.current === request) setRunning(false);
   };
   useEffect(() => { if (state.many && live && cellsOf(state, state.many).length) begin(state.many); }, []); // of the address
   const View = plan && views?.[plan.mode];
