@@ -208,7 +208,8 @@ def sentence_of_test(test: ExplanationTest, word: str) -> str | None:
     if word_row is None:
         return None
     low, high = min(word_row.random_changes), max(word_row.random_changes)
-    span = f"{drawing.signed(low)} to {drawing.signed(high)} in the random removals"
+    ends = list(dict.fromkeys((drawing.signed(low), drawing.signed(high))))  # one where they are equal to the eye
+    span = f"{' to '.join(ends)} in the random removals"
     change = f"its log-probability changes by {drawing.signed(word_row.change)} nats"
     says = f"“{visible(word_row.text.strip())}” is {word_row.verdict}: {change}"
     if word_row.verdict == "kept":

@@ -31,6 +31,8 @@ def test_the_page_says_what_became_of_the_explained_word(verdict: str, change: f
         {"before": "a balloon", "answer": "", "words": [word], "random": [], "removed_below": -2.3, "changed_from": 0.7}
     )
     assert says in (sentence_of_test(test, " balloon") or "")
+    test.words[0].random_changes = [0.0, 0.001]
+    assert "0 in the random removals" in (says := sentence_of_test(test, " balloon") or "") and "0 to " not in says
     assert sentence_of_test(test, " dog") is None and sentence_of_test(test, " ") is None
 
 
