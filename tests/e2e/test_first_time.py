@@ -131,6 +131,10 @@ def test_a_word_falls_without_the_feature_that_carried_it(page: Page, server: Se
     expect(row.get_by_test_id("below-each")).to_be_visible()  # it falls more than in each of the three random removals
     expect(page.get_by_test_id("test-says")).to_contain_text("nats")
     assert "ablate=" in page.url
+    page.emulate_media(media="print")
+    row, name = first.bounding_box(), first.locator(".name").bounding_box()
+    assert row and name and name["width"] > row["width"] / 2  # without the box to tick, whose column it would take
+    page.emulate_media(media="screen")
     pad = page.get_by_test_id("explain-pad")
     pad.focus()
     for key in ("ArrowDown", "ArrowDown", "Space"):

@@ -21,6 +21,7 @@ async function measure(link) {
   link.textContent = "Measuring …";
   say("Measuring");
   await swap(link.href, "effect", { history: null });
+  if (link.isConnected) link.textContent = "Try again"; // no answer has taken its place
 }
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-effect]");

@@ -111,6 +111,11 @@ def test_in_chromium_it_is_measured_on_demand_and_stays_in_the_address(
     tab = browser.new_context(base_url=running.url).new_page()
     tab.goto(f"/features/{feature}")
     button = tab.get_by_test_id("measure")
+    tab.route(re.compile("/effect"), lambda route: route.abort())
+    button.click()
+    expect(button).to_have_text("Try again")  # the server is gone: nothing is measured any more
+    tab.unroute(re.compile("/effect"))
+    tab.goto(f"/features/{feature}")
     button.focus()
     tab.keyboard.press("Enter")
     expect(tab.get_by_test_id("effect-ablated")).to_be_visible(timeout=30_000)

@@ -12,7 +12,7 @@ function Detail({ run, picked }) {
   const token = run.tokens?.[picked.name]?.[picked.i];
   if (!token?.alternatives) return html`<p class="small soft" data-testid="token-detail">Run again for the log-probabilities of its tokens: they are kept for the last run.</p>`;
   const of = { [picked.name]: token.logprob, [picked.name === "default" ? "steered" : "default"]: token.other_logprob };
-  return html`<section class="panel" data-testid="token-detail" aria-live="polite"><header><h2>“${visible(token.text)}”</h2><p>Token ${picked.i + 1} of the ${picked.name} answer. Both models have read the same tokens before it.</p></header>
+  return html`<section class="panel" data-testid="token-detail" aria-live="polite"><header><h2>“${visible(token.text.trim() || token.text)}”</h2><p>Token ${picked.i + 1} of the ${picked.name} answer. Both models have read the same tokens before it.</p></header>
     <div class="cols even">${Object.entries(MODELS).map(([name, title]) => html`<div key=${name}><h3>${title}: log p ${log(of[name])} (${share(of[name])})</h3>
       <ol class="likely">${token.alternatives[name].map((t) => html`<li><span class="rival" dir="auto">${visible(t.text)}</span><span class="num soft">${log(t.logprob)}</span>
         <svg class="share" viewBox="0 0 100 4" preserveAspectRatio="none" role="img" aria-label=${share(t.logprob)}><rect width="100" height="4" /><rect width=${100 * Math.exp(t.logprob)} height="4" /></svg><span class="num">${share(t.logprob)}</span></li>`)}</ol></div>`)}</div></section>`;
