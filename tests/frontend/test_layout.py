@@ -117,3 +117,20 @@ def test_the_reference_of_the_api_is_a_short_page_with_contents(page: Page) -> N
     assert page.get_by_test_id("operation").evaluate_all("all => all.map((one) => one.open)") == [True]
     page.goto("/docs#FeatureDetail")
     page.wait_for_function("document.querySelector('#FeatureDetail').checkVisibility()")  # its fold opens
+
+
+def test_on_half_a_screen_the_pages_have_one_row_below_the_name(browser: Browser, base_url: str) -> None:
+    with browser.new_context(base_url=base_url, viewport={"width": 768, "height": 900}) as context:
+        narrow = context.new_page()
+        narrow.goto("/")
+        tops = narrow.locator(".nav a").evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+        below = narrow.locator(".brand").evaluate("one => one.getBoundingClientRect().bottom")
+        assert len(tops) > 8 and len(set(tops)) == 1 and tops[0] >= below
+
+
+def test_names_in_the_tables_of_the_method_are_not_broken(browser: Browser, base_url: str) -> None:
+    with browser.new_context(base_url=base_url, viewport={"width": 390, "height": 844}) as context:
+        phone = context.new_page()
+        phone.goto("/method")
+        names = phone.locator(".prose td:first-child code").filter(has_text="omega_without_self")
+        assert names.evaluate_all("all => all.map((one) => one.getClientRects().length)") == [1]

@@ -162,6 +162,8 @@ def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestCli
     assert 'data-testid="silent"' not in client.get(f"/samples/{example['sample_id']}?feature={RED}").text
     dead = client.get("/api/v1/features?verdict=dead&limit=1").json()["items"][0]["id"]
     assert 'data-testid="silent"' in client.get(f"/samples/{example['sample_id']}?feature={dead}").text
+    of_dead = client.get(f"/features/{dead}").text
+    assert "is active on no token of this data, so there is nothing to show" in of_dead and "on-the-map" not in of_dead
 
 
 def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> None:
