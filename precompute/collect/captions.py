@@ -53,16 +53,17 @@ def prepare(
                 continue
 
 
-def measure(mllm: Mllm, item: LoadedBatch) -> Tensor:
+def measure(mllm: Mllm, loaded_batch: LoadedBatch) -> Tensor:
     """h [b, s, d] of the batch in the model's dtype; `nll_b3` is set."""
-    assert item.batch is not None
-    nll_b3 = np.full((len(item.rows), 3), np.nan)
-    hidden_bsd, nll_b3[:, 0] = mllm.hidden_and_nll(item.batch, quick=True)
-    if item.alone is not None:
-        item.alone_hidden, nll_b3[item.alone_members, 1] = mllm.hidden_and_nll(item.alone, quick=True)
-    for b, (_, batch) in item.exchanged.items():
+    assert loaded_batch.batch is not None
+    nll_b3 = np.full((len(loaded_batch.rows), 3), np.nan)
+    hidden_bsd, nll_b3[:, 0] = mllm.hidden_and_nll(loaded_batch.batch, quick=True)
+    if loaded_batch.alone is not None:
+        members = loaded_batch.alone_members
+        loaded_batch.alone_hidden, nll_b3[members, 1] = mllm.hidden_and_nll(loaded_batch.alone, quick=True)
+    for b, (_, batch) in loaded_batch.exchanged.items():
         nll_b3[b, 2] = mllm.hidden_and_nll(batch, quick=True)[1][0]
-    item.nll_b3 = nll_b3
+    loaded_batch.nll_b3 = nll_b3
     return hidden_bsd
 
 

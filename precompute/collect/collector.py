@@ -233,7 +233,7 @@ class Collector:
         if self.sae.lacks_factor:
             self.sae.fold_input_factor(average_factor(calibration.counted))
         max_z = max((largest_activation(self.sae, hidden_td) for hidden_td in calibration.counted), default=0.0)
-        scale = 5 - int(np.frexp(max_z)[1]) if max_z > 0 else 0  # largest = m · 2^e with m in [½, 1)
+        scale = 5 - int(np.frexp(max_z)[1]) if max_z > 0 else 0  # max_z = m · 2^e with m in [½, 1)
         result = {
             "scale_log2": scale,
             "sinks": {"multiple": self.sink_multiple, "median_norm": calibration.median_norm},

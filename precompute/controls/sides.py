@@ -44,7 +44,7 @@ class Sides(NamedTuple):
         if not pairs:
             raise SaevxError(f"{store.path} has no sample with both text and image: choose a store of pairs.")
         pairs_read = [pairs[i] for i in chosen_rows([pair[1] for pair in pairs], limit)]
-        row, text_n, image_n = (np.array([values[i] for values in pairs_read], dtype=np.int64) for i in (0, 2, 3))
+        row, text_n, image_n = (np.array([pair[i] for pair in pairs_read], dtype=np.int64) for i in (0, 2, 3))
         text, image = features_above(store, row, delta(store))
         return cls(row, strata(text_n, image_n), text, image)
 

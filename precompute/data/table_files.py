@@ -123,8 +123,8 @@ def from_hub(name: str, columns: Columns) -> Listing:
     return listing(dataset, repo.rpartition("/")[2], cache, None, columns)
 
 
-def load(advice: str | None, source: str, **options: Any) -> Any:
-    """`load_dataset(what)`, or `load_from_disk(source)` where that is None."""
+def load(builder: str | None, source: str, **options: Any) -> Any:
+    """`load_dataset(builder)`, or `load_from_disk(source)` where that is None."""
     import datasets
 
     if Path(source).exists() and "::" in str(Path(source).resolve()):
@@ -134,7 +134,7 @@ def load(advice: str | None, source: str, **options: Any) -> Any:
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
     try:
         with one_sentence(source):
-            return datasets.load_from_disk(source) if advice is None else datasets.load_dataset(advice, **options)
+            return datasets.load_from_disk(source) if builder is None else datasets.load_dataset(builder, **options)
     finally:
         datasets.logging.set_verbosity(level)
 

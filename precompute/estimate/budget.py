@@ -42,9 +42,10 @@ class Budget(NamedTuple):
             choice, remarks = o.events or "none", [str(error)]
         total = memory.total()
         if e.memory > total:
-            part = f"the SAE alone takes {human(e.sae)}" if e.sae > total else f"this run takes {human(e.memory)}"
+            clause = f"the SAE alone takes {human(e.sae)}" if e.sae > total else f"this run takes {human(e.memory)}"
             remarks.append(
-                f"This machine has {human(total)} of memory in all, and {part}: take a smaller SAE or a larger machine."
+                f"This machine has {human(total)} of memory in all, and {clause}: take a smaller SAE or a larger "
+                "machine."
             )
         parts = {**e.bytes, "events": e.bytes["events"] - (e.of["all"] - e.of[choice])}
         n_samples, n_tokens, n_events = (e.counts[name] for name in ("samples", "tokens", "events"))
@@ -117,9 +118,9 @@ def check_again(options: PrecomputeOptions, estimate: Estimate, data: Collected)
     Raises:
         SaevxError: it does not; the pass is not lost.
     """
-    all_bytes, example_bytes, no_events = (estimate.of[choice] for choice in ("all", "examples", "none"))
+    all_bytes, example_bytes, min_bytes = (estimate.of[choice] for choice in ("all", "examples", "none"))
     events = trim.event_bytes(data.events, None)
-    share = (example_bytes - no_events) / max(all_bytes - no_events, 1)
-    growth = events - (all_bytes - no_events)
-    sizes = {"all": all_bytes + growth, "examples": example_bytes + growth * share, "none": no_events}
+    share = (example_bytes - min_bytes) / max(all_bytes - min_bytes, 1)
+    growth = events - (all_bytes - min_bytes)
+    sizes = {"all": all_bytes + growth, "examples": example_bytes + growth * share, "none": min_bytes}
     trim.choose(options.events, options.max_store_gb, cast("dict[trim.EventChoice, float]", sizes))

@@ -123,7 +123,7 @@ def estimate_run(
         trials: of three sizes, the smallest first, as of all features. start: seconds before the first step.
     """
     n_samples, n_tokens = float(len(plan.length_n)), float(plan.length_n.sum())
-    samples, tokens = [item.n_samples for item in trials], [t.n_tokens for t in trials]
+    samples, tokens = [trial.n_samples for trial in trials], [trial.n_tokens for trial in trials]
 
     def amounts(field: str) -> dict[str, float]:
         result = {}
@@ -138,7 +138,7 @@ def estimate_run(
     seconds = {"start": start}
     bound_of = {"weigh": ds, "sample-map": LAID_OUT}  # ω is computed from D_s alone, and so many samples are laid out
     for name in trials[-1].seconds:
-        y = [item.seconds[name] for item in trials]
+        y = [trial.seconds[name] for trial in trials]
         if name in bound_of:
             seconds[name] = line(samples, y, max(samples[-1], min(n_samples, float(bound_of[name]))))
         else:

@@ -139,7 +139,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
         manifest |= job.run(quiet=True)
     with step("merge"):
         manifest |= merge.merge(job, len(plan.ds))
-    part_bytes = sum(_bytes_of(part).values())
+    peak_bytes = sum(_bytes_of(part).values())
     shard = sum(path.stat().st_size for path in (part / SHARDS).iterdir()) * job.shards_in_memory
     merge.remove_temporary(part)
     options = {**session.step_options(manifest), "labeller": None}
@@ -157,7 +157,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
         for choice in trim.EVENT_CHOICES
     }
     del part_data
-    part_bytes = max(part_bytes, sum(_bytes_of(part).values()))
+    peak_bytes = max(peak_bytes, sum(_bytes_of(part).values()))
     manifest["events"] = {"kept": "all", "n": n_samples}
     with step("seal"):
         seal(part, manifest)
@@ -168,7 +168,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
     sizes = _bytes_of(part)
     parts = {name: float(sizes.get(place, 0)) for place, name in PARTS.items()}
     parts |= {"events": events["all"], "tokens and maxima": sizes["events"] - events["all"]}
-    counts = {"samples": n_samples, "tokens": n_tokens, "events": n_events, "scratch": part_bytes - sum(sizes.values())}
+    counts = {"samples": n_samples, "tokens": n_tokens, "events": n_events, "scratch": peak_bytes - sum(sizes.values())}
     return Trial(
         len(plan.length_n), float(plan.length_n.sum()), seconds, resident, peak, float(shard), parts, events,
         {name: float(max(count, 0)) for name, count in counts.items()},
@@ -197,7 +197,7 @@ def _bytes_of(part: Path) -> dict[str, int]:
 
 def measure_trials(session: Session, seconds: float) -> list[Trial]:
     """Trials of n, 2n and 4n samples, the smallest first: it pays for what only a process's first run needs."""
-    largest_shard = largest_trial(session, seconds)
+    n_largest = largest_trial(session, seconds)
     n_planned = len(session.planned[1].length_n)
-    say(f"dry run: all steps on {largest_shard} of {n_planned} samples, after a half and a quarter of them")
-    return [measure_trial_run(session, max(1, n)) for n in (largest_shard // 4, largest_shard // 2, largest_shard)]
+    say(f"dry run: all steps on {n_largest} of {n_planned} samples, after a half and a quarter of them")
+    return [measure_trial_run(session, max(1, n)) for n in (n_largest // 4, n_largest // 2, n_largest)]

@@ -81,7 +81,7 @@ def part_of(out: Path) -> Path:
 def word_of(prompt: Prompt, max_tokens: int) -> Word | None:
     """None where the answer names no thing with one token."""
     ids, mllm = prompt.answer(max_tokens), prompt.mllm
-    names = [mllm.token_text(id).strip() in NOUNS for id in ids]
+    names = [mllm.token_text(token).strip() in NOUNS for token in ids]
     return Word(prompt, mllm.text_of(ids), ids[: names.index(True) + 1]) if any(names) else None
 
 

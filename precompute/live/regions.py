@@ -87,8 +87,8 @@ def families(store: Store, feature_n: Array, score_n: Array) -> list[dict[str, A
         at most N_BEST of {family, features}, the features best first.
     """
     concept_n = store.features.concept[feature_n]
-    best_rows = concept_n[np.sort(np.unique(concept_n, return_index=True)[1])[:N_BEST]]
-    members = [np.flatnonzero(concept_n == concept)[:N_MEMBERS] for concept in best_rows]
+    concepts = concept_n[np.sort(np.unique(concept_n, return_index=True)[1])[:N_BEST]]
+    members = [np.flatnonzero(concept_n == concept)[:N_MEMBERS] for concept in concepts]
     refs = store.features.refs(np.concatenate([feature_n[:0], *(feature_n[at] for at in members)]))
     return [
         {
@@ -131,8 +131,8 @@ def find_regions(
         feature_n = np.flatnonzero(score_f)
         feature_n = feature_n[np.argsort(-score_f[feature_n], kind="stable")]
         view_q, row_q, col_q = (column[at_q] for column in where[1:])
-        best_rows = np.sort(np.unique(concept[feature_n], return_index=True)[1])[:N_BEST]
-        rank = score_f[feature_n][best_rows].sum() * (len(at_q) / len(has)) ** -0.25
+        best = np.sort(np.unique(concept[feature_n], return_index=True)[1])[:N_BEST]
+        rank = score_f[feature_n][best].sum() * (len(at_q) / len(has)) ** -0.25
         region = Region(i == background, view_q, row_q, col_q, feature_n, score_f[feature_n])
         regions.append((i == background, -rank, i, region))
     return [region for *_, region in sorted(regions, key=lambda r: r[:3])]

@@ -252,7 +252,7 @@ class Decoding:
             token = self.sampler(*self.rows.logits(output.logits))
             if self.sampler.step == self.max_tokens or not self.sampler.live or self.stop():
                 return input_ids
-            self.hook.skip = {channel for channel, id in token.items() if id in special_ids}
+            self.hook.skip = {channel for channel, token_id in token.items() if token_id in special_ids}
             ids = self.rows.next_inputs(token, self.sampler.live, output.past_key_values)
             ids_b1 = torch.tensor(ids, device=input_ids.device)[:, None]
             inputs = model.prepare_inputs_for_generation(ids_b1, next_sequence_length=1, **kwargs)

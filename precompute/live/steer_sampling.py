@@ -172,19 +172,21 @@ class TokenSampler:
         writers = [self.cast.writers[channel] for channel in self.live]
         token_ids = self.choose(logits_rv[[row[w.role] for w in writers]], [w.seed for w in writers]).tolist()
         token = dict(zip(self.live, token_ids, strict=True))
-        pieces = {c: "" if id in self.eos else self.piece(c, id) for c, id in token.items()}
+        pieces = {c: "" if t in self.eos else self.piece(c, t) for c, t in token.items()}
         logprobs = {number: logprob_rv[r] for number, r in row.items()}
         for candidate, channels in enumerate(zip(self.cast.default, self.cast.steered, strict=True)):
-            default, edit = (self.cast.writers[channel] for channel in channels)
+            default_writer, steered_writer = (self.cast.writers[channel] for channel in channels)
             if self.target and not self.step:
-                p_2 = [float(logprobs[w.role][self.target].double().exp().sum()) for w in (default, edit)]
+                pair = default_writer, steered_writer
+                p_2 = [float(logprobs[w.role][self.target].double().exp().sum()) for w in pair]
                 self.emit(candidate, TargetEvent(*p_2))
             for channel, name in zip(channels, NAMES, strict=True):
                 if channel in token:
                     fields = self.likely(channel, token[channel], logprobs)
                     self.emit(candidate, TokenEvent(name, pieces[channel], **fields))
-            if channels[1] in token and edit.other is not None:
-                self.compare(candidate, logprobs[edit.role], logprobs[edit.other], token[channels[1]])
+            if channels[1] in token and steered_writer.other is not None:
+                logprob_2v = logprobs[steered_writer.role], logprobs[steered_writer.other]
+                self.compare(candidate, *logprob_2v, token[channels[1]])
         self.live = [c for c in self.live if token[c] not in self.eos]
         self.step += 1
         return token

@@ -143,9 +143,9 @@ def run_trial(
         SaevxError: a feature that does not exist or has no direction; a prompt that the model refuses.
     """
 
-    def outcome(part: Removal) -> Outcome:
-        variant = prompt.painted(part.patches, part.fill)
-        return Outcome(variant.logprobs(ids, part.features), variant.answer(max_tokens, part.features, stop))
+    def outcome(removal: Removal) -> Outcome:
+        variant = prompt.painted(removal.patches, removal.fill)
+        return Outcome(variant.logprobs(ids, removal.features), variant.answer(max_tokens, removal.features, stop))
 
     no_image = None
     if prompt.pair.images:

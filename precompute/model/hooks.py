@@ -82,8 +82,8 @@ def without_tokens(layers: Iterable[nn.Module], dropped_bs: Tensor) -> Iterator[
         mask = torch.ones_like(diagonal).tril()[None, None] if mask is None else mask
         if not isinstance(mask, Tensor) or mask.dim() != 4:
             raise SaevxError("This model's attention cannot leave single tokens out: choose --removed black or mean.")
-        closed_bs = nn.functional.pad(dropped_bs, (0, n - dropped_bs.shape[1]))[:, None, None, :] & ~diagonal
-        return mask.masked_fill(closed_bs, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+        closed_b1nn = nn.functional.pad(dropped_bs, (0, n - dropped_bs.shape[1]))[:, None, None, :] & ~diagonal
+        return mask.masked_fill(closed_b1nn, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
 
     with remove_at_end(*(layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers)):
         yield

@@ -159,12 +159,12 @@ def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
     """
     absent = sorted(report.get("missing_keys") or ())
     heads = {name for name in absent if ("head" in name or "pooler" in name) and not (full and "lm_head" in name)}
-    needs = [name for name in absent if name not in heads]
-    names = ", ".join((needs or absent)[:3]) + (" …" if len(needs or absent) > 3 else "")
-    if needs:
+    needed_names = [name for name in absent if name not in heads]
+    names = ", ".join((needed_names or absent)[:3]) + (" …" if len(needed_names or absent) > 3 else "")
+    if needed_names:
         raise SaevxError(
-            f"The files of the model {source} lack {len(needs)} of its weights ({names}): download it again, with all "
-            "its files."
+            f"The files of the model {source} lack {len(needed_names)} of its weights ({names}): download it again, "
+            "with all its files."
         )
     if absent:
         say(f"The files of the model {source} lack {names}, set by chance: what is read from them means nothing.")

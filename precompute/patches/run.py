@@ -195,8 +195,9 @@ class Job:
             for begin in range(0, len(rows), GROUP):
                 todo = [i for i in range(begin, min(begin + GROUP, len(rows))) if rows[i].sample_id not in by_id]
                 questions = {q.row.sample_id: q for q in self.score([rows[i] for i in todo], length_n[todo])}
-                for o in self.answer([questions[rows[i].sample_id] for i in todo if rows[i].sample_id in questions]):
-                    self.outcomes.add(o)
+                ids = [rows[i].sample_id for i in todo]
+                for outcome in self.answer([questions[sample_id] for sample_id in ids if sample_id in questions]):
+                    self.outcomes.add(outcome)
                     progress.update(1)
         outcomes = [by_id[row.sample_id] for row in rows if row.sample_id in by_id]
         if not outcomes:
@@ -254,16 +255,16 @@ class Job:
         current: Question | None = None
         hits: dict[Variant, bool] = {}
         pixels: dict[Variant, float] = {}
-        for job in prefetch(self.paint, self.batches(group)):
-            if isinstance(job, RejectedRow):
-                self.rejected_rows += [job] if job not in self.rejected_rows else []
+        for painting in prefetch(self.paint, self.batches(group)):
+            if isinstance(painting, RejectedRow):
+                self.rejected_rows += [painting] if painting not in self.rejected_rows else []
                 continue
-            if job.question is not current:  # of the one before some painted images may have been refused
-                current, hits, pixels = job.question, {}, {}
-            ids_bn = greedy(self.mllm, job.batch, job.n_answer, job.dropped_bs)
+            if painting.question is not current:  # of the one before some painted images may have been refused
+                current, hits, pixels = painting.question, {}, {}
+            ids_bn = greedy(self.mllm, painting.batch, painting.n_answer, painting.dropped_bs)
             answers = [beginnings(self.mllm, ids) for ids in ids_bn]
-            question = job.question
-            for group_of_variants, share, texts in zip(job.variants, job.pixels, answers, strict=True):
+            question = painting.question
+            for group_of_variants, share, texts in zip(painting.variants, painting.pixels, answers, strict=True):
                 hits |= dict.fromkeys(group_of_variants, plain_answer(self.answer_of(question.row)) in texts)
                 pixels |= dict.fromkeys(group_of_variants, share)
             if len(hits) == len(self.variants):  # the model has seen all its images
@@ -296,8 +297,8 @@ class Job:
         sizes = [image.size for image in images]
         where = regions(question.views, sizes)
         pairs, pixels, mask_parts = [], [], []
-        for variant_group in variants:
-            visible_p, way = question.patches[variant_group[0]], variant_group[0][2]
+        for group_of_variants in variants:
+            visible_p, way = question.patches[group_of_variants[0]], group_of_variants[0][2]
             masks = visible_pixels(where, visible_p, sizes)
             colour = self.colours.get(way)  # none where patches are dropped
             pairs.append(Pair(question.row.text, paint(images, masks, colour) if colour else images))

@@ -125,7 +125,7 @@ class Table:
         return [pairs_within(n, join(self.n_blocks * BLOCK, pairs_of_side)) for pairs_of_side in pairs_of_sides]
 
     def above_zero(self, left_rd: Tensor) -> Pairs:
-        """The pairs whose product can be above 0, by row and column; `spare` is at least 2.
+        """The pairs whose product can be above 0, by row and column; `n_spare` is at least 2.
 
         Args:
             left_rd: float32 [r, d + c].

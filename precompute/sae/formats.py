@@ -257,12 +257,12 @@ def _weights(tensors: dict[str, Tensor], architecture: str, path: Path) -> dict[
     if architecture not in _TENSORS:
         raise SaevxError(f"{path} is of the architecture {architecture!r}: give such an SAE as a SAELens folder.")
     names = _TENSORS[architecture]
-    kind = f"which an SAE of the architecture {architecture}"
+    clause = f"which an SAE of the architecture {architecture}"
     if absent := sorted(names - set(state)):
-        raise SaevxError(f"{path} lacks {', '.join(absent)}, {kind} has: name its architecture, or choose another.")
+        raise SaevxError(f"{path} lacks {', '.join(absent)}, {clause} has: name its architecture, or choose another.")
     if surplus := sorted(set(state) - names - _UNUSED[architecture]):
         listing = ", ".join(surplus)
-        raise SaevxError(f"{path} holds {listing}, {kind} has not: name its architecture, or choose another.")
+        raise SaevxError(f"{path} holds {listing}, {clause} has not: name its architecture, or choose another.")
     state = {name: state[name] for name in names}
     return _orient(state, "encoder.weight" in tensors, "decoder.weight" in tensors, path)
 

@@ -62,9 +62,9 @@ def logit_lens(
     def search(low: int) -> dict[str, Array]:
         left_fd = unit_fd[low : low + table_raw.step]
         n_rows, left = len(left_fd), torch.from_numpy(left_fd)
-        rows = torch.from_numpy(left_fd - mean_d)
+        centred = torch.from_numpy(left_fd - mean_d)
         several = table_raw.candidates(left, k, (LARGEST, LOWEST))
-        several += table_centred.candidates(rows, k, (LARGEST, LOWEST), np.full(n_rows, slack))
+        several += table_centred.candidates(centred, k, (LARGEST, LOWEST), np.full(n_rows, slack))
         pairs = join(len(scaled_vd), several)
         logit_p = pair_products(left, unembed, pairs)
         values = {"raw_": logit_p, "": (logit_p - mean_v[pairs.col_p]) / deviation_v[pairs.col_p]}

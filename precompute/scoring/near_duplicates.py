@@ -106,17 +106,17 @@ def near_duplicates(
     candidates = np.concatenate([by_vector, nearest_hashes(np.packbits(bits, axis=1), k)], axis=1)
     score[rows] = 0.0
     for at in slices(len(rows), BLOCK):
-        at_rows, other_rows = np.arange(len(rows))[at, None], candidates[at].astype(np.int64)
-        other_rows = np.where(other_rows < 0, at_rows, other_rows)  # an inverted list may hold fewer than k
-        value = np.einsum("nd,nkd->nk", vectors[rows[at]], vectors[rows[other_rows]]).astype(np.float64)
-        likeness = 1 - (bits[at, None] != bits[other_rows]).sum(-1) / (bits.shape[1] / 2)
+        place, other_place = np.arange(len(rows))[at, None], candidates[at].astype(np.int64)
+        other_place = np.where(other_place < 0, place, other_place)  # an inverted list may hold fewer than k
+        value = np.einsum("nd,nkd->nk", vectors[rows[at]], vectors[rows[other_place]]).astype(np.float64)
+        likeness = 1 - (bits[at, None] != bits[other_place]).sum(-1) / (bits.shape[1] / 2)
         pair = np.minimum(value, np.maximum(likeness, 0))
-        itself = other_rows == at_rows
+        itself = other_place == place
         value, pair = np.where(itself, -np.inf, value), np.where(itself, -np.inf, pair)
-        best_pair = np.lexsort((other_rows, -value, -pair))[:, :1]
-        row[rows[at]] = rows[np.take_along_axis(other_rows, best_pair, 1)[:, 0]]
+        best_pair = np.lexsort((other_place, -value, -pair))[:, :1]
+        row[rows[at]] = rows[np.take_along_axis(other_place, best_pair, 1)[:, 0]]
         cosine[rows[at]] = np.minimum(np.take_along_axis(value, best_pair, 1)[:, 0], 1)
-        np.fmax.at(score, rows[np.maximum(at_rows, other_rows)[~itself]], pair[~itself])
+        np.fmax.at(score, rows[np.maximum(place, other_place)[~itself]], pair[~itself])
         memory.release(vectors)
     return NearDuplicates(score, row, cosine)
 

@@ -123,9 +123,9 @@ class Job:
         self.begin()
         n_good = n_bad = n_shards = 0
         with Seen(self.part / "ids.sqlite") as ids, progress_bar("score", None, "rows") as progress:
-            for shard_file, rejected_file in self.shards(self.chunks(view, ids)):
-                n_good, n_bad, n_shards = n_good + shard_file, n_bad + rejected_file, n_shards + 1
-                progress.update(shard_file + rejected_file)
+            for n_scored, n_rejected in self.shards(self.chunks(view, ids)):
+                n_good, n_bad, n_shards = n_good + n_scored, n_bad + n_rejected, n_shards + 1
+                progress.update(n_scored + n_rejected)
         shards = [shard_path(self.part, i) for i in range(n_shards)]
         files_of_rejected = [bad_path(self.part, i) for i in range(n_shards)]
         if not n_good:

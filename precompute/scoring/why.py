@@ -145,7 +145,7 @@ def why(store: Store, row: int, name: str, limit: int, events_now: SampleEvents 
         events_now: the pair's events, where the store does not hold them.
 
     Raises:
-        EventsNotStored: the store does not hold the pair's events, and they are not `events_now`.
+        EventsNotStored: the store does not hold the pair's events, and `events_now` is None.
         SaevxError: a score that is not made of features.
     """
     events = events_now or store.events.of(row)

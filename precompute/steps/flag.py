@@ -179,7 +179,7 @@ def reasons_of(
     rows = worst_rows(values, threshold)
     if name == "near-duplicate":
         ids = [data.samples[int(repeats.row[row])]["sample_id"] for row in rows]
-        why = [near_duplicate_reason(id, repeats.cosine[row]) for id, row in zip(ids, rows, strict=True)]
+        why = [near_duplicate_reason(sample_id, repeats.cosine[row]) for sample_id, row in zip(ids, rows, strict=True)]
     else:
         why = reasons(name, values[rows], StoredPairs(data, rows), reference)
     return [[row, name, reason] for row, reason in zip(rows.tolist(), why, strict=True)]

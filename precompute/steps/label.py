@@ -58,8 +58,8 @@ def tokens_of_words(data: Collected, words: Words, counts_n: Array | None = None
     ids: list[list[int]] = []
     for sample, group in groupby(places.tolist(), key=lambda place: place[0]):
         ids += words_at(data, words, sample, [token for _, token in group])
-    length = np.array([len(token_ids) for token_ids in ids], dtype=np.int64)
-    start, flat = offsets(length), np.array([word for token_ids in ids for word in token_ids], dtype=np.int64)
+    length = np.array([len(word_ids) for word_ids in ids], dtype=np.int64)
+    start, flat = offsets(length), np.array([word for word_ids in ids for word in word_ids], dtype=np.int64)
     length_p = length[where.ravel()]
     word_p = flat[expand(start[:-1][where.ravel()], length_p)]
     shape = (data.n_features, len(words.name))
@@ -126,8 +126,8 @@ def evidence(data: Collected, words: Words, logits: Lens, counts_n: Array, name_
         evidence_fw = evidence_fw + WEIGHTS[name] * _drop_weak(log_odds(count, np.asarray(tops.sum(1)).ravel(), df, n))
     evidence_fw = evidence_fw + WEIGHTS["sample"] * sample_evidence(name_test)
     # Promoted tokens count for a word only where it has other evidence: the lens alone is noise for early layers.
-    promoted_ids = promoted_words(logits, words)
-    return (evidence_fw + promoted_ids.multiply(evidence_fw > 0)).tocsr()
+    promoted_fw = promoted_words(logits, words)
+    return (evidence_fw + promoted_fw.multiply(evidence_fw > 0)).tocsr()
 
 
 def sample_evidence(name_test: NameTest) -> csr_matrix:
@@ -142,10 +142,10 @@ def sample_evidence(name_test: NameTest) -> csr_matrix:
 
 
 def _drop_weak(z: csr_matrix) -> csr_matrix:
-    largest_z = z.copy()
-    largest_z.data[largest_z.data < MIN_EVIDENCE] = 0
-    largest_z.eliminate_zeros()
-    return largest_z
+    strong_z = z.copy()
+    strong_z.data[strong_z.data < MIN_EVIDENCE] = 0
+    strong_z.eliminate_zeros()
+    return strong_z
 
 
 def fallback(data: Collected, words: Words, feature: int, tokens: list[str], barred_w: Array) -> Name:
@@ -243,8 +243,8 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         from precompute.steps.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
-        tokens_f = logits.promoted()
-        model_names = model.names(data, named_f, [[token.strip() for token in tokens_f[k]] for k in named_f])
+        promoted_tokens = logits.promoted()
+        model_names = model.names(data, named_f, [[token.strip() for token in promoted_tokens[k]] for k in named_f])
         for k, text in zip(named_f, model_names, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)
         n_failed = sum(text is None for text in model_names)

@@ -80,9 +80,9 @@ class Words(NamedTuple):
 
 def read_words(texts: Sequence[str]) -> Words:
     """The words of all captions, which are read more than once and never held."""
-    number_of_word, row, column, unspaced_words = separate_words(texts)
+    number_of_word, row, column, unspaced_texts = separate_words(texts)
     base = {word: _singular(word, number_of_word) for word in number_of_word}
-    width = recurring_strings(list(dict.fromkeys(texts[number] for number in unspaced_words)))
+    width = recurring_strings(list(dict.fromkeys(texts[number] for number in unspaced_texts)))
     max_length = max(width.values(), default=0)
     name = sorted(set(base.values()))
     n_separate = len(name)
@@ -91,7 +91,7 @@ def read_words(texts: Sequence[str]) -> Words:
     id_of = {word: number_of[base[word]] for word in number_of_word} | {string: number_of[string] for string in width}
     base_of = np.array([number_of[base[word]] for word in number_of_word], np.int32)
     of_strings, row_of_strings, n_units = array("i"), array("i"), len(column)
-    for number in unspaced_words:
+    for number in unspaced_texts:
         n_before = len(of_strings)
         for run in runs(texts[number]):
             of_strings.extend(id_of[string] for string, _, _ in strings(run, max_length) if string in width)
@@ -122,10 +122,10 @@ class SeparateWords(NamedTuple):
 def separate_words(texts: Iterable[str]) -> SeparateWords:
     """The words of all texts, whose strings are held once each."""
     result = SeparateWords({}, array("i"), array("i"), array("i"))
-    number_of_word, row, column, unspaced_words = result
+    number_of_word, row, column, unspaced_texts = result
     for number, text in enumerate(texts):
         if is_unspaced(text):
-            unspaced_words.append(number)
+            unspaced_texts.append(number)
             words = [unit.text for unit in units(text) if unit.spaced]
         else:
             words = words_of(text)

@@ -49,8 +49,8 @@ def write(
     rows = rows_with_vectors(sides, n_samples)
     sample_rows = draw(rows, max_points)
     vectors = unit(joint_vectors(sides, sample_rows))
-    neighbour_rows, _ = nearest(vectors, N_NEIGHBOURS, products, "neighbours of samples")
-    place_m2 = layout(vectors, neighbour_rows)
+    neighbours, _ = nearest(vectors, N_NEIGHBOURS, products, "neighbours of samples")
+    place_m2 = layout(vectors, neighbours)
     place = np.zeros((n_samples, 2))
     place[sample_rows] = place_m2
     other_rows = np.setdiff1d(rows, sample_rows, assume_unique=True)
@@ -62,7 +62,7 @@ def write(
     source = np.zeros(n_samples, dtype=np.uint8)
     source[other_rows] = 1
     mapfile.write_map(path, mapfile.SampleMap(place_n2[:, 0], place_n2[:, 1], source))
-    share = preserved_neighbours(place_n2[sample_rows], neighbour_rows)
+    share = preserved_neighbours(place_n2[sample_rows], neighbours)
     return {"n": len(rows), "laid_out": len(sample_rows), "k": N_NEIGHBOURS, "preserved_neighbours": share}
 
 

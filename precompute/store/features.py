@@ -174,7 +174,7 @@ class Features:
         maxima, unit = (item["max_text"], item["max_image"]), core.events.unit
         neighbours, partners = self.neighbours[feature], self._cooccurrence.partners(feature, 8)
         ids = neighbours["other"]
-        refs = core.feature_refs([*ids[ids >= 0].tolist(), *(p["id"] for items in partners.values() for p in items)])
+        refs = core.feature_refs([*ids[ids >= 0].tolist(), *(p["id"] for group in partners.values() for p in group)])
         return {
             **item,
             HALLUCINATION: self._hallucination.separation.get(int(feature)),
@@ -188,9 +188,9 @@ class Features:
                         **feature_ref(refs[k]), "cosine": cosine,
                         "near_copy": item["family"] is not None and refs[k]["family"] == item["family"],
                     }
-                    for k, cosine in cosines.tolist() if k >= 0
+                    for k, cosine in of_space.tolist() if k >= 0
                 ]
-                for space, cosines in zip(s.NEIGHBOUR_SPACES, neighbours, strict=True)
+                for space, of_space in zip(s.NEIGHBOUR_SPACES, neighbours, strict=True)
             },
             "cooccurring": {
                 name: [{**feature_ref(refs[p["id"]]), **p} for p in group] for name, group in partners.items()

@@ -117,13 +117,13 @@ def read_sample_map(path: Path) -> SampleMap:
 
 
 def _columns(path: Path, kind: type) -> list[Array]:
-    magic, fields, absent, map_name = KINDS[kind]
+    magic, fields, absent, subject = KINDS[kind]
     if not path.is_file():
         raise SaevxError(absent)
     data = path.read_bytes()
     first, n = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0)
     if first != magic or len(data) != HEADER.size + n * sum(np.dtype(kind).itemsize for kind in fields.values()):
-        raise SaevxError(f"{path.name} is no map of {map_name}, or is cut off.")
+        raise SaevxError(f"{path.name} is no map of {subject}, or is cut off.")
     at, columns = HEADER.size, []
     for kind_of_column in fields.values():
         columns.append(np.frombuffer(data, kind_of_column, n, at))

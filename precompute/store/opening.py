@@ -47,9 +47,9 @@ class StoreUnreadable(SaevxError):  # noqa: N818 - named for what it is about
     """A file of a store cannot be read: it is damaged, or was moved, deleted or replaced since the store was opened."""
 
 
-def damaged_error(store: Path, subject: str) -> StoreUnreadable:
-    """`subject` is a clause such as "store.sqlite is missing"."""
-    return StoreUnreadable(f"The store {store} is damaged ({subject}): {COPY_OR_MAKE}")
+def damaged_error(store: Path, fault: str) -> StoreUnreadable:
+    """`fault` is a clause such as "store.sqlite is missing"."""
+    return StoreUnreadable(f"The store {store} is damaged ({fault}): {COPY_OR_MAKE}")
 
 
 class Stamp(NamedTuple):

@@ -212,7 +212,7 @@ def best_rows_of(score: Array, is_allowed: Array, keep: float) -> Array:
     nearest; NaN comes last, ties go to the smaller row.
 
     Args:
-        score: float64 [N]. allowed: bool [N].
+        score: float64 [N]. is_allowed: bool [N].
     """
     rows = np.flatnonzero(is_allowed)
     value = np.nan_to_num(score[rows], nan=-np.inf)

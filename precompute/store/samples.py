@@ -97,8 +97,8 @@ class Samples:
             where.append(with_words(c.row, "sample_fts", str(q), mark_filter))
         total_is_known = (threshold, ids, mark_filter) == (None,) * 3 and not has_q and not flag_names
         marks = mark_filter or ""
-        of_tag = {"flag": flag, "over": limit_of_flag, "q": q, "ids": names, "flags": flag_names, "marked": marks}
-        tag = core.list_tag("samples", sort=sort, order=order, **of_tag)
+        tag_filters = {"flag": flag, "over": limit_of_flag, "q": q, "ids": names, "flags": flag_names, "marked": marks}
+        tag = core.list_tag("samples", sort=sort, order=order, **tag_filters)
         sample_list = KeysetList(
             select(s.samples), _sort_column(sort), c.row, where, tag, core.n_samples, total if total_is_known else None
         )

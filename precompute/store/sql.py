@@ -260,7 +260,7 @@ def match_pieces(q: str, *, prefix: bool = True) -> list[str]:
     strings = [[f'"{" ".join(string).replace(chr(34), chr(34) * 2)}"' for string in word] for word in query_words(q)]
     if strings and prefix:
         strings[-1] = [f"{string}*" for string in strings[-1]]
-    return [string[0] if len(string) == 1 else f"({' OR '.join(string)})" for string in strings]
+    return [forms[0] if len(forms) == 1 else f"({' OR '.join(forms)})" for forms in strings]
 
 
 def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:

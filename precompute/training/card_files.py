@@ -57,7 +57,7 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
 
 def patches_figures(path: Path) -> list[Figure]:
     """Sufficiency and necessity of the best patches by `PATCH_SCORE`, fewest first, in the first way of removing."""
-    content, contents = read_json(path), "an entry of cosine-cross-modal and of random"
+    content, entries = read_json(path), "an entry of cosine-cross-modal and of random"
     figures = []
     for part, percent, name, needs in (
         ("kept", "keep", "with the best {:g} % alone", "--keep"),
@@ -69,7 +69,7 @@ def patches_figures(path: Path) -> list[Figure]:
                 next((e for e in by_percent if e["score"] == score), None) for score in (PATCH_SCORE, "random")
             )
             if of_score is None or chance is None:
-                note = f"Needs a file of `saevx patches {needs} 25` with {contents}."
+                note = f"Needs a file of `saevx patches {needs} 25` with {entries}."
                 figures.append(Figure("patches", name.format(25), None, note))
                 continue
             control = "–" if chance["of_full"] is None else f"{chance['of_full']['value']:.3f}"

@@ -64,12 +64,12 @@ def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figur
 def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
     """Whether features are stronger where the caption has their name's word than on hard negatives, on samples on which
     the names were not chosen."""
-    pairs = Held.of_store(store)
+    table = Held.of_store(store)
     for name, title, of in (
-        ("captions with its word exchanged", "captions that differ in the name's word alone", against_one_word(pairs)),
+        ("captions with its word exchanged", "captions that differ in the name's word alone", against_one_word(table)),
         (
             "samples of its nearest feature", "strong samples of its nearest feature of another family",
-            against_nearest(pairs),
+            against_nearest(table),
         ),
     ):
         n = len(of.either)

@@ -143,11 +143,11 @@ def evaluate(options: EvaluateOptions, cache: SharedModel | None = None) -> dict
     evaluation = Evaluation(mllm, sae, sink, o, cache)
     rejected_rows = list(data.rejected_rows)
     with progress_bar("evaluate", len(data.rows), "samples") as progress:
-        for item in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-            rejected_rows += item.rejected_rows
-            if item.batch is not None:
-                rejected_rows += evaluation.add(item)
-            progress.update(len(item.rows) + len(item.rejected_rows))
+        for loaded_batch in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+            rejected_rows += loaded_batch.rejected_rows
+            if loaded_batch.batch is not None:
+                rejected_rows += evaluation.add(loaded_batch)
+            progress.update(len(loaded_batch.rows) + len(loaded_batch.rejected_rows))
     sums = evaluation.sums
     if not sum(sums.n_target):
         raise SaevxError(
@@ -213,9 +213,9 @@ class Evaluation:
         self.energy_mf: Array = np.zeros((2, sae.n_features))
         """float64 [2, F]: Σ z² over these."""
 
-    def add(self, item: LoadedBatch) -> list[RejectedRow]:
+    def add(self, loaded_batch: LoadedBatch) -> list[RejectedRow]:
         """Measure a batch. Returns the rows that had to be rejected."""
-        batch, rows = item.batch, tuple(row.index for row in item.rows)
+        batch, rows = loaded_batch.batch, tuple(row.index for row in loaded_batch.rows)
         assert batch is not None
 
         def shared_result(run: str, work: Callable[[], Any]) -> Any:
@@ -234,23 +234,23 @@ class Evaluation:
         self.energy_mf += rebuilt.energy_mf
 
         nll_rb = {"original": original_b}
-        for part, mask in PARTS.items():
-            at_bs = taken_bs if part == "all" else taken_bs & np.isin(kind_bs, mask)
+        for part, kinds in PARTS.items():
+            at_bs = taken_bs if part == "all" else taken_bs & np.isin(kind_bs, kinds)
             suffix = "" if part == "all" else f"_{part}"
             at_t = torch.from_numpy(at_bs[taken_bs]).to(rebuilt.hidden_td.device)
             tops = [(f"top{n}", top_td[at_t]) for n, top_td in zip(self.top, rebuilt.top_td, strict=True)]
-            for part_name, value in (("zero", None), ("patched", rebuilt.hidden_td[at_t]), *tops):
+            for run_name, value in (("zero", None), ("patched", rebuilt.hidden_td[at_t]), *tops):
                 work = partial(losses_with, self.mllm, batch, at_bs, value)
                 if not at_bs.any():  # nothing to replace
-                    nll_rb[part_name + suffix] = original_b
+                    nll_rb[run_name + suffix] = original_b
                 elif suffix and np.array_equal(at_bs, taken_bs):  # the same tokens as all
-                    nll_rb[part_name + suffix] = nll_rb[part_name]
+                    nll_rb[run_name + suffix] = nll_rb[run_name]
                 else:
-                    nll_rb[part_name + suffix] = shared_result(part_name + suffix, work) if value is None else work()
+                    nll_rb[run_name + suffix] = shared_result(run_name + suffix, work) if value is None else work()
         self.add_sums(good_b, n_b, nll_rb, TokenKinds(kind_bs, real_bs, taken_bs), h_td, rebuilt)
         return [
             RejectedRow(row.index, row.sample_id, NOT_FINITE)
-            for row, is_good in zip(item.rows, good_b, strict=True)
+            for row, is_good in zip(loaded_batch.rows, good_b, strict=True)
             if not is_good
         ]
 

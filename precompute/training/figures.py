@@ -58,7 +58,7 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
     target_n, nll_nr = np.array(sums.n_target), np.array(sums.nll)
     tokens_n4, active_nm = np.array(sums.tokens), np.array(sums.active)
     error_nm, square_nm, total_nmd = np.array(sums.error), np.array(sums.square), np.array(sums.total_md)
-    total = {name: total_nmd[:, of_kind].sum(1) for name, of_kind in GROUPS.items()}
+    total = {name: total_nmd[:, kinds].sum(1) for name, kinds in GROUPS.items()}
 
     def of(weight_wn: Array) -> dict[str, Array]:
         """Figures [w] where sample i counts weight_wn[:, i] times."""
@@ -69,8 +69,8 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
                 suffix = "" if part == "all" else f"_{part}"
                 zero = figures_w[f"cross_entropy.zero{suffix}"]
                 gap = zero - figures_w["cross_entropy.original"]
-                for part_name, key in (("patched", part), *((part_name, f"{part}_{part_name}") for part_name in tops)):
-                    ce_patched = figures_w[f"cross_entropy.{part_name}{suffix}"]
+                for run_name, key in (("patched", part), *((run_name, f"{part}_{run_name}") for run_name in tops)):
+                    ce_patched = figures_w[f"cross_entropy.{run_name}{suffix}"]
                     figures_w[f"loss_recovered.{key}"] = np.where(gap > 0, (zero - ce_patched) / gap, np.nan)
             for name, kinds in GROUPS.items():
                 n_w = weight_wn @ tokens_n4[:, kinds].sum(1)
@@ -91,8 +91,8 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
         result.setdefault(group, {})[key] = interval(float(value[0]), np.concatenate(draws[name]))
     tokens = tokens_n4.sum(axis=0).tolist()
     if not tokens[IMAGE]:  # without image tokens nothing was replaced there
-        result["cross_entropy"] |= dict.fromkeys(f"{part_name}_image" for part_name in ("zero", "patched", *tops))
-        result["loss_recovered"] |= dict.fromkeys(("image", *(f"image_{part_name}" for part_name in tops)))
+        result["cross_entropy"] |= dict.fromkeys(f"{run_name}_image" for run_name in ("zero", "patched", *tops))
+        result["loss_recovered"] |= dict.fromkeys(("image", *(f"image_{run_name}" for run_name in tops)))
     kinds = {"text": TEXT, "image": IMAGE, "special": SPECIAL, "sink": SINK}
     result["tokens"] = {**{name: tokens[kind] for name, kind in kinds.items()}, "targets": int(target_n.sum())}
     # Resampling can only lose features, so a bootstrap interval of these would lie above the figure itself.

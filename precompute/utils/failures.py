@@ -139,8 +139,8 @@ def _no_room(folder: Path | None, need: int | None) -> str:
         return f"No space is left in {folder}: {RUN_AGAIN}."
     from precompute.utils.progress import human
 
-    n_free = shutil.disk_usage(folder).free
-    return f"No space is left in {folder}: {human(need)} are needed and {human(n_free)} are free; {RUN_AGAIN}."
+    free_bytes = shutil.disk_usage(folder).free
+    return f"No space is left in {folder}: {human(need)} are needed and {human(free_bytes)} are free; {RUN_AGAIN}."
 
 
 def _tightest(place: Path | None) -> Path | None:

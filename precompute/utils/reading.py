@@ -69,7 +69,7 @@ def reading(subject: str, folder: str | Path, advice: str = "") -> Iterator[None
     """Turns every exception of the block, whichever library raises it, into one SaevxError.
 
     Args:
-        subject: that is read, as the sentence begins, such as `The model llava`.
+        subject: what is read, as the sentence begins, such as `The model llava`.
         folder: where its files lie, looked through for the cause; a name of the hub is no folder.
         advice: what to do where no cause is known here that says so itself.
 

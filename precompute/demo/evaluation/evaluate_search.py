@@ -71,7 +71,7 @@ def compare(labels: dict[str, list[str | None]]) -> dict[str, Any]:
 
     def n_named(shift: int) -> int:
         answers: list[Sequence[str | None]] = [labels[words[(w + shift) % len(words)]] for w in range(len(words))]
-        return sum(any(names(label, word) for label in group) for word, group in zip(words, answers, strict=True))
+        return sum(any(names(label, word) for label in answer) for word, answer in zip(words, answers, strict=True))
 
     n_by_shift = [n_named(shift) for shift in range(1, len(words))]
     return {

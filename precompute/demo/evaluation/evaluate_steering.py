@@ -122,8 +122,8 @@ def lone_scenes(group: str, target: str, n: int) -> list[Scene]:
     return list(islice(candidates, n))
 
 
-def question(scene: Scene, group: str, text: str = "") -> Pair:
-    return Pair(text + QUESTIONS[group].format(scene.entities[0].noun), [picture(scene.index)])
+def question(scene: Scene, group: str, prefix: str = "") -> Pair:
+    return Pair(prefix + QUESTIONS[group].format(scene.entities[0].noun), [picture(scene.index)])
 
 
 def other_question(scene: Scene, group: str) -> tuple[Pair, str]:
@@ -174,23 +174,24 @@ class Steering:
 
     def measure(self, target: str) -> dict[str, Any]:
         """All figures of one target, as a line of the unfinished run."""
-        o, d, group = self.o, self.directions[target], self.group_of[target]
+        o, directions, group = self.o, self.directions[target], self.group_of[target]
         scenes = lone_scenes(group, target, o.n_scenes + o.n_tuning)
         report_scenes, tuning_scenes = scenes[: o.n_scenes], scenes[o.n_scenes :]
         tuning_cells = [Cell(m, x) for m in TUNED for x in STRENGTHS]
-        of_tried = self.worths(target, tuning_cells, tuning_scenes)
-        mean = {cell: np.mean([w.score for w in of]) for cell, of in zip(tuning_cells, of_tried, strict=True)}
+        worths_of_cells = self.worths(target, tuning_cells, tuning_scenes)
+        mean = {cell: np.mean([w.score for w in of]) for cell, of in zip(tuning_cells, worths_of_cells, strict=True)}
         # The strength that is worth most on the tuning scenes, the smallest of equals.
         strength = {m: max(STRENGTHS, key=lambda x, m=m: (mean[Cell(m, x)], -x)) for m in TUNED}  # type: ignore[misc]
         cells = [
-            Cell(m, strength.get(m, strength["features"]), i) for m in METHODS for i in range(len(d.delta[m]))
+            Cell(m, strength.get(m, strength["features"]), i) for m in METHODS for i in range(len(directions.delta[m]))
         ]
         worths: dict[str, list[Worth]] = {m: [] for m in METHODS}
         for cell, of in zip(cells, self.worths(target, cells, report_scenes), strict=True):
             worths[cell.method] += of
         return {
-            "target": target, "group": group, "features": d.features, "family": d.family, "strength": strength,
-            "worths": worths, "other_question": {m: self.others(target, m, strength, report_scenes) for m in OTHERS},
+            "target": target, "group": group, "features": directions.features, "family": directions.family,
+            "strength": strength, "worths": worths,
+            "other_question": {m: self.others(target, m, strength, report_scenes) for m in OTHERS},
         }  # fmt: skip
 
     def others(self, target: str, method: str, strength: dict[str, float], scenes: Sequence[Scene]) -> int:

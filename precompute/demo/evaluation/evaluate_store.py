@@ -105,9 +105,10 @@ class Reader:
         self.weights = Weights.from_store(store)
 
     def scores(self, text: str, image: Image.Image) -> dict[str, float]:
-        events = encode_pair(self.mllm, self.sae, self.store.manifest, Pair(text, [image]))
+        encoding = encode_pair(self.mllm, self.sae, self.store.manifest, Pair(text, [image]))
         nll_3 = caption_nll(self.mllm, Pair(text, [image]))
-        pair = NewPairs(self.store, [sample_of(events, [image], nll_3)], [text], Thumbnails([], np.zeros(0, np.int64)))
+        sample = sample_of(encoding, [image], nll_3)
+        pair = NewPairs(self.store, [sample], [text], Thumbnails([], np.zeros(0, np.int64)))
         return {name: float(value[0]) for name, value in pair_scores(pair, self.weights).items()}
 
 
@@ -185,8 +186,8 @@ def omega_figures(store: Store) -> dict[str, Any]:
     names = ("omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_without_self")
     columns = [c[name] for name in (*names, "lift_low", "modality_share", "same_sample_rate", "p_value")]
     rows = fetch(store.engine, select(*columns).where(c.p_value.is_not(None)))
-    query = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
-    verdicts = dict(sorted((str(row.verdict), int(row.n)) for row in query))
+    counts = fetch(store.engine, select(c.verdict, func.count().label("n")).group_by(c.verdict))
+    verdicts = dict(sorted((str(row.verdict), int(row.n)) for row in counts))
     value = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in names}
     return {
         "cross_modal": int(verdicts.get("cross-modal", 0)),

@@ -147,25 +147,25 @@ class Mixture(Sequences):
         rng, kind = self.rng, self.rng.random()
         end = [self.tokenizer.eos_token_id]
         if kind < 0.20:
-            item = self.vqa[rng.integers(len(self.vqa))]
-            open_ended = [qa for qa in item.questions if qa[1] not in ("yes", "no")]
-            questions = open_ended if open_ended and rng.random() < 0.8 else item.questions
+            seen_image = self.vqa[rng.integers(len(self.vqa))]
+            open_ended = [qa for qa in seen_image.questions if qa[1] not in ("yes", "no")]
+            questions = open_ended if open_ended and rng.random() < 0.8 else seen_image.questions
             question, answer = questions[rng.integers(len(questions))]
         elif kind < 0.45:
-            item = self.scenes[rng.integers(len(self.scenes))]
-            assert item.scene is not None
-            question, answer = ask(rng, item.scene)
+            seen_image = self.scenes[rng.integers(len(self.scenes))]
+            assert seen_image.scene is not None
+            question, answer = ask(rng, seen_image.scene)
         elif kind < 0.49:
             return None, [], self.texts[rng.integers(len(self.texts))]
         else:
-            item = self.scenes[rng.integers(len(self.scenes))]
-            scene = item.scene
+            seen_image = self.scenes[rng.integers(len(self.scenes))]
+            scene = seen_image.scene
             assert scene is not None
             new_caption = write_caption(rng, scene.entities, scene.background)
             caption = new_caption if rng.random() < 0.6 else scene.caption
-            return item.patches_pd, [], self.tokenizer(caption).input_ids + end
+            return seen_image.patches_pd, [], self.tokenizer(caption).input_ids + end
         return (
-            item.patches_pd,
+            seen_image.patches_pd,
             self.tokenizer(question).input_ids,
             self.tokenizer(" " + answer).input_ids + end,
         )

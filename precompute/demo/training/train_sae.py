@@ -179,13 +179,13 @@ def figures(sae: SaeV, halves: tuple[Tokens, Tokens]) -> dict[str, Any]:
                 fired_f |= (z_tf > 0).any(0)
     train_half, test_half = halves
     rows = [words_of(sae, *pair, seed=0) for pair in ((train_half, test_half), (test_half, train_half))]
-    f1 = [min(row["f1_text"], row["f1_image"]) for half_row in rows for row in half_row.values()]
+    f1 = [min(row["f1_text"], row["f1_image"]) for row_of_word in rows for row in row_of_word.values()]
     return {
         **sums.figures(),
         "dead": int((~fired_f).sum()),
         "cosine": mean_cosine(sae),
-        "words": [sum(row["passes"] for row in half_row.values()) for half_row in rows],
-        "failing": [[word for word, row in half_row.items() if not row["passes"]] for half_row in rows],
+        "words": [sum(row["passes"] for row in row_of_word.values()) for row_of_word in rows],
+        "failing": [[word for word, row in row_of_word.items() if not row["passes"]] for row_of_word in rows],
         "mean_word_f1": float(np.mean(f1)),
     }
 

@@ -57,9 +57,10 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
 
     A held-out text is none of the training texts, word for word: scenes differ more than their captions do."""
     if not folder.exists():
-        train, test_plain = plain_texts(o)
-        captions, pairs = enough_scenes(train, o.tokens)
-        rows = [*(text_row(f"train-{scene.index}", scene.caption) for scene in captions), *plain_rows("plain", train)]
+        train_plain, test_plain = plain_texts(o)
+        captions, pairs = enough_scenes(train_plain, o.tokens)
+        rows = [text_row(f"train-{scene.index}", scene.caption) for scene in captions]
+        rows += plain_rows("plain", train_plain)
         caption_rows = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
         seen_texts = {row["text"] for row in rows}
         test = list(islice((s for s in scenes("validation") if s.caption not in seen_texts), o.n_test))
@@ -69,7 +70,7 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
             part = Data.at(part_folder)
             write_rows(part.text, rows)
             write_pairs(part.pairs, pairs)
-            write_rows(part.alone, [*caption_rows, *plain_rows("plain", train)])
+            write_rows(part.alone, [*caption_rows, *plain_rows("plain", train_plain)])
             write_rows(part.test_text, [*test_rows, *plain_rows("test-plain", test_texts)])
             write_pairs(part.test_pairs, test)
     return Data.at(folder)
@@ -91,7 +92,7 @@ def scenes(split: Any) -> Iterator[Scene]:
     return (make_scene(split, index) for index in count())
 
 
-def enough_scenes(plain_captions: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
+def enough_scenes(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     """Train scenes whose captions make up `tokens` together with the plain texts, and those whose captions do with
     their images and once more alone; one of each at least."""
     from transformers import AutoTokenizer
@@ -103,7 +104,7 @@ def enough_scenes(plain_captions: list[str], tokens: int) -> tuple[list[Scene], 
     def n_tokens(texts: list[str]) -> int:
         return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
 
-    left_text = left_pairs = tokens - n_tokens(plain_captions)
+    left_text = left_pairs = tokens - n_tokens(plain)
     captions: list[Scene] = []
     pairs: list[Scene] = []
     for scene in scenes("train"):

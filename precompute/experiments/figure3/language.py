@@ -28,8 +28,9 @@ def language_model(o: Figure3Options, base_model: Path, mllm_model: Path, source
     kinds = {"all": "", "captions": "validation-", "plain": "test-plain-"}
     changes = {}
     for kind, begin in kinds.items():
-        ids_of = [sample_id for sample_id in ids if sample_id.startswith(begin)]
-        changes[kind] = change(np.array([base[i] for i in ids_of]), np.array([mllm[i] for i in ids_of]), o.resamples)
+        ids_of_kind = [sample_id for sample_id in ids if sample_id.startswith(begin)]
+        base_n2, mllm_n2 = (np.array([losses_of[i] for i in ids_of_kind]) for losses_of in (base, mllm))
+        changes[kind] = change(base_n2, mllm_n2, o.resamples)
     return changes
 
 
@@ -38,10 +39,10 @@ def text_losses(o: Figure3Options, model: Path, source: Path) -> dict[str, tuple
     mllm = load_model(str(model), ModelLoading(device=o.device, dtype=o.dtype), layer=o.layer, full=True)
     data, plan = plan_rows(mllm, read(str(source)), str(source), Batching(4096, seed=0))
     losses_by_id: dict[str, tuple[float, float]] = {}
-    for item in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
-        if item.batch is not None:
-            _, nll_b, n_b = losses(mllm, item.batch)
-            for row, nll, n in zip(item.rows, nll_b.tolist(), n_b.tolist(), strict=True):
+    for loaded_batch in load_batches(mllm, ([data.rows[at] for at in batch] for batch in plan.batches)):
+        if loaded_batch.batch is not None:
+            _, nll_b, n_b = losses(mllm, loaded_batch.batch)
+            for row, nll, n in zip(loaded_batch.rows, nll_b.tolist(), n_b.tolist(), strict=True):
                 losses_by_id[row.sample_id] = (nll, float(n))
     return losses_by_id
 

@@ -89,11 +89,11 @@ class Model(NamedTuple):
 
     def active(self, hidden_bsd: Tensor, batch: Batch) -> Array:
         """bool [b, F]: the features that are active on the last of each pair's own text tokens."""
-        events = encode_batch(hidden_bsd, batch, self.sae, self.scale)
+        encoding = encode_batch(hidden_bsd, batch, self.sae, self.scale)
         active_bf = np.zeros((len(batch.length_b), self.sae.n_features), dtype=bool)
-        for b, (first, end) in enumerate(zip(events.start_b[:-1], events.start_b[1:], strict=True)):
-            last = int(first) + int(np.flatnonzero(events.modality_t[first:end] == TEXT)[-1])
-            active_bf[b, events.feature_e[events.offset_t[last] : events.offset_t[last + 1]]] = True
+        for b, (first, end) in enumerate(zip(encoding.start_b[:-1], encoding.start_b[1:], strict=True)):
+            last = int(first) + int(np.flatnonzero(encoding.modality_t[first:end] == TEXT)[-1])
+            active_bf[b, encoding.feature_e[encoding.offset_t[last] : encoding.offset_t[last + 1]]] = True
         return active_bf
 
     @torch.inference_mode()
@@ -255,19 +255,19 @@ def run(o: HallucinationOptions) -> None:
     """Choose on one half of the images, report the other, and write the result file."""
     store = Store.open(o.store)
     try:
-        bench = Run(o, store)
-        chosen_f, reported_f = bench.separation(bench.chooses_n), bench.separation(~bench.chooses_n)
+        experiment = Run(o, store)
+        chosen_f, reported_f = experiment.separation(experiment.chooses_n), experiment.separation(~experiment.chooses_n)
         p999_f = np.nan_to_num(store.features.table["p999"])
         best_ids = [int(k) for k in np.argsort(-chosen_f, kind="stable") if p999_f[k] > 0][: o.n_features]
         unit = {k: float(p999_f[k]) for k in best_ids}
-        strength = bench.best_strength(unit)
-        n = bench.n_hallucinated(bench.chooses_n)
+        strength = experiment.best_strength(unit)
+        n = experiment.n_hallucinated(experiment.chooses_n)
         say(f"{n} hallucinated answers to choose on; strength {strength:g}")
-        ways, differences = bench.ways(unit, strength)
-        refs, active_ids = store.features.refs(best_ids), np.flatnonzero(bench.active_nf.any(0))
+        ways, differences = experiment.ways(unit, strength)
+        refs, active_ids = store.features.refs(best_ids), np.flatnonzero(experiment.active_nf.any(0))
     finally:
         store.close()
-    questions = [q for q in bench.questions if q.scene % 2]
+    questions = [q for q in experiment.questions if q.scene % 2]
     result = {
         "about": {
             "command": "saevx experiment hallucination",
@@ -278,9 +278,9 @@ def run(o: HallucinationOptions) -> None:
             "machine": machine(),
         },
         "questions": {kind: sum(q.kind == kind for q in questions) for kind in ("present", *ABSENT)},
-        "threshold": bench.threshold,
+        "threshold": experiment.threshold,
         "hallucinated_to_choose_on": n,
-        "hallucinated_reported": bench.n_hallucinated(~bench.chooses_n),
+        "hallucinated_reported": experiment.n_hallucinated(~experiment.chooses_n),
         "halves_agree": spearman(chosen_f[active_ids], reported_f[active_ids]),
         "features": [
             {
@@ -295,7 +295,7 @@ def run(o: HallucinationOptions) -> None:
     }  # fmt: skip
     write_json(o.out, result)
     if o.attach:
-        whole_f = bench.separation(np.ones(len(bench.questions), bool))
+        whole_f = experiment.separation(np.ones(len(experiment.questions), bool))
         separations = {"ids": active_ids.tolist(), "values": np.round(whole_f[active_ids], 4).tolist()}
         companion = {"content_id": store.manifest["content_id"], **result, "separation": separations}
         write_json(companion_path(o.store, HALLUCINATION), companion)

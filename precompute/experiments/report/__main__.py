@@ -86,10 +86,11 @@ class Options(CommandOptions):
         old_text = PAGE.read_text(encoding="utf-8")
         new_text, plots = splice(old_text, render(), PAGE), plot()
         if self.check:
-            files = [PAGE] * (old_text != new_text)
-            files += [p for name, svg in plots.items() if not (p := IMAGES / name).exists() or p.read_bytes() != svg]
-            if files:
-                raise SaevxError(f"{files[0]} is stale: run python -m precompute.experiments.report.")
+            stale_files = [PAGE] * (old_text != new_text)
+            paths = {IMAGES / name: svg for name, svg in plots.items()}
+            stale_files += [path for path, svg in paths.items() if not path.exists() or path.read_bytes() != svg]
+            if stale_files:
+                raise SaevxError(f"{stale_files[0]} is stale: run python -m precompute.experiments.report.")
             return
         write_text(PAGE, new_text)
         for name, svg in plots.items():

@@ -20,7 +20,7 @@ def effect_part(e: Mapping[str, Any]) -> str:
     sides = ("ablated", "control")
     rows = [(title, *(interval(of_all[name][side], 2) for side in sides)) for name, title in LINES.items()]
     for name, title in (("median_logprob", "median change of the word's log-probability"), ("median_kl", "median KL")):
-        rows.append((f"{title}, nats", *(f"{of_all[name][side]:.2g}" for side in ("ablated", "control"))))
+        rows.append((f"{title}, nats", *(f"{of_all[name][side]:.2g}" for side in sides)))
     by_verdict = [
         (f"`{verdict}`", of["ablated"]["n"], of["ablated"]["hits"], of["control"]["hits"])
         for verdict, of in ((name, figure["probability"]) for name, figure in e["by_verdict"].items())

@@ -63,13 +63,14 @@ def controls_part(c: Found) -> str:
     if "store" in c:
         verdict_counts = c["store"]["cross_modal"]
         rows.append(("the demo's own features", verdict_counts["tested"], percent(verdict_counts), ""))
-    rows += [(k["title"], k["tested"], percent(k), rate(k["own"])) for k in controls]
+    rows += [(control["title"], control["tested"], percent(control), rate(control["own"])) for control in controls]
     rows += [
         (title, c[name]["tested"], percent(c[name]), "") if name in c else (title, "–", "not run", "")
         for name, title in OTHER_CONTROLS.items()
     ]
     head = ("features or directions", "tested", "`cross-modal`", "the demo's own under the same conditions")
-    return "\n\n".join((table(head, rows), "\n".join(f"- *{k['title']}*: {k['note']}" for k in controls))).strip()
+    notes = "\n".join(f"- *{control['title']}*: {control['note']}" for control in controls)
+    return "\n\n".join((table(head, rows), notes)).strip()
 
 
 def rate(share: float | None) -> str:

@@ -60,7 +60,7 @@ def figures(readings: Iterable[Reading], support_f: Array) -> Figures:
         place.append(positions.place_scores(reading, support_f))
         counts.append(positions.count_groups(reading, support_f))
         attributions.append(attribution.scores(reading.attribution_t2))
-    image = {name: np.stack([reading[name] for reading in pools]) for name in ridge.POOLS}
+    image = {name: np.stack([pool[name] for pool in pools]) for name in ridge.POOLS}
     return Figures(np.stack(text), image, columns(place), counts, columns(attributions))
 
 

@@ -55,16 +55,16 @@ def claims(words: Sequence[str]) -> list[Claim]:
         end = words.index("background")
         end = max((i for i in range(end) if words[i] in ("on", ",")), default=end)
     # In "left of" and "top left" the words of place name no thing.
-    at_nouns = [i for i in range(end) if words[i] not in {*FUNCTION_WORDS, *RELATIONS, *UPDOWN, *COUNTS}]
+    at_things = [i for i in range(end) if words[i] not in {*FUNCTION_WORDS, *RELATIONS, *UPDOWN, *COUNTS}]
     result = []
     for i in range(end):
         word, next_word = words[i], words[i + 1] if i + 1 < end else ""
         if word in COUNTS:
-            result.append(Claim("number", [j for j in at_nouns if j > i], [], number=COUNTS[word]))
+            result.append(Claim("number", [j for j in at_things if j > i], [], number=COUNTS[word]))
         elif word in UPDOWN and next_word in ASIDE:
-            result.append(Claim("corner", at_nouns, [], (ASIDE[next_word][0], UPDOWN[word])))
+            result.append(Claim("corner", at_things, [], (ASIDE[next_word][0], UPDOWN[word])))
         elif word in ("above", "below") or (word in ASIDE and next_word == "of"):
-            sides = [j for j in at_nouns if j < i], [j for j in at_nouns if j > i]
+            sides = [j for j in at_things if j < i], [j for j in at_things if j > i]
             result.append(Claim("relation", *sides, RELATIONS[word]))
     return result
 
@@ -162,9 +162,10 @@ class Counter(NamedTuple):
         fit = fit_ridge((x - mean) / deviation, y)
         return cls(mean, deviation, fit.known_nf.T @ fit.dual_nf[:, 0], float(y.mean()))
 
-    def scores(self, c: Counted) -> dict[str, float]:
+    def scores(self, count: Counted) -> dict[str, float]:
         """By NUMBER_WAYS: minus the distance of the number read from the one claimed; 0 without a claim."""
-        if not c.number:
+        if not count.number:
             return dict.fromkeys(NUMBER_WAYS, 0.0)
-        numbers = [*c.figures[: len(LEVELS)], self.usual + ((c.figures - self.mean) / self.deviation) @ self.slope]
-        return {name: -abs(float(n) - c.number) for name, n in zip(NUMBER_WAYS, numbers, strict=True)}
+        estimate = self.usual + ((count.figures - self.mean) / self.deviation) @ self.slope
+        numbers = [*count.figures[: len(LEVELS)], estimate]
+        return {name: -abs(float(n) - count.number) for name, n in zip(NUMBER_WAYS, numbers, strict=True)}

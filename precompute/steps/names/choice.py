@@ -97,16 +97,16 @@ def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | 
     first_r = at_tie[run_starts(feature_c[at_tie])]
     words_of = {int(feature_c[i]): [int(word_c[i])] for i in first_r}
     has_candidate = score_c[first_r] >= 0
-    other_features = [
+    other_candidates = [
         i for i, r in enumerate(run_c)
         if has_candidate[r] and word_c[i] != word_c[first_r[r]]
         and (words is None or not words.clash(int(word_c[first_r[r]]), int(word_c[i])))
     ]  # fmt: skip
-    pairs = [[*words_of[int(feature_c[i])], int(word_c[i])] for i in other_features]
-    gain = name_test.accuracy(feature_c[other_features], pairs) - score_c[first_r[run_c[other_features]]]
+    pairs = [[*words_of[int(feature_c[i])], int(word_c[i])] for i in other_candidates]
+    gain = name_test.accuracy(feature_c[other_candidates], pairs) - score_c[first_r[run_c[other_candidates]]]
     responses = Responses(name_test)
     for i in np.argsort(-gain, kind="stable"):
-        feature, pair = int(feature_c[other_features[i]]), pairs[i]
+        feature, pair = int(feature_c[other_candidates[i]]), pairs[i]
         is_better = gain[i] >= SECOND_GAIN and len(words_of[feature]) == 1
         if is_better and responses.to_both(feature, *pair):
             words_of[feature].append(pair[1])

@@ -42,6 +42,6 @@ class Marked:
 
 
 def with_words(key: Column[Any], table: str, q: str, marks: Marked | None) -> ColumnElement[bool]:
-    """The condition that a row has the words in the full-text table, or is one of `marked.also`."""
+    """The condition that a row has the words in the full-text table, or is one of `marks.also`."""
     words = has_words(key, table, q)
     return or_(words, is_one_of(key, marks.also)) if marks and marks.also else words

@@ -40,9 +40,10 @@ class Rejected:
         c, n = s.quarantine.c, sum(self.counts.values())
         where, total = ([], n) if kind is None else ([_KIND.element == kind], self.counts.get(kind, 0))
         tag = self._core.list_tag("rejected", kind=kind)
-        query = KeysetList(select(s.quarantine, _KIND), c.idx, c.idx, where, tag, n, total)
-        rows, total, to = keyset_page(self._core.engine, query, order="asc", limit=limit, cursor=cursor)
-        return Page([{"row": r.idx, "id": r.sample_id, "reason": r.reason, "kind": r.kind} for r in rows], total, to)
+        row_list = KeysetList(select(s.quarantine, _KIND), c.idx, c.idx, where, tag, n, total)
+        rows, total, next_cursor = keyset_page(self._core.engine, row_list, order="asc", limit=limit, cursor=cursor)
+        items = [{"row": r.idx, "id": r.sample_id, "reason": r.reason, "kind": r.kind} for r in rows]
+        return Page(items, total, next_cursor)
 
     @cached_property
     def counts(self) -> dict[str, int]:

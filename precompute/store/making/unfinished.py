@@ -174,8 +174,11 @@ class Lens:
         }
         informative = self.step["informative"][at].tolist() if self.step else [False] * n
         return [
-            {kind: {side: lists[kind, side][i] for side in self.SIDES} for kind, _ in self.KINDS} | {"informative": yes}
-            for i, yes in enumerate(informative)
+            {
+                **{kind: {side: lists[kind, side][i] for side in self.SIDES} for kind, _ in self.KINDS},
+                "informative": is_informative,
+            }
+            for i, is_informative in enumerate(informative)
         ]
 
     def _token_lists(self, name: str, at: slice) -> list[list[list[Any]]]:

@@ -278,7 +278,7 @@ def _families(store: Store) -> str:
         "GROUP BY f.id"
     )
     rows = fetch_plain(store.engine, query)
-    need(all(n == members > 1 and names for n, members, names in rows), "a family has other members than it says")
+    need(all(n == members > 1 and is_named for n, members, is_named in rows), "a family has other members than it says")
     return f"{len(rows)} families"
 
 

@@ -161,9 +161,9 @@ class FeaturePairs:
     def between(self, a: Array, b: Array) -> Array:
         """int64 [p], ascending: the numbers of the pairs of a feature of `a` with one of `b`, both int64 [k]."""
         numbers = []
-        for first, second_side in ((a, b),) if self.kind == "text-image" else ((a, b), (b, a)):
-            at = np.concatenate([self.of(int(feature), "a") for feature in first])
-            numbers.append(at[np.isin(self.column("b")[at], second_side)])
+        for features_a, features_b in ((a, b),) if self.kind == "text-image" else ((a, b), (b, a)):
+            at = np.concatenate([self.of(int(feature), "a") for feature in features_a])
+            numbers.append(at[np.isin(self.column("b")[at], features_b)])
         return np.unique(np.concatenate(numbers))
 
     @cached_property

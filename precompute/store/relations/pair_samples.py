@@ -68,13 +68,13 @@ def pair_samples(store: Store, kind: str, a: int, b: int, n: int = 8) -> Item:
 
 def stored_pair(pairs: FeaturePairs, a: int, b: int) -> Item | None:
     """`MEASURES`, n_a and n_b of a stored pair, in either order where both are of one modality; None if not stored."""
-    for side_a, side_b in ((a, b), (b, a)) if pairs.kind != "text-image" else ((a, b),):
-        at = pairs.of(side_a, "a")
-        at = at[pairs.column("b")[at] == side_b]
+    for feature_a, feature_b in ((a, b), (b, a)) if pairs.kind != "text-image" else ((a, b),):
+        at = pairs.of(feature_a, "a")
+        at = at[pairs.column("b")[at] == feature_b]
         if len(at):
             result = pairs.measures(at[:1])
             n_a, n_b = int(result.n_a[0]), int(result.n_b[0])
-            n_a, n_b = (n_a, n_b) if side_a == a else (n_b, n_a)
+            n_a, n_b = (n_a, n_b) if feature_a == a else (n_b, n_a)
             return {"n_a": n_a, "n_b": n_b} | {name: getattr(result, name)[0].item() for name in MEASURES}
     return None
 
