@@ -149,7 +149,7 @@ def filtered_rows(store: OpenStore, query: FilterQuery) -> Array:
     if query.by in SELECTIONS and store.store.n_samples > MAX_SELECTED:
         raise HTTPException(422, f"{query.by} takes minutes for so many samples: use the command saevx filter.")
     with http_status(422):
-        return kept_rows(store.store, **query.choice(), mask=query.within(store))
+        return kept_rows(store.store, **query.choice(), within=query.within(store))
 
 
 @router.get("/flags/overlap", summary="How many samples have both of two flags")

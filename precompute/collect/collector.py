@@ -227,8 +227,8 @@ class Collector:
                 f"{path} is missing from the unfinished store: remove {self.part} and start again."
             )
         first_batches: list[LoadedBatch] = []
-        noted_batches = collect_first(first_batches, batches)
-        calibration = calibrate(noted_batches, self.forward, self.sink_multiple, self.mllm.layer)
+        calibration_batches = collect_first(first_batches, batches)
+        calibration = calibrate(calibration_batches, self.forward, self.sink_multiple, self.mllm.layer)
         self.clock.calibration_samples = calibration.n_samples
         if self.sae.lacks_factor:
             self.sae.fold_input_factor(average_factor(calibration.counted))

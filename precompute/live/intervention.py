@@ -63,7 +63,7 @@ class Steer:
             raise SaevxError("A feature stands twice in the list: name each feature once.")
         is_add_k = [edit.mode == "add" for edit in self.interventions]
         self.target_k = torch.tensor(
-            [0.0 if i.mode == "ablate" else i.strength * i.p999 for i in self.interventions]
+            [0.0 if edit.mode == "ablate" else edit.strength * edit.p999 for edit in self.interventions]
         )
         self.clamped = [k for k, is_add in enumerate(is_add_k) if not is_add]
         """Indices of the interventions that need z: all but `add`."""

@@ -74,9 +74,9 @@ class Originals:
             images = [open_image(image) for image in row_of_data.images]
         except BadRow as error:
             raise SaevxError(str(error)) from error
-        if row_of_data.text != original["text"] or [i.sha256 for i in images] != original["sha256"]:
+        if row_of_data.text != original["text"] or [image.sha256 for image in images] != original["sha256"]:
             raise SaevxError("its text or image is no longer the one that the store was made of")
-        return Pair(row_of_data.text, [i.image for i in images])
+        return Pair(row_of_data.text, [image.image for image in images])
 
     def events(self, row: int, mllm: Mllm, sae: SaeV) -> SampleEvents:
         """What fires in a sample, computed again by the code of the pass. Alone in its batch: the last bits of a sum

@@ -56,6 +56,6 @@ def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[
 
 
 def beginnings(mllm: Mllm, ids: list[int]) -> set[str]:
-    """The first token, the first two and so on, as `plain` text: how many tokens a word has depends on what stands
-    before it."""
+    """The first token, the first two and so on, as `plain_answer` has them: how many tokens a word has depends on what
+    stands before it."""
     return {plain_answer(mllm.text_of(ids[: i + 1])) for i in range(len(ids))}

@@ -122,11 +122,11 @@ def _build(
 
     from precompute.model.loading import pick_device
 
-    options = {**config, "d_sae": ceil(int(config["d_sae"]) / k), "device": pick_device(device), "dtype": "float32"}
-    if options.get("k"):
-        options["k"] = max(1, round(int(options["k"]) / k))
+    narrow = {**config, "d_sae": ceil(int(config["d_sae"]) / k), "device": pick_device(device), "dtype": "float32"}
+    if narrow.get("k"):
+        narrow["k"] = max(1, round(int(narrow["k"]) / k))
     try:
-        module = SAE.from_dict(options)
+        module = SAE.from_dict(narrow)
         module.load_state_dict(state)
     except Exception as error:
         raise SaevxError(

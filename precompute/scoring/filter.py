@@ -28,15 +28,15 @@ _CHUNK = 500
 
 def kept_rows(
     store: Store, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = (),
-    mask: Array | None = None,
+    within: Array | None = None,
 ) -> Array:  # fmt: skip
     """`best_rows`, also by the names of `SELECTIONS`, which look at the whole set: int64 [K], rising.
 
-    `mask`: bool [N], only these samples."""
+    `within`: bool [N], only these samples."""
     if by not in s.SELECTIONS:
-        return store.quality.best_rows(by=by, keep=keep, flags=flags, require=require, within=mask)
+        return store.quality.best_rows(by=by, keep=keep, flags=flags, require=require, within=within)
     check_keep(keep)
-    rows = np.flatnonzero(store.quality.matching(flags, require, mask))
+    rows = np.flatnonzero(store.quality.matching(flags, require, within))
     row_ids: Array = rows[representative(store.search.vectors_of(rows), n_kept(len(rows), keep))]
     return row_ids
 

@@ -29,11 +29,11 @@ class RowRecords:
     def images(self, places: list[Any]) -> tuple[Source, ...]:
         return tuple(Path(place) if isinstance(place, str) else self._embedded(*place) for place in places)
 
-    def _embedded(self, holder: int, first: int, member: int) -> Source:
+    def _embedded(self, holder: int, first: int, second: int) -> Source:
         at = self.holders[holder]
         if isinstance(at, Path):
-            return Slice(at, first, member)
-        return at if isinstance(at, EmbeddedImage) else Cell(at, first, member)
+            return Slice(at, first, second)
+        return at if isinstance(at, EmbeddedImage) else Cell(at, first, second)
 
 
 class RowTableWriter:
