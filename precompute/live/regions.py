@@ -131,8 +131,8 @@ def find_regions(
         feature_n = np.flatnonzero(score_f)
         feature_n = feature_n[np.argsort(-score_f[feature_n], kind="stable")]
         view_q, row_q, col_q = (column[at_q] for column in where[1:])
-        best = np.sort(np.unique(concept[feature_n], return_index=True)[1])[:N_BEST]
-        rank = score_f[feature_n][best].sum() * (len(at_q) / len(has)) ** -0.25
+        at_best = np.sort(np.unique(concept[feature_n], return_index=True)[1])[:N_BEST]
+        rank = score_f[feature_n][at_best].sum() * (len(at_q) / len(has)) ** -0.25
         region = Region(i == background, view_q, row_q, col_q, feature_n, score_f[feature_n])
         regions.append((i == background, -rank, i, region))
     return [region for *_, region in sorted(regions, key=lambda r: r[:3])]

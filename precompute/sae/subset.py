@@ -122,11 +122,11 @@ def _build(
 
     from precompute.model.loading import pick_device
 
-    narrow = {**config, "d_sae": ceil(int(config["d_sae"]) / k), "device": pick_device(device), "dtype": "float32"}
-    if narrow.get("k"):
-        narrow["k"] = max(1, round(int(narrow["k"]) / k))
+    narrow_cfg = {**config, "d_sae": ceil(int(config["d_sae"]) / k), "device": pick_device(device), "dtype": "float32"}
+    if narrow_cfg.get("k"):
+        narrow_cfg["k"] = max(1, round(int(narrow_cfg["k"]) / k))
     try:
-        module = SAE.from_dict(narrow)
+        module = SAE.from_dict(narrow_cfg)
         module.load_state_dict(state)
     except Exception as error:
         raise SaevxError(

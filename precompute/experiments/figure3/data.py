@@ -92,7 +92,7 @@ def scenes(split: Any) -> Iterator[Scene]:
     return (make_scene(split, index) for index in count())
 
 
-def enough_scenes(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
+def enough_scenes(train_plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     """Train scenes whose captions make up `tokens` together with the plain texts, and those whose captions do with
     their images and once more alone; one of each at least."""
     from transformers import AutoTokenizer
@@ -104,7 +104,7 @@ def enough_scenes(plain: list[str], tokens: int) -> tuple[list[Scene], list[Scen
     def n_tokens(texts: list[str]) -> int:
         return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
 
-    left_text = left_pairs = tokens - n_tokens(plain)
+    left_text = left_pairs = tokens - n_tokens(train_plain)
     captions: list[Scene] = []
     pairs: list[Scene] = []
     for scene in scenes("train"):
