@@ -125,10 +125,12 @@ def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | N
             `app.state.saevx.unavailable` names them.
     """
     writes = SharedWrites(worker) if worker else None
-    db = Database(settings.annotations, settings.read_only, writes) if settings.annotations else None
-    if db is not None:
-        db.check()
-    slots = open_stores(settings.stores, lambda path: db or Database(default_url(path), settings.read_only, writes))
+    database = Database(settings.annotations, settings.read_only, writes) if settings.annotations else None
+    if database is not None:
+        database.check()
+    slots = open_stores(
+        settings.stores, lambda path: database or Database(default_url(path), settings.read_only, writes)
+    )
     stores = [slot.store for slot in slots if slot.store]
     state = State(settings, slots, live_of(settings, stores, worker), stores[0].name, uploads_of(settings, worker))
     for slot in slots:
@@ -177,10 +179,10 @@ def live_of(settings: Settings, stores: list[OpenStore], worker: Worker | None) 
         return Live(settings, stores)
     if not worker.has_model:
         return RemoteLive(settings, stores, worker)
-    model, model_state = Live(settings, stores), SharedModelState(worker)
-    model.on_change = lambda: model_state.write(ModelState(states=dict(model.states), waiting=model.waiting))
-    model.on_change()
-    return model
+    live, model_state = Live(settings, stores), SharedModelState(worker)
+    live.on_change = lambda: model_state.write(ModelState(states=dict(live.states), waiting=live.waiting))
+    live.on_change()
+    return live
 
 
 def uploads_of(settings: Settings, worker: Worker | None) -> UploadedImages:

@@ -85,12 +85,12 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def raise_again(error: Any) -> None:
+def raise_again(unraisable: Any) -> None:
     """Send an interrupt again that was raised in a destructor or callback, where Python prints it and continues."""
-    if isinstance(error.exc_value, KeyboardInterrupt):
-        send_again(signal.SIGINT if type(error.exc_value) is KeyboardInterrupt else signal.SIGTERM)
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        send_again(signal.SIGINT if type(unraisable.exc_value) is KeyboardInterrupt else signal.SIGTERM)
     else:
-        sys.__unraisablehook__(error)
+        sys.__unraisablehook__(unraisable)
 
 
 def send_again(number: int) -> None:

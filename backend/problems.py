@@ -105,19 +105,19 @@ def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
     for each list."""
     reasons: list[dict[str, Any]] = []
     choices: dict[str, list[str]] = {}
-    for f in error.errors():
-        place = [str(part) for part in f["loc"][1:]]
-        chosen_from = f["type"] == "literal_error"
+    for fault in error.errors():
+        place = [str(part) for part in fault["loc"][1:]]
+        chosen_from = fault["type"] == "literal_error"
         where = ".".join(part for part in place if not (chosen_from and part.startswith("literal["))) or "body"
         if not chosen_from:
-            number = NUMBERS.get(f["type"])
-            reason = f"give {number} instead of {f['input']!r}" if number else f["msg"]
+            number = NUMBERS.get(fault["type"])
+            reason = f"give {number} instead of {fault['input']!r}" if number else fault["msg"]
             reasons.append({"where": where, "reason": reason})
             continue
         if where not in choices:
             choices[where] = []
             reasons.append({"where": where})
-        choices[where] += f["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        choices[where] += fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
     return [{**f, "reason": f.get("reason") or f"choose {_join_or(choices[f['where']])}"} for f in reasons]
 
 

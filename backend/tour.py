@@ -48,18 +48,18 @@ def tour_of(request: Request, store: OpenStore) -> Tour | None:
 
 def steps(open_store: OpenStore) -> list[Step]:
     """The steps on this store's own feature, pair and flag."""
-    store, pairs = open_store.store, bool(open_store.manifest["tokens"]["image"])
+    store, has_images = open_store.store, bool(open_store.manifest["tokens"]["image"])
     feature = best_feature(open_store)
     detail = store.features.get(feature)
     side = "image" if detail["max_image"] > detail["max_text"] else "text"
     examples = store.examples.of(feature, modality=side, limit=1)
     sample = examples[0]["sample_id"] if examples else store.samples.sample_id(0)
     flag = max(store.quality.flags, key=lambda f: f["count"], default={"name": None})["name"]
-    words = "words and images" if pairs else "words"
+    words = "words and images" if has_images else "words"
     return [
         Step(
             "A feature", f"This is one of {store.n_features:,} features that the SAE has learnt. The line says what "
-            f"its strongest {words} have in common{', and whether both mean the same' if pairs else ''}.",
+            f"its strongest {words} have in common{', and whether both mean the same' if has_images else ''}.",
             f"/features/{feature}", {}, "says",
         ),
         Step(
@@ -67,8 +67,9 @@ def steps(open_store: OpenStore) -> list[Step]:
             "tab away: a good name holds there too.", f"/features/{feature}", {"modality": side}, "examples",
         ),
         Step(
-            "A pair" if pairs else "A text", f"The same feature in one {'image and its caption' if pairs else 'text'}. "
-            f"Choose any {'patch or word' if pairs else 'word'} to list all features that fire there.",
+            "A pair" if has_images else "A text",
+            f"The same feature in one {'image and its caption' if has_images else 'text'}. "
+            f"Choose any {'patch or word' if has_images else 'word'} to list all features that fire there.",
             sample_path(sample), {"f": feature if examples else None}, "stage",
         ),
         Step(
@@ -76,7 +77,8 @@ def steps(open_store: OpenStore) -> list[Step]:
             "name; choose a colour above to see another figure.", "/map", {"feature": feature}, "map-panel",
         ),
         Step(
-            "The data", f"A flag names {'pairs' if pairs else 'texts'} that look wrong, with a reason for each. Move "
+            "The data",
+            f"A flag names {'pairs' if has_images else 'texts'} that look wrong, with a reason for each. Move "
             "the threshold to see how many there are, then export the others.",
             "/quality", {"flag": flag}, "flag-panel",
         ),

@@ -215,17 +215,17 @@ class Annotations:
         """Write the bodies of these, each as the next version of its thing, with its author and time; those that hold
         already are left out. Returns how many were written."""
         self._check_writable()
-        result: list[Entry] = []
+        versions: list[Entry] = []
         with self.database.writing() as conn:
             for e in entries:
                 current = newest_entry(conn, self.store, e.kind, e.key)
                 if current.body != e.body:
-                    result.append(Entry(e.kind, e.key, current.version + 1, e.author, e.at or time_now(), e.body))
-                    append(conn, self.store, result[-1:])
+                    versions.append(Entry(e.kind, e.key, current.version + 1, e.author, e.at or time_now(), e.body))
+                    append(conn, self.store, versions[-1:])
         self._tell_others()
         self.refresh()
-        self._remember_directions(result)
-        return len(result)
+        self._remember_directions(versions)
+        return len(versions)
 
     def _tell_others(self) -> None:
         if self.database.writes:

@@ -74,10 +74,10 @@ def matches(store: Store, vectors: Mapping[int, bytes], min_cosine: float) -> di
         [old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
          for first in range(0, index.ntotal, CHUNK)], axis=1,
     )  # fmt: skip
-    best_f = cosine_kf.argmax(axis=1)
+    best_k = cosine_kf.argmax(axis=1)
     pairs = []
     for i, k in enumerate(numbers):
-        to = k if k < index.ntotal and cosine_kf[i, k] >= cosine_kf[i, best_f[i]] - SAME else int(best_f[i])
+        to = k if k < index.ntotal and cosine_kf[i, k] >= cosine_kf[i, best_k[i]] - SAME else int(best_k[i])
         pairs.append((float(cosine_kf[i, to]), k, to))
     result: dict[int, tuple[int, float]] = {}
     taken_ids: set[int] = set()

@@ -13,7 +13,7 @@ from precompute.store.reader import Store
 from precompute.utils.types import Array
 
 
-def marks_of(
+def filter_of_notes(
     annotations: Annotations, store: Store, kind: str, *, tag: str | None, reviewed: bool | None, q: str | None
 ) -> Marked | None:
     """Which features or samples have the tag and are reviewed or not, and which have the words of `q` in what was

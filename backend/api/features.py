@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from backend.annotations.filters import marks_of
+from backend.annotations.filters import filter_of_notes
 from backend.api.map import features_in_area
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import Links, check_feature
@@ -124,10 +124,10 @@ def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
         ids_in_area = features_in_area(store, query.area)
         ids = ids_in_area if ids is None else sorted(set(ids) & set(ids_in_area))
     filters: dict[str, Any] = {name: getattr(query, name, None) for name in FeatureFilters.__annotations__}
-    marks = marks_of(
+    note_filter = filter_of_notes(
         store.annotations, store.store, "feature", tag=query.tag, reviewed=query.reviewed, q=query.q
     )
-    return cast(FeatureFilters, {**filters, "ids": ids, "marked": marks})
+    return cast(FeatureFilters, {**filters, "ids": ids, "marked": note_filter})
 
 
 @router.get("/features/{feature}", summary="One feature with all its figures")
@@ -194,9 +194,9 @@ async def get_examples(
 
     events_of: dict[int, SampleEvents] = {}
     if query.recompute and store.store.events.kept_rows is not None and state.live.status(store.name).state == "ready":
-        rows_without: list[int] = []
-        await run_in_threadpool(read, rows_without=rows_without)
-        events_of = await events_if_ready(state.live, store, rows_without, request)
+        rows_without_events: list[int] = []
+        await run_in_threadpool(read, rows_without_events=rows_without_events)
+        events_of = await events_if_ready(state.live, store, rows_without_events, request)
     return await json_reply(partial(read, events_of=events_of), response)
 
 
@@ -207,18 +207,18 @@ def example_items(
     query: ExampleQuery,
     *,
     events_of: Mapping[int, SampleEvents] | None = None,
-    rows_without: list[int] | None = None,
+    rows_without_events: list[int] | None = None,
 ) -> list[dict[str, Any]]:
     """The fields of `Example` of each.
 
     Args:
         events_of: by row, the events of samples whose events the store does not hold.
-        rows_without: is filled with the rows of the examples' samples whose events the store does not hold.
+        rows_without_events: is filled with the rows of the examples' samples whose events the store does not hold.
     """
 
     def compute(row: int) -> SampleEvents | None:
-        if rows_without is not None:
-            rows_without.append(row)
+        if rows_without_events is not None:
+            rows_without_events.append(row)
         return (events_of or {}).get(row)
 
     check_feature(store, feature)

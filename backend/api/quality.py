@@ -159,11 +159,11 @@ def get_overlap(
         list[str], Query(max_length=50, description="NAME:THRESHOLD of flags whose threshold is another.")
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> FlagOverlap:
-    name_with_limit = {name.partition(":")[0]: name for name in flag_names(flags)}
+    option_of = {name.partition(":")[0]: name for name in flag_names(flags)}
     with http_status(422):
-        for option in name_with_limit.values():
+        for option in option_of.values():
             flag_and_limit(option)
-        options = [name_with_limit.get(name, name) for name in FLAGS]
+        options = [option_of.get(name, name) for name in FLAGS]
         counts = store.store.quality.overlap(options)
         n_flagged = store.store.n_samples - int(store.store.quality.matching(options).sum())
     return FlagOverlap(flags=options, counts=counts, n_flagged=n_flagged)

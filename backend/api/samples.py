@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
 
-from backend.annotations.filters import marks_of
+from backend.annotations.filters import filter_of_notes
 from backend.deps import Cached, StateDep, StoreDep
 from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
@@ -92,13 +92,13 @@ class SampleQuery(QueryModel):
         flag = self.flag if self.flag is None or self.threshold is None else f"{self.flag}:{self.threshold!r}"
         order = {"sort", "order", "limit", "cursor"}
         of_others = type(self).model_fields.keys() - SampleQuery.model_fields.keys()
-        usual_names = {*order, "threshold", "tag", "reviewed", *of_others}
+        excluded_names = {*order, "threshold", "tag", "reviewed", *of_others}
         changes = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marked(store)}
-        return self.model_dump(exclude=usual_names, exclude_none=True) | changes
+        return self.model_dump(exclude=excluded_names, exclude_none=True) | changes
 
     def marked(self, store: OpenStore) -> Marked | None:
         """Which samples by what people wrote about them."""
-        return marks_of(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
+        return filter_of_notes(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
 
     def filters(self) -> dict[str, Any]:
         """The filters alone, as parameters of an address."""
@@ -238,16 +238,16 @@ def features_here(
     if (query.position is None) == (query.patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(query.patch) if query.patch is not None else None
-    query_page = partial(store.store.samples.features_at, sample_id, position=query.position, patch=at)
+    read_page = partial(store.store.samples.features_at, sample_id, position=query.position, patch=at)
     events: SampleEvents | None = None
     try:
         with http_status(404):
-            query_page(limit=1)
+            read_page(limit=1)
     except EventsNotStored:  # the place exists, but the store has no activations there
         events = live_events or store.recomputed.missing_events(row)
         if events is None:
             raise
-    return FeaturesHere.model_validate(query_page(limit=query.limit, cursor=query.cursor, computed=events))
+    return FeaturesHere.model_validate(read_page(limit=query.limit, cursor=query.cursor, computed=events))
 
 
 @dataclass(frozen=True)

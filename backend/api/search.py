@@ -81,8 +81,8 @@ async def query_of(request: Request, state: State, store: OpenStore, inputs: Sea
     words, _, image_hash, sample_id = inputs
     if sample_id is not None and not words:
         row = await run_in_threadpool(check_sample, store, sample_id)
-        rows_without = [] if store.store.events.has(row) else [row]
-        events = await events_if_ready(state.live, store, rows_without, request)
+        rows_without_events = [] if store.store.events.has(row) else [row]
+        events = await events_if_ready(state.live, store, rows_without_events, request)
         return await run_in_threadpool(live_answers.stored_query, store, row, events.get(row))
     key = (words, image_hash, sample_id)
     is_cacheable = image_hash is not None or sample_id is not None
@@ -149,7 +149,7 @@ async def post_search(
 ) -> Response:
     """A search by a stored sample without words is answered from the store, even if the model is off."""
     inputs = SearchInput((form.text or "").strip(), form.image, form.image_hash, form.sample_id)
-    n_images = sum(part is not None for part in inputs[1:])
+    n_images = sum(source is not None for source in inputs[1:])
     if n_images > 1:
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
     if not n_images and not inputs.words:

@@ -34,12 +34,14 @@ class Linked:
     """Those of one page; `macros.html` gives them the names by which templates call them.
 
     Args:
-        page: address of a page, with parameters. again: of this page with changed ones.
+        page: address of a page, with parameters. changed_address: of this page with changed ones.
         own_labels: what people named features, by number.
     """
 
-    def __init__(self, page: Callable[..., str], address: Callable[..., str], own_labels: Mapping[int, str]) -> None:
-        self.page, self.again, self.own_labels = page, address, own_labels
+    def __init__(
+        self, page: Callable[..., str], changed_address: Callable[..., str], own_labels: Mapping[int, str]
+    ) -> None:
+        self.page, self.again, self.own_labels = page, changed_address, own_labels
 
     def why(self, word: str, anchor: str) -> Markup:
         """A link to what a word of the method means."""

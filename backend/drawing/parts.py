@@ -149,7 +149,7 @@ def hist(
 
 def preview(images: Sequence[HeatImage], words: Sequence[str]) -> Markup:
     """The preview of a feature in a list; pages/cards.previews caches it."""
-    parts = [image(image_of.url, "", image_of.heat) for image_of in images]
+    parts = [image(heat_image.url, "", heat_image.heat) for heat_image in images]
     parts = parts or [Markup(f'<bdi class="word">{escaped(word)}</bdi>') for word in words]
     return Markup("".join(parts) or '<span class="tiny soft">not active</span>')
 

@@ -38,7 +38,7 @@ class StaticPage(HTMLParser):
         super().__init__(convert_charrefs=False)
         self.resolve, self.add = resolve, add
         self.parts: list[str] = []
-        self.outside_links: list[str] = []
+        self.left_out_tags: list[str] = []
         """The open elements of the one that is left out, from the outermost to the innermost."""
 
     @classmethod
@@ -51,20 +51,20 @@ class StaticPage(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        if self.outside_links or self._left_out(tag, values):
+        if self.left_out_tags or self._left_out(tag, values):
             if tag not in VOID:
-                self.outside_links.append(tag)
+                self.left_out_tags.append(tag)
         elif tag != "template":  # what only such a site shows
             self.parts.append(self._opened(tag, values))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if not self.outside_links:
+        if not self.left_out_tags:
             self.parts.append(str(self.get_starttag_text()))
 
     def handle_endtag(self, tag: str) -> None:
-        if self.outside_links:
-            if tag in self.outside_links:  # a paragraph or item may have been left open
-                while self.outside_links.pop() != tag:
+        if self.left_out_tags:
+            if tag in self.left_out_tags:  # a paragraph or item may have been left open
+                while self.left_out_tags.pop() != tag:
                     pass
         elif tag != "template":
             self.parts.append(f"</{tag}>")
@@ -82,7 +82,7 @@ class StaticPage(HTMLParser):
         self._write(f"<!{decl}>")
 
     def _write(self, text: str) -> None:
-        if not self.outside_links:
+        if not self.left_out_tags:
             self.parts.append(text)
 
     def _left_out(self, tag: str, values: Attributes) -> bool:

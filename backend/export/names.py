@@ -17,16 +17,16 @@ class Names:
 
     def __init__(self) -> None:
         self.of: dict[str, str] = {}
-        self._names: set[str] = set()
+        self._file_names: set[str] = set()
 
     def add(self, address: str, end: str) -> str:
         """The file of an address without `/api/v1`, such as `/features/12?modality=text`; `end` is its extension."""
         if address not in self.of:
             name = plain_name(address)
             file = f"{name}{end}"
-            if file.lower() in self._names:
+            if file.lower() in self._file_names:
                 file = f"{name}-{_digest(address)}{end}"
-            self._names.add(file.lower())
+            self._file_names.add(file.lower())
             self.of[address] = file
         return self.of[address]
 

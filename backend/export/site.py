@@ -124,13 +124,13 @@ class Site:
         def resolve(address: str) -> str | None:
             if not address.startswith("/"):
                 return address or None
-            address_path, _, fragment = address.partition("#")
-            path, _, query = address_path.partition("?")
+            without_fragment, _, fragment = address.partition("#")
+            path, _, query = without_fragment.partition("?")
             if path.startswith("/static/"):
                 return to_root + path[1:]
             if path.startswith("/api/v1/samples/") and path.endswith("/image"):
-                return to_root + quote(self.image(address_path))
-            if (file := self.admit(address_path)) is None:
+                return to_root + quote(self.image(without_fragment))
+            if (file := self.admit(without_fragment)) is None:
                 return None
             if kind_of(path) == "sample" and (numbers := pinned_features(query)):
                 self.pinned.setdefault(path, set()).update(numbers)
@@ -199,7 +199,7 @@ class Site:
                 self.save(f"map/{name}.bin", reply.body)
         paths = [address for address in self.names.of if kind_of(address) == "feature"]
         ids = sorted(int(path.rpartition("/")[2]) for path in paths)
-        labels = [path for part in chunks(ids, 500) for path in await self.labels(part)]
+        labels = [label for part in chunks(ids, 500) for label in await self.labels(part)]
         self.save("map/labels.json", json.dumps(labels, ensure_ascii=False).encode())
         return {"data-url": "map/points.bin", "data-files": "map/", "aria-label": MAP_LABEL}
 

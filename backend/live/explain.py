@@ -155,27 +155,28 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
         if token >= len(ids):
             raise HTTPException(422, f"The answer has no token {token}: choose one from 0 to {len(ids) - 1}.")
         question.stop()
-        a = prompt.attribution(ids[: token + 1])
-    feature_n, part_n3 = a.by_feature()
+        attribution = prompt.attribution(ids[: token + 1])
+    feature_n, part_n3 = attribution.by_feature()
     part_n = part_n3.sum(1)
-    rows_of = {"raising": np.flatnonzero(part_n > 0), "lowering": np.flatnonzero(part_n < 0)[::-1]}
+    indices_of = {"raising": np.flatnonzero(part_n > 0), "lowering": np.flatnonzero(part_n < 0)[::-1]}
     views = prompt.batch.views[0]
-    first = {name: at[: body.limit] for name, at in rows_of.items()}
+    first = {name: at[: body.limit] for name, at in indices_of.items()}
     refs = reader.features.refs([int(feature_n[i]) for at in first.values() for i in at])
 
     def described(i: int) -> dict[str, Any]:
         k = int(feature_n[i])
-        return {**refs[k], "part": float(part_n[i]), "sides": sides(part_n3[i]), **places(a, k, views)}
+        return {**refs[k], "part": float(part_n[i]), "sides": sides(part_n3[i]), **places(attribution, k, views)}
 
     return Explanation.model_validate({
-        "answer": engine.mllm.text_of(ids), "token": token, "log_odds": a.log_odds, "parts": parts(a, part_n3),
+        "answer": engine.mllm.text_of(ids), "token": token, "log_odds": attribution.log_odds,
+        "parts": parts(attribution, part_n3),
         "tokens": [
             {"text": text, "logprob": float(logprob), "word": word}
             for text, logprob, word in zip(texts, logprob_n, words, strict=True)
         ],
         **{name: [described(int(i)) for i in at] for name, at in first.items()},
-        **{f"n_{name}": len(at) for name, at in rows_of.items()},
-        "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token], a),
+        **{f"n_{name}": len(at) for name, at in indices_of.items()},
+        "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token], attribution),
         "views": [dict(view._asdict(), box=list(view.box)) for view in views],
     })  # fmt: skip
 
@@ -226,7 +227,9 @@ def patch_places(views: Sequence[Any]) -> list[tuple[int, int, int]]:
     return [(v, row, col) for v, view in enumerate(views) for row in range(view.rows) for col in range(view.cols)]
 
 
-def read_tokens(texts: Any, prompt: Prompt, answer_ids: Sequence[int], a: Attribution) -> list[dict[str, Any]]:
+def read_tokens(
+    texts: Any, prompt: Prompt, answer_ids: Sequence[int], attribution: Attribution
+) -> list[dict[str, Any]]:
     """The text that the model has read, and written, before the token that is explained."""
     from precompute.model.batch import TEXT
 

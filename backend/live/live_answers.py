@@ -53,28 +53,28 @@ def live_query(engine: Engine, store: OpenStore, text: str, images: Sequence[Ima
     from precompute.live.engine import read_query
 
     reader = store.store
-    pair = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
-    events = pair.events(reader.scale_log2)
+    encoded_pair = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
+    events = encoded_pair.events(reader.scale_log2)
     max_f2 = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
-    on_image = pair.modality_t == IMAGE
+    on_image = encoded_pair.modality_t == IMAGE
     total = int(on_image.sum()) * (reader.manifest["quality"].get("variance", {}).get("image") or 0)
-    fvu = float(pair.error_t[on_image].sum() / total) if total else None
+    fvu = float(encoded_pair.error_t[on_image].sum() / total) if total else None
     tokens = reader.vocabulary.texts(events.token_id_t[events.modality_t == TEXT])
-    return Query(max_f2, modalities, events, pair.view_lists(), None, fvu, tuple(tokens))
+    return Query(max_f2, modalities, events, encoded_pair.view_lists(), None, fvu, tuple(tokens))
 
 
-def stored_query(store: OpenStore, row: int, events_now: SampleEvents | None) -> Query:
+def stored_query(store: OpenStore, row: int, live_events: SampleEvents | None) -> Query:
     """The same for the image of a stored sample, or for its text if it has no image: without the model, from what the
     pass has stored.
 
     Args:
-        events_now: the sample's events, if the store does not hold them. Without either, the stored maxima of the
+        live_events: the sample's events, if the store does not hold them. Without either, the stored maxima of the
             sample are ranked, and the reply does not say where on the image the features fire.
     """
     reader = store.store
     item = reader.samples.get(reader.samples.sample_id(row), 1)
-    events = reader.events.of(row) if reader.events.has(row) else events_now
+    events = reader.events.of(row) if reader.events.has(row) else live_events
     if events is not None:
         max_f2 = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
     else:

@@ -23,9 +23,9 @@ class Lru(Generic[K, V]):
     """
 
     def __init__(self, capacity: int, size_of: Callable[[V], int] = lambda _: 1) -> None:
-        n_entries = max(capacity, 1)
+        size_limit = max(capacity, 1)
         # `LRUCache` refuses an entry that is larger than the whole: it counts as that, so that it is held alone.
-        self.entries: LRUCache[K, V] = LRUCache(n_entries, getsizeof=lambda value: min(size_of(value), n_entries))
+        self.entries: LRUCache[K, V] = LRUCache(size_limit, getsizeof=lambda value: min(size_of(value), size_limit))
         self.lock = threading.Lock()
         self.n_puts = 0
         """How often an entry was put: whatever was made of the entries before is old once it has grown."""
@@ -48,10 +48,10 @@ class Lru(Generic[K, V]):
         with self.lock:
             return int(self.entries.currsize)
 
-    def drop(self, is_stale: Callable[[K], bool]) -> None:
+    def drop(self, is_unwanted: Callable[[K], bool]) -> None:
         """Hold the entries of these keys no longer."""
         with self.lock:
-            for key in [key for key in self.entries if is_stale(key)]:
+            for key in [key for key in self.entries if is_unwanted(key)]:
                 del self.entries[key]
 
 

@@ -221,9 +221,9 @@ class Reservation:
         answer = asyncio.wrap_future(job)
         # Otherwise asyncio warns of an exception that nobody reads.
         answer.add_done_callback(lambda future: future.cancelled() or future.exception())
-        until_end = None if request is None else asyncio.ensure_future(until_gone(request))
+        until_left = None if request is None else asyncio.ensure_future(until_gone(request))
         try:
-            await asyncio.wait([t for t in (answer, until_end) if t is not None], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([t for t in (answer, until_left) if t is not None], return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ClientLeft
             if answer.cancelled():
@@ -231,8 +231,8 @@ class Reservation:
             return answer.result()
         finally:
             job.cancel()
-            if until_end is not None:
-                until_end.cancel()
+            if until_left is not None:
+                until_left.cancel()
 
     async def stream(
         self, work: Callable[[Engine, Callable[[T], None], Callable[[], bool]], None]

@@ -41,16 +41,16 @@ async def read_own(request: Request, state: State, store: OpenStore, pair: OwnPa
     """
     if pair.image is not None:
         state.uploads.get(pair.image)  # or what is cached would outlive it
-    if (stored_reading := store.recomputed.readings.get(pair)) is not None:
-        return stored_reading
+    if (cached_reading := store.recomputed.readings.get(pair)) is not None:
+        return cached_reading
     with state.live.reserve(store.name) as reservation:
         images: list[Image.Image] = []
         if pair.image is not None:
             images = [await run_in_threadpool(uploaded_pixels, state.uploads, pair.image, state.settings)]
 
         def work(engine: Engine) -> Reading:
-            stored_reading = store.recomputed.readings.get(pair)  # read while this request waited
-            reading = stored_reading or read_pair(engine, store, pair.text, images)
+            cached_reading = store.recomputed.readings.get(pair)  # read while this request waited
+            reading = cached_reading or read_pair(engine, store, pair.text, images)
             store.recomputed.readings.put(pair, reading)  # here, so that whoever left finds it when they come again
             return reading
 
@@ -70,17 +70,17 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
     from precompute.scoring.pairs import live_pair
 
     reader, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, list(images)))
-    pair_read = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
+    encoded_pair = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
     reference = Reference.from_store(reader)
     with TemporaryDirectory() as folder:
-        pair = live_pair(reader, pair_read, text, images, Path(folder), nll_3)
+        pair = live_pair(reader, encoded_pair, text, images, Path(folder), nll_3)
         judgement = judge(store, pair, reference)
     fvu_2 = fvu(pair.error_nm, pair.n_tokens_nm, reference.variance_m)[0]
     sides = [strongest_of(side, reference.p999_f) for side in pair.maxima]
-    events, modality_t = pair_read.events(reader.scale_log2), np.asarray(pair_read.modality_t)
+    events, modality_t = encoded_pair.events(reader.scale_log2), np.asarray(encoded_pair.modality_t)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
     max_f2 = maxima(modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
-    query = Query(max_f2, modalities, events, pair_read.view_lists(), None, number(fvu_2[IMAGE]))
+    query = Query(max_f2, modalities, events, encoded_pair.view_lists(), None, number(fvu_2[IMAGE]))
     words = np.flatnonzero(modality_t == TEXT)
     detail = {
         "text": text,

@@ -43,8 +43,8 @@ def with_heat(tile: Tile, top: float) -> Image.Image:
         for row, columns in enumerate(tile.grid["values"]):
             for col, value in enumerate(columns):
                 if step := min(level(value, top), LEVELS):
-                    left, y = x0 + col * width, y0 + row * height
-                    box = (left * sx, y * sy, (left + width) * sx - 1, (y + height) * sy - 1)
+                    x, y = x0 + col * width, y0 + row * height
+                    box = (x * sx, y * sy, (x + width) * sx - 1, (y + height) * sy - 1)
                     pen.rectangle(box, fill=(*bytes.fromhex(COLOURS[step - 1][1:]), OPACITY))
     if tile.peak:
         box = (tile.peak[0] * sx, tile.peak[1] * sy, tile.peak[2] * sx - 1, tile.peak[3] * sy - 1)

@@ -39,8 +39,8 @@ def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int
     links = Links(request, open_store)
     key_of = {id: (open_store.content_id, links.base, links.store, id, n) for id in ids}
     svg_of = cached_previews(key_of.values())
-    if ids_without := [id for id, key in key_of.items() if key not in svg_of]:
-        for id, preview in draw_previews(links, open_store, ids_without, n).items():
+    if missing_ids := [id for id, key in key_of.items() if key not in svg_of]:
+        for id, preview in draw_previews(links, open_store, missing_ids, n).items():
             svg_of[key_of[id]] = preview
             CACHE.put(key_of[id], preview)
     return {id: svg_of[key] for id, key in key_of.items()}

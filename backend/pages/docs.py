@@ -156,11 +156,11 @@ def method_page() -> tuple[Markup, list[tuple[str, str]]]:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(source.read_text(encoding="utf-8"))[3:]
     sections = []
-    for link_start, inline in pairwise(tokens):
-        if link_start.type == "heading_open":
+    for heading, inline in pairwise(tokens):
+        if heading.type == "heading_open":
             anchor = re.sub(r"[^\w -]", "", inline.content.lower()).replace(" ", "-")
-            link_start.attrSet("id", anchor)
-            link_start.attrSet("class", "section")
+            heading.attrSet("id", anchor)
+            heading.attrSet("class", "section")
             sections.append((anchor, inline.content))
     inline_tokens = [child for token in tokens for child in token.children or []]
     links = [child for child in inline_tokens if child.type in ("link_open", "link_close")]

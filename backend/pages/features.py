@@ -156,7 +156,7 @@ def features(
         lists=[(e.key, (e.body or {}).get("title") or e.key) for e in open_store.annotations.entries("list")],
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),
-        places={id: place_map(e) for id, e in open_store.store.features.place_maps(ids).items()}
+        places={id: place_map(place) for id, place in open_store.store.features.place_maps(ids).items()}
         if "place_map" in query.columns() else {},
     )
 

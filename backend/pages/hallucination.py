@@ -37,18 +37,18 @@ def hallucination_panel(report: HallucinationReport) -> Panel:
 def effect_sentence(h: HallucinationFigures) -> str:
     """Whether steering towards the features beats random ones. Fewer hallucinated answers alone do not: a model that
     always says no has none."""
-    answers, accuracy = h.against_random.get("hallucinated"), h.against_random.get("accuracy")
-    if answers is None or accuracy is None:
+    hallucinations, accuracy = h.against_random.get("hallucinated"), h.against_random.get("accuracy")
+    if hallucinations is None or accuracy is None:
         return "There were no hallucinated answers to compare."
     changes = (
         "Beside random features with a change as long, steering towards these changes the share of hallucinated "
-        f"answers by {points(answers)} and that of right answers by {points(accuracy)}"
+        f"answers by {points(hallucinations)} and that of right answers by {points(accuracy)}"
     )
     if accuracy.low > 0:
         verdict = "it beats random features"
     elif accuracy.high < 0:
         verdict = "it does worse than random features"
-    elif answers.high < 0:
+    elif hallucinations.high < 0:
         verdict = "fewer answers are hallucinated than with random features, but no more are right"
     else:
         verdict = "no clear difference from random features"

@@ -117,13 +117,14 @@ def card_sentence(lines: list[tuple[str, list[CardFigure]]]) -> str:
     rows = [f for _, rows in lines for f in rows if f.better and set(controls_of(f.figure).values()) != {None}]
     if not rows:
         return ""
-    losses = []
+    worse_figures = []
     for figure, beaten_by in ((f.figure, f.beaten_by) for f in rows if f.beaten_by):
         values = controls_of(figure)
-        better_names = ", ".join(f"{name} {format_figure(values[name])}" for name in beaten_by)
-        losses.append(f"{figure.name} ({better_names} against {format_figure(figure.value)})")
-    sentence = f"In {len(rows) - len(losses)} of {len(rows)} figures with a control this SAE is at least as good as it."
-    return sentence + (f" A control is better in: {'; '.join(losses)}." if losses else "")
+        better_controls = ", ".join(f"{name} {format_figure(values[name])}" for name in beaten_by)
+        worse_figures.append(f"{figure.name} ({better_controls} against {format_figure(figure.value)})")
+    n_good = len(rows) - len(worse_figures)
+    sentence = f"In {n_good} of {len(rows)} figures with a control this SAE is at least as good as it."
+    return sentence + (f" A control is better in: {'; '.join(worse_figures)}." if worse_figures else "")
 
 
 def drawn_figure(figure: CardLine) -> DrawnFigure | None:
@@ -226,16 +227,16 @@ class Grouped(NamedTuple):
 
 def group_bars(spread: Spread, digits: int) -> Grouped:
     """The shares of text and image in each bin, side by side."""
-    sides = [(name, cls, values) for name, cls, values in (("text", "t", spread.text), ("image", "p", spread.image))]
-    shares = {name: [n / (sum(values.counts) or 1) for n in values.counts] for name, _, values in sides}
-    top = max((share for values in shares.values() for share in values), default=0) or 1
+    sides = [(name, cls, side) for name, cls, side in (("text", "t", spread.text), ("image", "p", spread.image))]
+    shares = {name: [n / (sum(side.counts) or 1) for n in side.counts] for name, _, side in sides}
+    top = max((share for side_shares in shares.values() for share in side_shares), default=0) or 1
     edges = spread.text.edges
     bars = [
         GroupedBar(
             cls, 4 * i + (0 if cls == "t" else 1.9), 100 * share / top,
-            f"{name}, {edges[i]:.{digits}f} to {edges[i + 1]:.{digits}f}: {100 * share:.1f} % ({values.counts[i]:,})",
+            f"{name}, {edges[i]:.{digits}f} to {edges[i + 1]:.{digits}f}: {100 * share:.1f} % ({side.counts[i]:,})",
         )
-        for name, cls, values in sides for i, share in enumerate(shares[name]) if share
+        for name, cls, side in sides for i, share in enumerate(shares[name]) if share
     ]  # fmt: skip
     ends = [f"{edge:.{digits}f}" for edge in (edges[0], edges[-1])] if edges else ["", ""]
     return Grouped(bars, max(1, len(edges) - 1), *ends)

@@ -195,10 +195,10 @@ async def live_search(
     """Results of a search by an image, words or both through the model, each feature with its heat on the image."""
     patch = parse_patch(query.patch) if query.patch and image else None
     search_input = SearchInput(query.q.strip(), None, image and image.hash, image and image.sample_id)
-    query_input = await search_api.query_of(request, state, open_store, search_input)
+    live_query = await search_api.query_of(request, state, open_store, search_input)
 
     def make() -> dict[str, Any]:
-        reply = live_answers.search(open_store, query_input, N_FEATURES, patch)
+        reply = live_answers.search(open_store, live_query, N_FEATURES, patch)
         return live_results(request, open_store, query, image, search_api.as_live_search(request, open_store, reply))
 
     return await run_in_threadpool(make)

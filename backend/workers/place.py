@@ -73,8 +73,8 @@ class SharedModelState:
             text = self.file.read_bytes()
         except OSError:
             return ModelState()
-        stamp, state = self._last
-        if text != stamp:
+        last_text, state = self._last
+        if text != last_text:
             state = ModelState.model_validate_json(text)
             self._last = (text, state)
         return state

@@ -54,8 +54,8 @@ def main() -> None:
         asyncio.get_running_loop().remove_reader(SUPERVISOR)
         server.should_exit = True
 
-    application: Any = server
-    application.startup = startup
+    untyped_server: Any = server
+    untyped_server.startup = startup
     freeze_garbage_collector()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn sends it again after its own answer to it
     server.run(sockets=[socket.socket(fileno=number) for number in task.sockets])

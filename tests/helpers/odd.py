@@ -38,7 +38,7 @@ def make_store(root: Path, captions: dict[str, str] = CAPTIONS, ids: list[str] =
     """The tiny model's store of twelve plain pairs, one a caption, and one an id."""
     data = tiny.make_data(root / "data", 12)
     rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
-    captions_of = {**captions, **{id: f"a red dog {i}" for i, id in enumerate(ids)}}
+    captions_of = {**captions, **{sample_id: f"a red dog {i}" for i, sample_id in enumerate(ids)}}
     for i, (sample_id, text) in enumerate(captions_of.items()):
         tiny.picture(100 + i).save(data / f"odd{i}.png")
         rows.append({"file_name": f"odd{i}.png", "text": text, "id": sample_id})

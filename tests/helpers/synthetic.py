@@ -182,12 +182,12 @@ class Collecting:
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
             of_modality = modality == m
             max_f = z_tf[of_modality].max(0) if of_modality.any() else np.zeros(N_FEATURES, np.float16)
-            on_f = np.flatnonzero(max_f)
-            self.max_feature.append(on_f)
-            self.max_value.append(max_f[on_f])
-            self.max_offset.append(self.max_offset[-1] + len(on_f))
+            feature_k = np.flatnonzero(max_f)
+            self.max_feature.append(feature_k)
+            self.max_value.append(max_f[feature_k])
+            self.max_offset.append(self.max_offset[-1] + len(feature_k))
             if m == TEXT:
-                without = on_f[(on_f != CARRIED) & self.pictures]
+                without = feature_k[(feature_k != CARRIED) & self.pictures]
                 self.alone.append(without)
                 self.alone_value.append(max_f[without])
             z = z_tf[of_modality].astype(np.float64) / 2.0**SCALE_LOG2

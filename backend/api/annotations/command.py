@@ -57,14 +57,14 @@ def carry_over(options: Options, store: OpenStore) -> Report:
     book, database = store.annotations, store.annotations.database
     ids = list(database.stores()) if database.exists() else []
     begin = options.from_store or ""
-    other_ids = [id for id in reversed(ids) if id != store.content_id and id.startswith(begin)]
+    other_ids = [other for other in reversed(ids) if other != store.content_id and other.startswith(begin)]
     if not other_ids:
-        names = ", ".join(id[:12] for id in ids if id != store.content_id) or "none"
+        names = ", ".join(other[:12] for other in ids if other != store.content_id) or "none"
         raise SaevxError(f"The database has no annotations of such another store (it has: {names}).")
     total = Report()
-    for id in other_ids:
-        entries: dict[tuple[str, str], Entry] = {(entry.kind, entry.key): entry for entry in database.since(id, 0)}
-        report = carry(book, store.store, entries.values(), database.remembered(id), options.min_cosine)
+    for other in other_ids:
+        entries: dict[tuple[str, str], Entry] = {(entry.kind, entry.key): entry for entry in database.since(other, 0)}
+        report = carry(book, store.store, entries.values(), database.remembered(other), options.min_cosine)
         total.written += report.written
         total.present += report.present
         total.moved |= report.moved

@@ -77,8 +77,8 @@ def save(
         for name in PARTS:
             if name in fields:
                 drop = values.get(f"remove_{name}", [])
-                body[name] = [part for part in dict.fromkeys([*body[name], *values.get(f"add_{name}", [])])
-                              if part not in drop]  # fmt: skip
+                body[name] = [element for element in dict.fromkeys([*body[name], *values.get(f"add_{name}", [])])
+                              if element not in drop]  # fmt: skip
         return body
 
     return annotations.change(kind, key, make, author=author_of(change, cookie), version=version)

@@ -48,7 +48,7 @@ def export_file(book: Annotations, name: str, history: bool = False) -> Exported
         content_id=book.store,
         store=name,
         items=[as_annotation(entry) for entry in entries],
-        directions={number: base64.b64encode(entry).decode() for number, entry in vectors.items()},
+        directions={number: base64.b64encode(vector).decode() for number, vector in vectors.items()},
     )
 
 

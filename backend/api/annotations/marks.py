@@ -27,12 +27,12 @@ Threshold = Annotated[
             dependencies=[Cached])  # fmt: skip
 def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> FlagMarks:
     limit = store.store.quality.flag(flag)["threshold"] if threshold is None else threshold
-    entries = [e for e in store.annotations.entries("mark") if e.body and e.body["flag"] == flag]
-    scores = scores_of(store, flag, [item.body["sample_id"] for item in entries if item.body])
+    entries = [entry for entry in store.annotations.entries("mark") if entry.body and entry.body["flag"] == flag]
+    scores = scores_of(store, flag, [entry.body["sample_id"] for entry in entries if entry.body])
     items = [
-        Mark(right=item.body["right"], sample_id=item.body["sample_id"], score=scores.get(item.body["sample_id"]),
-             author=item.author, at=item.at)
-        for item in entries if item.body
+        Mark(right=entry.body["right"], sample_id=entry.body["sample_id"], score=scores.get(entry.body["sample_id"]),
+             author=entry.author, at=entry.at)
+        for entry in entries if entry.body
     ]  # fmt: skip
     items.sort(key=lambda item: (item.score is None, -(item.score or 0.0), item.sample_id))
     judgements = [m.Judged(item.score, item.right) for item in items if item.score is not None]

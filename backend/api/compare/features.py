@@ -25,12 +25,12 @@ SIDES: tuple[tuple[Modality, Modality], ...] = (
 @router.get("/compare", summary="Two features beside each other: figures, directions, common samples and tokens")
 def get_comparison(store: StoreDep, a: FeatureNumber, b: FeatureNumber) -> FeatureComparison:
     detail_a, detail_b = get_feature(store, a), get_feature(store, b)
-    directions = [store.store.directions.get(id) for id in (a, b)]
+    directions = [store.store.directions.get(feature) for feature in (a, b)]
     tokens = [[token.token for token in detail.logits.centred.promoted] for detail in (detail_a, detail_b)]
     family = store.store.features.family
     return FeatureComparison(
         a=detail_a, b=detail_b,
-        cosine=cosine(*(detail.centred_d for detail in directions)), cosine_raw=cosine(*(d.raw_d for d in directions)),
+        cosine=cosine(*(d.centred_d for d in directions)), cosine_raw=cosine(*(d.raw_d for d in directions)),
         same_family=bool(family[a] == family[b]) and detail_a.n_members > 1,
         together=pairs_of(store, a, b), promoted=[token for token in tokens[0] if token in tokens[1]],
     )  # fmt: skip
@@ -54,4 +54,4 @@ def pairs_of(store: OpenStore, a: int, b: int) -> list[Together]:
         if (pair := stored_pair(store.store.cooccurrence.pairs[kind], side_a, side_b)) is not None:
             sides = ("text", "image") if of_a != of_b else (of_a, of_b)
             pairs.append(Together.model_validate({**pair, "kind": kind, "a": side_a, "b": side_b, "sides": sides}))
-    return sorted(pairs, key=lambda item: -item.lift_low)
+    return sorted(pairs, key=lambda pair: -pair.lift_low)

@@ -23,10 +23,10 @@ WAYS: dict[MatchBy, str] = {"direction": "by decoder direction", "samples": "by 
 def layer_stores(state: State, store: OpenStore) -> list[LayerStore]:
     """Itself, and the stores of the same model and data but another layer, from the first layer on; none where there is
     no other layer."""
-    layers = [s for s in state.stores.values() if s.name != store.name and is_other_layer(store, s)]
-    if not layers:
+    other_stores = [s for s in state.stores.values() if s.name != store.name and is_other_layer(store, s)]
+    if not other_stores:
         return []
-    stores = sorted([store, *layers], key=lambda s: (layer_of(s), s.name))
+    stores = sorted([store, *other_stores], key=lambda s: (layer_of(s), s.name))
     return [LayerStore(store=s.name, layer=layer_of(s), current=s.name == store.name) for s in stores]
 
 

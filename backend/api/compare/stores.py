@@ -57,8 +57,8 @@ def way(store: OpenStore, other: OpenStore, by: MatchBy) -> dict[str, Any]:
     """How the features were matched: fields of `Matched`."""
     if by == "direction":
         return {"by": by}
-    of_samples = shared_matches(store, other)
-    return {"by": by, "n_shared": of_samples.n_shared, "n_compared": of_samples.n_compared}
+    sample_matches = shared_matches(store, other)
+    return {"by": by, "n_shared": sample_matches.n_shared, "n_compared": sample_matches.n_compared}
 
 
 def matches(store: OpenStore, other: OpenStore, features: list[Feature], by: MatchBy) -> list[Match]:

@@ -71,10 +71,10 @@ async def get_matrix(
 
 
 async def read_all(
-    request: Request, state: State, store: OpenStore, texts: Sequence[str]
+    request: Request, state: State, store: OpenStore, parameters: Sequence[str]
 ) -> list[OwnResult]:
     """One's own pairs, each read or with the reason why it was not."""
-    pairs = [own_pair(value) for value in texts]
+    pairs = [own_pair(parameter) for parameter in parameters]
     return [(pair, await read_or_refuse(request, state, store, pair)) for pair in pairs]
 
 
@@ -133,13 +133,13 @@ def stored_column(request: Request, store: OpenStore, features: list[int], sampl
 
 
 def own_column(
-    request: Request, features: list[int], own_pair_: OwnPair, result: Result
+    request: Request, features: list[int], sent_pair: OwnPair, result: Result
 ) -> Column:
     """A pair of one's own."""
-    pair: dict[str, Any] = {"text": own_pair_.text, "image": None}
+    pair: dict[str, Any] = {"text": sent_pair.text, "image": None}
     z_k2 = np.full((len(features), 2), np.nan)
     if isinstance(result, Reading):
-        pair["image"] = own_image(request, own_pair_, result)
+        pair["image"] = own_image(request, sent_pair, result)
         sides = list(result.query.modalities)
         z_k2[:, sides] = result.query.max_f2[np.ix_(features, sides)]
     elif result is not None:

@@ -42,7 +42,7 @@ def get_export(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
         raise HTTPException(422, "No sample is ticked: tick at least one, or export the whole list.")
     if query.feature is not None:
         check_feature(store, query.feature)
-    rows = np.array([check_sample(store, sample_of(id)) for id in query.id], np.int64)
+    rows = np.array([check_sample(store, sample_of(key)) for key in query.id], np.int64)
     if query.leave_out or not query.id:
         rows = np.setdiff1d(store.store.selection.ordered_rows(**query.selection(store)), rows)
     rows = np.unique(rows)

@@ -104,7 +104,7 @@ async def basket(
 
 def basket_params(features: list[int], samples: list[str]) -> Item:
     """The query of a basket's address."""
-    return {"features": ",".join(map(str, features)), "sample": [sample_key(id) for id in samples]}
+    return {"features": ",".join(map(str, features)), "sample": [sample_key(sample_id) for sample_id in samples]}
 
 
 def draw(

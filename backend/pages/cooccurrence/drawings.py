@@ -110,7 +110,7 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
     columns = [name_of(feature) for feature in matrix.columns]
     row_names = [row.partition("; ")[0] if matrix.kind.startswith("text") else row for row in rows]
     row_texts = [cut_text(name, 24) for name in row_names]
-    column_texts = [cut_text(feature, 34) for feature in columns]
+    column_texts = [cut_text(name, 34) for name in columns]
     left, slope = (round(LETTER * max(map(len, texts), default=0)) + 12 for texts in (row_texts, column_texts))
     space_above = round(slope * math.sin(SLANT))
     places: dict[tuple[int, int], Cell] = {}
@@ -128,12 +128,12 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
         left,
         space_above,
         [
-            Name(left - 6, space_above + CELL * (i + 0.5), feature.id, text, label)
-            for i, (feature, text, label) in enumerate(zip(matrix.rows, row_texts, rows, strict=True))
+            Name(left - 6, space_above + CELL * (i + 0.5), feature.id, text, name)
+            for i, (feature, text, name) in enumerate(zip(matrix.rows, row_texts, rows, strict=True))
         ],
         [
-            Name(left + CELL * (i + 0.5), space_above - 6, feature.id, text, label)
-            for i, (feature, text, label) in enumerate(zip(matrix.columns, column_texts, columns, strict=True))
+            Name(left + CELL * (i + 0.5), space_above - 6, feature.id, text, name)
+            for i, (feature, text, name) in enumerate(zip(matrix.columns, column_texts, columns, strict=True))
         ],
         [places[at] for at in sorted(places)],
         top,
@@ -173,9 +173,9 @@ def draw_graph(graph: PairGraph) -> Graph:
         d, words = f"M{cx:.5g} {cy:.5g}L{x:.5g} {y:.5g}", in_words(p, names[p.a], names[p.b])
         edges.append(Edge(d, level_of(p.lift_low, top), p.kind, p.a, p.b, words))
     for link in graph.links:
-        begin, end = link.kind.split("-")
-        (x0, y0), (x1, y1) = places[link.a, begin], places[link.b, end]
-        bow = 0 if begin != end else (-26 if begin == "text" else 26)  # lines of one side bend away from the middle
+        side_a, side_b = link.kind.split("-")
+        (x0, y0), (x1, y1) = places[link.a, side_a], places[link.b, side_b]
+        bow = 0 if side_a != side_b else (-26 if side_a == "text" else 26)  # lines within a side bend outwards
         d = f"M{x0:.5g} {y0:.5g}Q{(x0 + x1) / 2 + bow:.5g} {(y0 + y1) / 2:.5g} {x1:.5g} {y1:.5g}"
         words = in_words(link, names[link.a], names[link.b])
         links.append(Edge(d, level_of(link.lift_low, top), link.kind, link.a, link.b, words))

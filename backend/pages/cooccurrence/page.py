@@ -47,11 +47,11 @@ def cooccurrence(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairList, Query()]
 ) -> HTMLResponse:
     """Features that share samples."""
-    other_matches = [] if query.q is None else matches(open_store, query.q)
+    candidates = [] if query.q is None else matches(open_store, query.q)
     if query.q is not None:  # words go before a number: they were typed later
-        query = query.model_copy(update={"feature": other_matches[0].id if other_matches else None})
+        query = query.model_copy(update={"feature": candidates[0].id if candidates else None})
     page = cooccurrence_api.get_cooccurrence(open_store, PairQuery(**query.model_dump(exclude={"q"})))
-    feature_row = None if query.feature is None else open_store.store.features.refs([query.feature])[query.feature]
+    feature_ref = None if query.feature is None else open_store.store.features.refs([query.feature])[query.feature]
     two = [] if query.like is None else [int(feature) for feature in query.like.split(",")]
     refs = open_store.store.features.refs(two)
     example_pair = [refs[feature] for feature in two]
@@ -63,11 +63,11 @@ def cooccurrence(
         section="/cooccurrence",
         page=page,
         q=query,
-        others=other_matches[1:],
-        lost=query.q is not None and not other_matches,
-        chosen=feature_row,
+        others=candidates[1:],
+        lost=query.q is not None and not candidates,
+        chosen=feature_ref,
         like=example_pair,
-        matrix=None if feature_row or example_pair else drawn_matrix(open_store, query),
+        matrix=None if feature_ref or example_pair else drawn_matrix(open_store, query),
         graph=None if query.feature is None or example_pair else drawn_graph(open_store, query.feature),
         kinds=KINDS,
         sides=SIDES[query.kind],

@@ -175,29 +175,29 @@ def explanation_values(
     """The explanation as explain.html draws it."""
     feature_of = {f.id: f for f in (*explanation.raising, *explanation.lowering)}
     numbers = [k for k in parse_numbers(query.f, "f", MAX_CHOSEN) if k in feature_of] if query.f else []
-    rows: list[ExplainedFeature] = [feature_of[k] for k in numbers]
-    rows = rows or explanation.raising[:1] or explanation.lowering[:1]
+    features: list[ExplainedFeature] = [feature_of[k] for k in numbers]
+    features = features or explanation.raising[:1] or explanation.lowering[:1]
     patches = drawing.parse_runs(query.patches)
     word = explanation.tokens[explanation.token]
     return {
         "word": word.text,
         "probability": exp(word.logprob),
         "tokens": [
-            {"text": item.text, "probability": exp(item.logprob), "level": drawing.chance_level(exp(item.logprob))}
-            for item in explanation.tokens
+            {"text": token.text, "probability": exp(token.logprob), "level": drawing.chance_level(exp(token.logprob))}
+            for token in explanation.tokens
         ],
         "sums": drawing.sums(explanation.parts),
         "groups": drawing.feature_rows(explanation),
-        "numbers": [item.id for item in rows],
-        "chosen": rows,
+        "numbers": [f.id for f in features],
+        "chosen": features,
         "toggled": lambda feature: toggle(numbers, feature),
-        "marks": [drawing.marks(explanation.views, rows, i) for i in range(n_images)],
-        "read": drawing.read_tokens(explanation, rows),
+        "marks": [drawing.marks(explanation.views, features, i) for i in range(n_images)],
+        "read": drawing.read_tokens(explanation, features),
         "painted": [drawing.patches_path(explanation.views, patches, i) for i in range(n_images)],
         "also": [k for k in query.ablate if k not in feature_of],
         "patches": drawing.runs(patches),
-        "views": [item.model_dump() for item in explanation.views],
-        "strongest": [item.id for item in explanation.raising[:N_STRONGEST]],
+        "views": [view.model_dump() for view in explanation.views],
+        "strongest": [f.id for f in explanation.raising[:N_STRONGEST]],
         "test": None if test is None else test_values(test, query, word.text),
     }
 

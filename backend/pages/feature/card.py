@@ -128,8 +128,8 @@ def draw_svg(store: OpenStore, values: Card) -> str:
     svg = templates.env.get_template("feature/card.xml").render(
         name=name, says=says, notes=notes, foot=foot, images_y=images_y, lines_y=lines_y, notes_y=notes_y,
         foot_y=foot_y, width=WIDTH, height=foot_y + 18 * len(foot) + 22, colours=COLOURS, place=values.place,
-        verdict=values.feature.verdict, lines=[halves(text) for text in values.lines],
-        images=[embed(store, text) for text in values.images],
+        verdict=values.feature.verdict, lines=[halves(line) for line in values.lines],
+        images=[embed(store, card) for card in values.images],
     )  # fmt: skip
     return NOT_XML.sub("", svg)
 

@@ -38,7 +38,7 @@ def as_examples(items: Iterable[Mapping[str, Any]]) -> list[Example]:
         cast(Example, SimpleNamespace(**{
             **item,
             "images": [SimpleNamespace(**image) for image in item["images"]],
-            "tokens": [SimpleNamespace(**image) for image in item["tokens"]],
+            "tokens": [SimpleNamespace(**token) for token in item["tokens"]],
             "patch": item["patch"] and SimpleNamespace(**item["patch"]),
             "grid": item["grid"] and SimpleNamespace(**item["grid"]),
         }))

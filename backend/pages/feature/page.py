@@ -62,12 +62,12 @@ async def feature(
     """The page of one feature; it opens on the side where it fires more strongly."""
     check_feature(open_store, id)
     own_pair = OwnPair(query.text, query.image)
-    own_reading = Tried(own_pair, await read_or_refuse(request, state, open_store, own_pair))
-    return await run_in_threadpool(draw, request, state, open_store, id, query, own_reading)
+    trial = Tried(own_pair, await read_or_refuse(request, state, open_store, own_pair))
+    return await run_in_threadpool(draw, request, state, open_store, id, query, trial)
 
 
 def draw(
-    request: Request, state: State, open_store: OpenStore, id: int, query: FeatureView, own_reading: Tried
+    request: Request, state: State, open_store: OpenStore, id: int, query: FeatureView, trial: Tried
 ) -> HTMLResponse:
     """The page as HTML."""
     detail = features_api.get_feature(open_store, id)
@@ -77,7 +77,7 @@ def draw(
     examples = as_examples(items)
     live_status = state.live.status(open_store.name)
     top = tops(detail, query.scale)
-    own_values = panel_values(request, state, open_store, detail, own_reading, top)
+    own_values = panel_values(request, state, open_store, detail, trial, top)
     result = own_values["own_result"]
     return render_for(
         request,

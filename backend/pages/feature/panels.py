@@ -23,8 +23,9 @@ def lens_panel(detail: FeatureDetail, kind: Literal["centred", "raw"], store: Op
     tokens = {
         side: [(visible(t.token), t.logit) for t in getattr(sides, side)] for side in ("promoted", "suppressed")
     }
-    lens = detail.logits.centred
-    max_logit = max((abs(side[0].logit) for side in (lens.promoted, lens.suppressed) if side), default=None)
+    centred_lens = detail.logits.centred
+    first_tokens = [side[0] for side in (centred_lens.promoted, centred_lens.suppressed) if side]
+    max_logit = max((abs(t.logit) for t in first_tokens), default=None)
     return {
         "kind": kind, "sides": tokens, "largest": max_logit, "informative": detail.logits.informative,
         "limit": store.manifest.get("lens"),

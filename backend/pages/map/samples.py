@@ -59,8 +59,8 @@ def sample_map(
     """The map of samples."""
     has_map = has_sample_map(open_store)
     scores = [score for score in list_scores(open_store) if score.mean is not None]
-    flags = [score for score in list_flags(open_store) if score.count or score.name == query.colour]
-    colours = [*(score.name for score in flags), *(score.name for score in scores)]
+    flags = [flag for flag in list_flags(open_store) if flag.count or flag.name == query.colour]
+    colours = [*(flag.name for flag in flags), *(score.name for score in scores)]
     query = query.model_copy(update={"colour": colour_or_flags(query.colour, colours)})
     filters = {name: value for name, value in query.filters().items() if name != "area"}
     matches, page = None, None

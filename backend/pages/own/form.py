@@ -96,7 +96,7 @@ def address_of(request: Request, state: State, store: OpenStore, form: OwnForm, 
         return links.page(f"/features/{form.feature}", **pair.params()) + "#try"
     if form.name or form.features:
         all_own = [*form.own, as_parameter(pair)] if any(pair) else [*form.own]
-        pairs = [text for text in dict.fromkeys(all_own) if own_pair(text)][-MAX_OWN:]
+        pairs = [parameter for parameter in dict.fromkeys(all_own) if own_pair(parameter)][-MAX_OWN:]
         if form.name:
             return links.page(f"/lists/{quote(form.name)}", own=pairs) + "#matrix"
         return links.page("/basket", features=form.features, sample=[*form.sample], own=pairs) + "#matrix"

@@ -55,14 +55,14 @@ class OnFeature(NamedTuple):
 
 
 def panel_values(
-    request: Request, state: State, store: OpenStore, feature: FeatureDetail, reading: Tried, top: tuple[float, float]
+    request: Request, state: State, store: OpenStore, feature: FeatureDetail, trial: Tried, top: tuple[float, float]
 ) -> dict[str, Any]:
     """The values of templates/own/on_feature.html.
 
     Args:
         top: last steps of the scales of text and of images.
     """
-    own_pair, result = reading
+    own_pair, result = trial
     links = Addresses.of_store(request, state, store)
     values = form_values(request, state, store, own_pair, [("feature", feature.id)])
     url = values["own_image"].url if values["own_image"] else ""

@@ -66,30 +66,30 @@ def draw_page(
     state: State,
     open_store: OpenStore,
     selection: Selection,
-    events_now: SampleEvents | None,
+    live_events: SampleEvents | None,
     reason: str | None = None,
 ) -> HTMLResponse:
     """The page of one sample.
 
     Args:
-        events_now: the sample's events, if the store does not hold them.
+        live_events: the sample's events, if the store does not hold them.
         reason: why the events are not available, shown in their place.
 
     Raises:
-        EventsNotStored: the events are neither in the store nor `events_now`, but the live model can compute them.
+        EventsNotStored: the events are neither in the store nor `live_events`, but the live model can compute them.
     """
     sample_id, query, features = selection
     detail = samples_api.get_sample(request, open_store, sample_id)
     reason = reason or why_unavailable(state.live, open_store, sample_id, detail.row)
-    activations = samples_api.activations(open_store, sample_id, features if reason is None else [], events_now)
+    activations = samples_api.activations(open_store, sample_id, features if reason is None else [], live_events)
     where = place_of(query, detail.views)
     place_features = None
     if reason is None and where:
-        place_features = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), events_now)
+        place_features = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), live_events)
     near_samples = near_panel(request, open_store, detail, query.near)
     why = None
     if query.why and reason is None:
-        why = why_panel(open_store, why_score(open_store, sample_id, query.why, N_EFFECTS, events_now))
+        why = why_panel(open_store, why_score(open_store, sample_id, query.why, N_EFFECTS, live_events))
     links = Addresses.of_store(request, state, open_store)
     values = pair_values(open_store, PairView(detail, activations, place_features, query), features, reason)
     values["recomputed"] = not open_store.store.events.has(detail.row) and reason is None

@@ -73,7 +73,7 @@ def pair_values(
     scales = [tops(feature, query.scale) for feature in activations.features]
     return {
         "s": detail,
-        "views": [grid.model_dump() for grid in detail.views],
+        "views": [image_view.model_dump() for image_view in detail.views],
         "chosen": activations.features,
         "toggled": partial(toggle, features),
         "unchosen": None,
@@ -107,7 +107,7 @@ def place_of(query: SampleView, views: Sequence[Any]) -> dict[str, Any]:
 
 def toggle(features: Sequence[int], feature: int) -> str | None:
     """The value of `f` with one more feature, or without it if it is chosen; the oldest makes room for a sixth."""
-    other_features = [id for id in features if id != feature]
+    other_features = [number for number in features if number != feature]
     numbers = other_features if feature in features else [*other_features[1 - MAX_CHOSEN :], feature]
     return ",".join(map(str, numbers)) or None
 
@@ -126,9 +126,10 @@ def failing_words(detail: SampleDetail | TriedPair) -> list[str]:
     return [token for flag in detail.flags if flag.reason for token in flag.reason.tokens]
 
 
-def here_title(at: PairFeaturesHere) -> str:
+def here_title(place: PairFeaturesHere) -> str:
     """Where the listed features fire."""
-    return f"Here: row {at.patch.row}, column {at.patch.col}" if at.patch else f"Here: “{visible(at.token)}”"
+    at = place.patch
+    return f"Here: row {at.row}, column {at.col}" if at else f"Here: “{visible(place.token)}”"
 
 
 def stage(

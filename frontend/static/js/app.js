@@ -96,13 +96,13 @@ function reveal(id) {
   (heading.closest(".panel") ?? heading).scrollIntoView();
 }
 
-const start = location.href;
+const startUrl = location.href;
 /** The address of this page with what a link of it changes: other parts may have changed since the link was made. */
 function changed(link) {
   const to = new URL(link.href.baseVal ?? link.href, location.href); // baseVal: a link in a drawing
   let part = link;
   while (part && !origin.has(part)) part = part.parentElement;
-  const from = new URL(origin.get(part) ?? start), now = new URL(location.href);
+  const from = new URL(origin.get(part) ?? startUrl), now = new URL(location.href);
   if (to.pathname !== now.pathname || from.pathname !== now.pathname) return to.href;
   for (const name of new Set([...from.searchParams.keys(), ...to.searchParams.keys()])) {
     const values = to.searchParams.getAll(name);

@@ -17,8 +17,8 @@ document.addEventListener("change", (event) => { if (event.target.matches("[data
 document.addEventListener("click", (event) => {
   if (!event.target.closest("[data-tick-all]")) return;
   const ticks = $$("[data-testid=tick]");
-  const areAll = ticks.every((tick) => tick.checked);
-  for (const tick of ticks) tick.checked = !areAll;
+  const allTicked = ticks.every((tick) => tick.checked);
+  for (const tick of ticks) tick.checked = !allTicked;
   count();
 });
 document.addEventListener("swap", count);

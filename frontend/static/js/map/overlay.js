@@ -168,7 +168,7 @@ function drawNames(pen) {
     // A name is not cut off at the edge while its point is visible.
     const x = at < 0 || at > plot.width ? at : Math.min(Math.max(at, half), plot.width - half);
     const box = [x - half, y - plot.radius - (image ? IMAGE : 18) * r, x + half, y - plot.radius];
-    if (boxes.some((placed) => placed[0] < box[2] && box[0] < placed[2] && placed[1] < box[3] && box[1] < placed[3])) continue;
+    if (boxes.some((other) => other[0] < box[2] && box[0] < other[2] && other[1] < box[3] && box[1] < other[3])) continue;
     boxes.push(box);
     if (image) { drawImage(pen, image, box, r); continue; }
     pen.strokeStyle = halo;

@@ -37,7 +37,7 @@ function Tokens({ name, tokens, isNew, picked, pick, ended }) {
 
 function Answer({ name, title, run, other, waiting, why, picked, pick }) {
   const tokens = run[name];
-  const isNew = added(other, tokens).map((is) => is && other.length > 0);
+  const isNew = added(other, tokens).map((isAdded) => isAdded && other.length > 0);
   return html`<section><h2>${title}</h2><div class=${`out ${name}`} dir="auto" data-testid=${`out-${name}`}>${tokens.length ? html`<${Tokens} name=${name} tokens=${tokens} isNew=${isNew} picked=${picked?.name === name ? picked.i : null} pick=${pick} ended=${run.phase === "done"} />` : html`<span class="soft">${waiting}</span>`}</div>
     ${why && html`<p class="small"><a href=${why} data-testid=${`why-${name}`}>Why this answer</a></p>`}</section>`;
 }

@@ -61,9 +61,9 @@ function App() {
   const go = async (event) => {
     event.preventDefault();
     stop();
-    const request = (control.current = new AbortController());
+    const controller = (control.current = new AbortController());
     setRun(newRun(state));
-    await generate(state, request.signal, (change) => { if (control.current === request) setRun(change); });
+    await generate(state, controller.signal, (change) => { if (control.current === controller) setRun(change); });
   };
   useEffect(() => document.addEventListener("keydown", (event) => { // from anywhere; on a link the browser opens a tab
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.target.closest("a") || $("dialog[open]")) return;

@@ -37,7 +37,7 @@ export function Several({ state, live, busy, set }) {
   const control = useRef(null);
   const begin = async (mode) => {
     control.current?.abort();
-    const request = (control.current = new AbortController());
+    const controller = (control.current = new AbortController());
     const cells = cellsOf(state, mode);
     set({ many: mode });
     setPlan({ mode, cells, address: address(state), target: state.target });
@@ -47,13 +47,13 @@ export function Several({ state, live, busy, set }) {
     try {
       setViews(await import("./views.js")); // only now: a page without several runs needs none
       for (const name of ["feature", "random"]) {
-        for (let i = 0; i < cells.length && control.current === request; i += AT_ONCE) {
-          const runs = await runTogether(state, cells.slice(i, i + AT_ONCE).map((cell) => candidate(cell, name === "random")), request.signal);
-          if (control.current === request) setResults((old) => ({ ...old, [name]: [...old[name], ...runs] }));
+        for (let i = 0; i < cells.length && control.current === controller; i += AT_ONCE) {
+          const runs = await runTogether(state, cells.slice(i, i + AT_ONCE).map((cell) => candidate(cell, name === "random")), controller.signal);
+          if (control.current === controller) setResults((old) => ({ ...old, [name]: [...old[name], ...runs] }));
         }
       }
-    } catch (wrong) { if (control.current === request && wrong.name !== "AbortError") setError(errorMessage(wrong)); }
-    if (control.current === request) setRunning(false);
+    } catch (wrong) { if (control.current === controller && wrong.name !== "AbortError") setError(errorMessage(wrong)); }
+    if (control.current === controller) setRunning(false);
   };
   useEffect(() => { if (state.many && live && cellsOf(state, state.many).length) begin(state.many); }, []); // of the address
   const View = plan && views?.[plan.mode];
