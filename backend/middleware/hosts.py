@@ -48,7 +48,7 @@ class HostCheck:
 
     Args:
         names: of this server; IP addresses and `localhost` are always accepted.
-        allowed: further names, as `AllowedHost`, such as a proxy's: pages at these addresses are this server's own.
+        allowed_names: further names, as `AllowedHost`, such as a proxy's: pages at these addresses are its own.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str], allowed_names: Iterable[str]) -> None:

@@ -68,7 +68,7 @@ def quality(
     """Flags and scores of the data, and what an export of them holds."""
     flags, scores = list_flags(open_store), list_scores(open_store)
     flag = next((f for f in flags if f.name == query.flag), None) if query.flag else flags[0]
-    score = next((item for item in scores if item.name == query.by), None)
+    score = next((s for s in scores if s.name == query.by), None)
     if flag is None or (query.by and score is None):
         problem = f"flag {query.flag!r}" if flag is None else f"score {query.by!r}"
         raise HTTPException(404, f"This store has no {problem}.")
@@ -81,7 +81,7 @@ def quality(
     tray = export_tray(open_store, query, {flag.name: option})
     overlap = quality_api.get_overlap(open_store, [option] if limit_changed else [])
     marks = get_marks(open_store, name, limit)
-    counts = {item.partition(":")[0]: overlap.counts[i][i] for i, item in enumerate(overlap.flags)}
+    counts = {flag_option.partition(":")[0]: overlap.counts[i][i] for i, flag_option in enumerate(overlap.flags)}
     return render_for(
         request,
         "quality.html",
@@ -93,9 +93,9 @@ def quality(
         counts=counts,
         n_flagged=overlap.n_flagged,
         table=overlap_table(overlap),
-        titles={item.name: item.title for item in flags},
+        titles={f.name: f.title for f in flags},
         marks=marks,
-        marked={item.sample_id: item.right for item in marks.items},
+        marked={mark.sample_id: mark.right for mark in marks.items},
         marks_off=open_store.annotations.why_read_only() is not None,
         flag=flag,
         threshold=limit,
@@ -103,7 +103,7 @@ def quality(
         option=option,
         chart=chart(flag.histogram, mark=limit),
         flagged={
-            "items": [flagged_card(request, open_store, item.sample_id, flag.name) for item in samples.items],
+            "items": [flagged_card(request, open_store, sample.sample_id, flag.name) for sample in samples.items],
             "total": samples.total,
             "next": samples.next,
         },

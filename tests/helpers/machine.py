@@ -28,7 +28,7 @@ def begin(*args: object, fresh: bool = False, **variables: str) -> subprocess.Po
 
     Args:
         fresh: as a user starts it, with all its imports.
-        more: variables of its environment.
+        variables: of its environment.
     """
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     options |= {"env": environment(**variables), "start_new_session": True}

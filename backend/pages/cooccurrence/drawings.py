@@ -168,10 +168,10 @@ def draw_graph(graph: PairGraph) -> Graph:
     top = max((p.lift_low for p in [*graph.partners, *graph.links]), default=1.0)
     cx, cy = GRAPH_WIDTH / 2, height / 2
     edges, links = [], []
-    for p in graph.partners:
-        x, y = places[p.id, p.modality]
-        d, words = f"M{cx:.5g} {cy:.5g}L{x:.5g} {y:.5g}", in_words(p, names[p.a], names[p.b])
-        edges.append(Edge(d, level_of(p.lift_low, top), p.kind, p.a, p.b, words))
+    for partner in graph.partners:
+        x, y = places[partner.id, partner.modality]
+        d, words = f"M{cx:.5g} {cy:.5g}L{x:.5g} {y:.5g}", in_words(partner, names[partner.a], names[partner.b])
+        edges.append(Edge(d, level_of(partner.lift_low, top), partner.kind, partner.a, partner.b, words))
     for link in graph.links:
         side_a, side_b = link.kind.split("-")
         (x0, y0), (x1, y1) = places[link.a, side_a], places[link.b, side_b]

@@ -128,8 +128,8 @@ function paint(stage, answer) {
     if (grid) drawHeat($(".heat:not(.marks)", frame), grid, grid.values[0], top.image);
   }
   for (const token of $$("[data-position]", stage)) {
-    const active = answer.tokens.find((t) => t.position === Number(token.dataset.position));
-    const k = level(active?.values[0], top.text);
+    const answerToken = answer.tokens.find((t) => t.position === Number(token.dataset.position));
+    const k = level(answerToken?.values[0], top.text);
     token.className = k ? `tok a${k}` : "tok";
   }
 }
