@@ -86,7 +86,7 @@ def pair_values(
         "here_title": here_title(place_features) if place_features else "",
         "reason": reason,
         "recomputed": False,
-        "groups": [(name, title, getattr(detail.groups, name)) for name, title in GROUPS.items()],
+        "groups": pair_groups(detail),
         "scale": query.scale,
         "tops": scales[0] if len(scales) == 1 else None,
         "scores": score_rows(open_store, detail),
@@ -94,6 +94,13 @@ def pair_values(
         "fitting": None,
         "carried": [],
     }
+
+
+def pair_groups(detail: SampleDetail | TriedPair) -> list[tuple[str, str, list[Any]]]:
+    """(name, title, features) of each group; of a text without an image its own alone, as the two others are empty."""
+    if not detail.images:
+        return [("text_only", "In the text", detail.groups.text_only)]
+    return [(name, title, getattr(detail.groups, name)) for name, title in GROUPS.items()]
 
 
 def place_of(query: SampleView, views: Sequence[Any]) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from backend.drawing.parts import name_text
 from backend.pages.explain.page import sentence_of_test
 from backend.pages.feature.summary import difference
 from backend.pages.sae import card_lines, card_sentence
-from backend.schemas.common import Modal
+from backend.pages.sample.view import pair_groups
+from backend.schemas.common import ImageRef, Modal
 from backend.schemas.explain import ExplanationTest
 from backend.schemas.features import FeatureDetail, TopWord
 from backend.schemas.sae import CardLine
+from backend.schemas.samples import SampleDetail, SampleGroups
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,11 @@ def test_the_card_says_where_a_control_is_better() -> None:
 @pytest.mark.parametrize(("score", "step"), [(1.0, 10), (0.996, 10), (0.796, 8), (0.794, 7), (0.9, 9), (0.6, 6)])
 def test_the_dot_of_a_name_is_that_of_the_figure_beside_it(score: float, step: int) -> None:
     assert f'class="name-score s{step}"' in str(name_text({"label": "bus", "label_score": score}, None))
+
+
+def test_a_text_without_an_image_has_one_list_of_features() -> None:
+    groups = SampleGroups.model_construct(both=[], image_only=[], text_only=["one"])
+    text = SampleDetail.model_construct(images=[], groups=groups)
+    assert pair_groups(text) == [("text_only", "In the text", ["one"])]
+    pair = SampleDetail.model_construct(images=[ImageRef.model_construct(url="")], groups=groups)
+    assert [name for name, _, _ in pair_groups(pair)] == ["both", "image_only", "text_only"]
