@@ -48,7 +48,8 @@ class HostCheck:
 
     Args:
         names: of this server; IP addresses and `localhost` are always accepted.
-        allowed_names: further names, as `AllowedHost`, such as a proxy's: pages at these addresses are its own.
+        allowed_names: further names, as `AllowedHost`, such as a proxy's: pages at these addresses are this server's
+            own.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str], allowed_names: Iterable[str]) -> None:
