@@ -14,7 +14,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from tests.helpers.colours import COLOUR_BLIND, contrast, linear, oklab, palette
-from tests.helpers.map_page import lonely, opened, painted, place
+from tests.helpers.map_page import go_on, lonely, opened, painted, place
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
@@ -143,11 +143,9 @@ def test_keys_go_from_feature_to_feature(context: BrowserContext, columns: mapfi
     seen = {lonely(columns)}
     for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
         before = int(panel.get_attribute("data-feature") or -1)
-        page.keyboard.press(key)
         sign = -1 if key in ("ArrowLeft", "ArrowUp") else 1
         axis = columns.y if key in ("ArrowUp", "ArrowDown") else columns.x
-        page.wait_for_timeout(500)
-        after = int(panel.get_attribute("data-feature") or -1)
+        after = go_on(page, key, "data-feature")
         if after != before:
             assert sign * (int(axis[after]) - int(axis[before])) > 0
         seen.add(after)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from precompute.store import mapfile
-from tests.helpers.map_page import ALL_SAMPLES, draw_area, drawn, lonely, number, opened, painted, place
+from tests.helpers.map_page import ALL_SAMPLES, draw_area, drawn, go_on, lonely, number, opened, painted, place
 
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])
@@ -117,9 +117,7 @@ def test_keys_fill_the_panel(context: BrowserContext, sample_map: mapfile.Sample
         page.keyboard.press("Tab")
     panel, seen = page.get_by_test_id("chosen"), {lonely(sample_map)}
     for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
-        page.keyboard.press(key)
-        page.wait_for_timeout(600)
-        seen.add(int(panel.get_attribute("data-row") or -1))
+        seen.add(go_on(page, key, "data-row"))
     assert len(seen) > 2 and -1 not in seen
     row = int(panel.get_attribute("data-row") or -1)
     sample = page.request.get(f"/api/v1/samples?rows={row}").json()["items"][0]

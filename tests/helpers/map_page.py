@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -56,6 +57,20 @@ def painted(page: Page) -> set[str]:
         }"""
     )
     return {f"#{colour:06x}" for colour in result}
+
+
+def go_on(page: Page, key: str, name: str) -> int:
+    """Presses an arrow key; the point in the panel once it has followed, or the same where no point lies that way.
+
+    Args:
+        name: the panel's attribute that has the point's number.
+    """
+    panel = page.get_by_test_id("chosen")
+    start = panel.get_attribute(name) or ""
+    page.keyboard.press(key)
+    with suppress(AssertionError):
+        expect(panel).not_to_have_attribute(name, start, timeout=5_000)
+    return int(panel.get_attribute(name) or -1)
 
 
 def place(page: Page, columns: Columns, i: int) -> tuple[float, float]:
