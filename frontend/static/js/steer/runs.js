@@ -1,7 +1,6 @@
 // A run: asked for, streamed, and kept in this tab under its address.
 import { errorMessage, problem, url } from "../dom.js";
 import { parse } from "../patches.js";
-import { events } from "../sse.js";
 import { settingOf } from "./features.js";
 
 const KEPT = 20;
@@ -73,6 +72,7 @@ export async function generate(state, signal, update) {
   try {
     const response = await post({ ...requestBody(state), features: edits(state.features), alternatives: 5 }, signal);
     if (!response.ok) throw new Error(await problem(response));
+    const { events } = await import("../sse.js"); // only now: no page needs it before
     for await (const { event: kind, data } of events(response.body)) {
       if (kind === "token") update((old) => ({ ...old, before: 0, [data.channel]: [...old[data.channel], data.text], tokens: { ...old.tokens, [data.channel]: [...old.tokens[data.channel], data] } }));
       else if (kind === "target") update((old) => ({ ...old, target: data }));
