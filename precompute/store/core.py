@@ -47,8 +47,8 @@ class Core:
         self.n_features = int(manifest["sae"]["n_features"])
         self.n_samples = int(manifest["data"]["n_samples"])
         self.events = Events(path / "events", self.scale_log2)
-        self._mask_cache: LRUCache[Any, Array] = LRUCache(MAX_FOUND_BYTES, getsizeof=lambda found_f: found_f.nbytes)
-        self._found_lock = RLock()
+        self._mask_cache: LRUCache[Any, Array] = LRUCache(MAX_FOUND_BYTES, getsizeof=lambda mask_f: mask_f.nbytes)
+        self._mask_lock = RLock()
         self._refs: dict[int, Item] = {}
 
     def file(self, name: str) -> Path:
@@ -98,7 +98,7 @@ class Core:
         """Whether the store has the table: those made before it was stored do not."""
         return bool(fetch_plain(self.engine, "SELECT 1 FROM sqlite_master WHERE name = 'top_words'"))
 
-    @cachedmethod(attrgetter("_mask_cache"), lock=attrgetter("_found_lock"))
+    @cachedmethod(attrgetter("_mask_cache"), lock=attrgetter("_mask_lock"))
     def found_by(self, match: str) -> Array:
         """bool [F]: the features that a query of full text search finds. A store never changes, so the last are held: a
         common word has tens of thousands of features."""
