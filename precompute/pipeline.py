@@ -211,10 +211,10 @@ class Pipeline:
 
         o = self.options
         trim.forget(self.part)
-        data, other = Collected(self.part, manifest), trim.other_bytes(self.part)
+        data, other_bytes = Collected(self.part, manifest), trim.other_bytes(self.part)
         choices = trim.EVENT_CHOICES if o.max_store_gb is not None else (o.events or "all",)
         rows = {choice: trim.rows_of(data, choice) for choice in choices}
-        sizes = {choice: other + trim.event_bytes(data.events, chosen) for choice, chosen in rows.items()}
+        sizes = {choice: other_bytes + trim.event_bytes(data.events, chosen) for choice, chosen in rows.items()}
         events = trim.choose(o.events, o.max_store_gb, sizes)
         chosen = rows[events]
         if chosen is not None:
@@ -288,23 +288,23 @@ class Pipeline:
         write_text(self.part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         self.write_run({})
 
-    def write_run(self, more: dict[str, Any]) -> None:
-        """run.json: paths, host, times. None of it changes a value."""
+    def write_run(self, new_facts: dict[str, Any]) -> None:
+        """run.json: paths, host, times. None of it changes a value. What it holds from an earlier run stays."""
         path = self.part / RUN
-        before = json.loads(path.read_text()) if path.exists() else {}
+        old_facts = json.loads(path.read_text()) if path.exists() else {}
         o = self.options
         facts = {
-            **before,
+            **old_facts,
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": sys.argv[1:],
             "data": absolute_path(o.data), "model": absolute_path(o.model), "sae": absolute_path(o.sae),
             "image_folder": None if o.image_folder is None else str(o.image_folder.resolve()),
             "host": platform.node(), "platform": platform.platform(), "python": platform.python_version(),
             "device": o.device, "shard_samples": o.shard_samples,
-            "seconds": {**before.get("seconds", {}), **self.seconds},
-            "products": {**before.get("products", {}), **self.session.products.facts()},
+            "seconds": {**old_facts.get("seconds", {}), **self.seconds},
+            "products": {**old_facts.get("products", {}), **self.session.products.facts()},
             **self.run_facts,
-            **more,
+            **new_facts,
         }  # fmt: skip
         write_text(path, json.dumps(facts, indent=1) + "\n")
 

@@ -246,7 +246,7 @@ def f(own):
     except OSError as gone: return [bad for bad in own]
 """
     assert [name for _, name in local_names(ast.parse(source))] == ["own", "one", "drawn", "known", "gone", "bad"]
-    assert {"own", "one", "drawn", "gone", "bad"} <= NO_NAMES
+    assert {"own", "one", "drawn", "known", "gone", "bad"} <= NO_NAMES
 
 
 def without_texts(source: str) -> str:

@@ -71,7 +71,7 @@ def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
         values |= {
             "n_pairs": effect.n_pairs,
             "n_places": effect.n_places,
-            "ablated": tokens(store, effect.ablated, effect.before_v),
+            "ablated": tokens(store, effect.ablation, effect.before_v),
             "control": tokens(store, effect.control, effect.before_v),
             "control_feature": reader.features.refs([control])[control],
         }

@@ -194,10 +194,10 @@ class Collector:
             return {}
         begin = time.monotonic()
         hidden_bsd = self.mllm.hidden(batch.alone) if batch.alone_hidden is None else batch.alone_hidden
-        encoding = encode_batch(hidden_bsd, batch.alone, self.sae, scale)
+        encoded_batch = encode_batch(hidden_bsd, batch.alone, self.sae, scale)
         self.clock.alone += time.monotonic() - begin
         self.clock.alone_tokens += int(batch.alone.length_b.sum())
-        return alone_maxima(encoding, batch.alone_members, feature_type(self.sae.n_features))
+        return alone_maxima(encoded_batch, batch.alone_members, feature_type(self.sae.n_features))
 
     def saved_calibration(self) -> dict[str, Any]:
         """The calibration of an earlier run, by which the SAE is scaled."""
@@ -227,7 +227,7 @@ class Collector:
                 f"{path} is missing from the unfinished store: remove {self.part} and start again."
             )
         first_batches: list[LoadedBatch] = []
-        calibration_batches = collect_first(first_batches, batches)
+        calibration_batches = record_batches(first_batches, batches)
         calibration = calibrate(calibration_batches, self.forward, self.sink_multiple, self.mllm.layer)
         self.clock.calibration_samples = calibration.n_samples
         if self.sae.lacks_factor:
@@ -240,7 +240,7 @@ class Collector:
             "input_factor": self.sae.input_factor,
         }
         write_text(path, json.dumps(result))
-        return result, held_first(first_batches, batches)
+        return result, replay_batches(first_batches, batches)
 
     def wait_for_calibration(self, batches: Generator[LoadedBatch]) -> Generator[LoadedBatch]:
         """Waits until another process has written the calibration. Meanwhile the first forward passes are done, of
@@ -255,7 +255,7 @@ class Collector:
             first_batches.append(batch)
             if batch.batch is not None:
                 self.forward(batch)
-        return held_first(first_batches, batches)
+        return replay_batches(first_batches, batches)
 
     # ---- a shard
 
@@ -274,17 +274,18 @@ class Collector:
             rejected_rows += batch.rejected_rows
             sum_md, error_c = np.zeros((2, self.mllm.d_model)), np.zeros(PLACE_SIDE**2)
             if batch.batch is not None:
-                encoding = encode_batch(self.forward(batch), batch.batch, self.sae, scale, errors=True)
-                good_b = np.array([reason is None for reason in encoding.reason_b])
-                for row, reason in zip(batch.rows, encoding.reason_b, strict=True):
+                encoded_batch = encode_batch(self.forward(batch), batch.batch, self.sae, scale, errors=True)
+                good_b = np.array([reason is None for reason in encoded_batch.reason_b])
+                for row, reason in zip(batch.rows, encoded_batch.reason_b, strict=True):
                     if reason is not None:
                         rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
-                events = pair_events(encoding, batch)
+                events = pair_events(encoded_batch, batch)
                 of_samples = by_sample(events, self.sae.n_features)
                 accumulator.update(events, of_samples)
-                samples += samples_of(encoding, batch, of_samples, ds, self.sae.n_features, self.alone(batch, scale))
-                sum_md, error_c = sums_of(encoding, good_b), place_errors_of(encoding, batch, good_b)
-                del encoding, events, of_samples  # before the next batch is computed, only its samples are left
+                alone_of = self.alone(batch, scale)
+                samples += samples_of(encoded_batch, batch, of_samples, ds, self.sae.n_features, alone_of)
+                sum_md, error_c = sums_of(encoded_batch, good_b), place_errors_of(encoded_batch, batch, good_b)
+                del encoded_batch, events, of_samples  # before the next batch is computed, only its samples are left
             sums.append(sum_md)
             place_errors.append(error_c)
             progress.update(len(batch.rows) + len(batch.rejected_rows))
@@ -299,15 +300,15 @@ class Collector:
         memory.give_back()
 
 
-def collect_first(first_batches: list[LoadedBatch], batches: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
-    """The batches, each appended to `first_batches` as it is taken."""
+def record_batches(first_batches: list[LoadedBatch], batches: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
+    """The batches, each also appended to `first_batches`, for `replay_batches`."""
     for batch in batches:
         first_batches.append(batch)
         yield batch
 
 
-def held_first(first_batches: list[LoadedBatch], batches: Generator[LoadedBatch]) -> Generator[LoadedBatch]:
-    """The batches that were taken already, each released when it is taken again, then the others."""
+def replay_batches(first_batches: list[LoadedBatch], batches: Generator[LoadedBatch]) -> Generator[LoadedBatch]:
+    """The batches of `first_batches`, each let go of there as it is yielded, then those that are left in `batches`."""
     while first_batches:
         yield first_batches.pop(0)
     yield from batches

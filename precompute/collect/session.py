@@ -22,7 +22,7 @@ class Session:
     """Model, SAE and data of a run, each loaded when it is first needed, unless it is handed in.
 
     Args:
-        rows: the data as it is read. planned: its usable rows, and the order in which they are run.
+        rows: the data as it is read. data_and_plan: its usable rows, and the order in which they are run.
     """
 
     def __init__(

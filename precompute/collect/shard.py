@@ -18,7 +18,7 @@ from precompute.collect.entries import Activations, BySample
 from precompute.data import RejectedRow
 from precompute.model.batch import IMAGE, TEXT
 from precompute.model.loader import LoadedBatch
-from precompute.sae.encode import Encoded
+from precompute.sae.encode import EncodedBatch
 from precompute.store.schema import PLACE_SIDE
 from precompute.utils.files import atomic_write
 from precompute.utils.ragged import offsets
@@ -94,13 +94,13 @@ class Shard:
     accum: acc.Accum
 
 
-def pair_events(encoding: Encoded, loaded_batch: LoadedBatch) -> Activations:
+def pair_events(encoded_batch: EncodedBatch, loaded_batch: LoadedBatch) -> Activations:
     """A batch's activations as the accumulators take them in; those of rejected pairs are left out."""
-    events, length_b = encoding.events, np.diff(encoding.start_b)
+    events, length_b = encoded_batch.events, np.diff(encoded_batch.start_b)
     pair_t = np.repeat(np.arange(len(length_b)), length_b)
-    position_t = np.arange(len(pair_t)) - encoding.start_b[pair_t]
-    at_tokens = np.flatnonzero(encoding.modality_t <= IMAGE)
-    is_good = np.array([reason is None for reason in encoding.reason_b])[pair_t[at_tokens]]
+    position_t = np.arange(len(pair_t)) - encoded_batch.start_b[pair_t]
+    at_tokens = np.flatnonzero(encoded_batch.modality_t <= IMAGE)
+    is_good = np.array([reason is None for reason in encoded_batch.reason_b])[pair_t[at_tokens]]
 
     def by_token(column_t: Array) -> Tensor:
         return torch.from_numpy(column_t[at_tokens][is_good].astype(np.int64)).to(events.count_t.device)
@@ -111,18 +111,18 @@ def pair_events(encoding: Encoded, loaded_batch: LoadedBatch) -> Activations:
         good_e = nonzero_indices(good_t.repeat_interleave(n_t))
         n_t, feature_e, value_e = n_t[nonzero_indices(good_t)], feature_e[good_e], value_e[good_e]
     row_s = torch.tensor([row.index for row in loaded_batch.rows], device=n_t.device)
-    sample_t, modality_t = by_token(pair_t), by_token(encoding.modality_t)
-    cell_t = by_token(cells_of_tokens(encoding, loaded_batch))
+    sample_t, modality_t = by_token(pair_t), by_token(encoded_batch.modality_t)
+    cell_t = by_token(cells_of_tokens(encoded_batch, loaded_batch))
     return Activations(row_s, n_t, sample_t, modality_t, by_token(position_t), feature_e, value_e, cell_t)
 
 
-def cells_of_tokens(encoding: Encoded, loaded_batch: LoadedBatch) -> Array:
+def cells_of_tokens(encoded_batch: EncodedBatch, loaded_batch: LoadedBatch) -> Array:
     """int64 [t]: the place of each image token in its view, sinks too; PLACE_SIDE² of other tokens."""
     assert loaded_batch.batch is not None
     real_bs = np.arange(loaded_batch.batch.modality_bs.shape[1]) < loaded_batch.batch.length_b[:, None]
     image_t = loaded_batch.batch.modality_bs[real_bs] == IMAGE
     cell_t = np.full(len(image_t), PLACE_SIDE**2)
-    grids = [view_cells(view.rows, view.cols) for views in encoding.views for view in views]
+    grids = [view_cells(view.rows, view.cols) for views in encoded_batch.views for view in views]
     cell_t[image_t] = np.concatenate(grids) if grids else []
     return cell_t
 
@@ -146,24 +146,26 @@ def maxima(samples: BySample) -> tuple[Array, Array, Array]:
     return counts.cpu().numpy(), (group >> 1).cpu().numpy(), samples.value[samples.last].cpu().numpy()
 
 
-def alone_maxima(encoding: Encoded, members: list[int], kind: type[np.unsignedinteger[Any]]) -> dict[int, Maxima]:
+def alone_maxima(
+    encoded_batch: EncodedBatch, members: list[int], kind: type[np.unsignedinteger[Any]]
+) -> dict[int, Maxima]:
     """By place in the batch, the largest value of each feature on a text that was run without its image.
 
     Args:
-        encoding: the texts. members: their places in the batch.
+        encoded_batch: the texts. members: their places in the batch.
     """
     result: dict[int, Maxima] = {}
-    bits_e = encoding.value_e.view(np.uint16).astype(np.int64)
+    bits_e = encoded_batch.value_e.view(np.uint16).astype(np.int64)
     for i, b in enumerate(members):
-        _, e = encoding.slices(i)
-        key = np.sort(encoding.feature_e[e] << 16 | bits_e[e])  # a positive float16's bits rise with it
+        _, e = encoded_batch.slices(i)
+        key = np.sort(encoded_batch.feature_e[e] << 16 | bits_e[e])  # a positive float16's bits rise with it
         key = key[np.flatnonzero(np.diff(key >> 16, append=-1))]
         result[b] = Maxima((key >> 16).astype(kind), (key & 0xFFFF).astype(np.uint16).view(np.float16))
     return result
 
 
 def samples_of(
-    encoding: Encoded, loaded_batch: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int,
+    encoded_batch: EncodedBatch, loaded_batch: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int,
     alone_of: Mapping[int, Maxima] | None = None,
 ) -> Iterator[Sample]:  # fmt: skip
     """A batch's samples, the rejected ones left out.
@@ -172,61 +174,62 @@ def samples_of(
         by_sample: the batch's activations. ds: indices of the rows that are members of D_s. alone_of: by place in the
             batch, as of `alone_maxima`.
     """
-    count_t = np.diff(encoding.offset_t)
+    count_t = np.diff(encoded_batch.offset_t)
     kind = feature_type(n_features)
     max_bm, max_feature, max_value = maxima(by_sample)
-    feature_e, max_feature = encoding.feature_e.astype(kind), max_feature.astype(kind)
+    feature_e, max_feature = encoded_batch.feature_e.astype(kind), max_feature.astype(kind)
     max_start = offsets(max_bm.sum(axis=1))
     for b, (row, images) in enumerate(zip(loaded_batch.rows, loaded_batch.images, strict=True)):
-        if encoding.reason_b[b] is not None:
+        if encoded_batch.reason_b[b] is not None:
             continue
-        t, e = encoding.slices(b)
+        t, e = encoded_batch.slices(b)
         m = slice(int(max_start[b]), int(max_start[b + 1]))
-        kind_t = encoding.modality_t[t]
+        kind_t = encoded_batch.modality_t[t]
         masks = [kind_t == TEXT, kind_t == IMAGE]
         resid_td = None
         if row.index in ds:
-            resid_td = encoding.hidden_td[t][torch.from_numpy(kind_t <= IMAGE).to(encoding.hidden_td.device)]
+            resid_td = encoded_batch.hidden_td[t][torch.from_numpy(kind_t <= IMAGE).to(encoded_batch.hidden_td.device)]
             resid_td = resid_td.to(torch.bfloat16).cpu()
         yield Sample(
             index=row.index,
-            token_id_t=encoding.token_id_t[t],
+            token_id_t=encoded_batch.token_id_t[t],
             modality_t=kind_t,
             count_t=count_t[t],
             feature_e=feature_e[e],
-            value_e=encoding.value_e[e],
+            value_e=encoded_batch.value_e[e],
             max_m=max_bm[b],
             max_feature=max_feature[m],
             max_value=max_value[m],
             alone=(alone_of or {}).get(b, NO_MAXIMA),
-            error_m=np.array([encoding.error_t[t][mask].sum() for mask in masks]),
-            square_m=np.array([np.square(encoding.norm_t[t][mask]).sum() for mask in masks]),
+            error_m=np.array([encoded_batch.error_t[t][mask].sum() for mask in masks]),
+            square_m=np.array([np.square(encoded_batch.norm_t[t][mask]).sum() for mask in masks]),
             nll_3=NO_NLL if loaded_batch.nll_b3 is None else loaded_batch.nll_b3[b],
             other=loaded_batch.exchanged[b][0] if b in loaded_batch.exchanged else -1,
             record={
                 "index": row.index,
                 "images": [image._asdict() for image in images],
-                "views": [list(view) for view in encoding.views[b]],
+                "views": [list(view) for view in encoded_batch.views[b]],
             },
             resid_td=resid_td,
         )
 
 
-def sums_of(encoding: Encoded, good_b: Array) -> Array:
+def sums_of(encoded_batch: EncodedBatch, good_b: Array) -> Array:
     """float64 [2, d]: Σh of the tokens counted, by modality."""
-    length_b = np.diff(encoding.start_b)
-    kind_t = np.where(np.repeat(good_b, length_b), encoding.modality_t, 255)
+    length_b = np.diff(encoded_batch.start_b)
+    kind_t = np.where(np.repeat(good_b, length_b), encoded_batch.modality_t, 255)
     sums = []
     for modality in (TEXT, IMAGE):
-        at = torch.from_numpy(np.flatnonzero(kind_t == modality)).to(encoding.hidden_td.device)
-        sums.append(exact(encoding.hidden_td[at].float()).sum(dim=0, dtype=torch.float64).cpu().numpy())
+        at = torch.from_numpy(np.flatnonzero(kind_t == modality)).to(encoded_batch.hidden_td.device)
+        sums.append(exact(encoded_batch.hidden_td[at].float()).sum(dim=0, dtype=torch.float64).cpu().numpy())
     return np.stack(sums)
 
 
-def place_errors_of(encoding: Encoded, loaded_batch: LoadedBatch, good_b: Array) -> Array:
+def place_errors_of(encoded_batch: EncodedBatch, loaded_batch: LoadedBatch, good_b: Array) -> Array:
     """float64 [PLACE_SIDE²]: Σ‖h − ĥ‖² of the image tokens counted, by place."""
-    good_t = np.repeat(good_b, np.diff(encoding.start_b)) & (encoding.modality_t == IMAGE)
-    return np.bincount(cells_of_tokens(encoding, loaded_batch)[good_t], encoding.error_t[good_t], PLACE_SIDE**2)
+    good_t = np.repeat(good_b, np.diff(encoded_batch.start_b)) & (encoded_batch.modality_t == IMAGE)
+    cell_t = cells_of_tokens(encoded_batch, loaded_batch)
+    return np.bincount(cell_t[good_t], encoded_batch.error_t[good_t], PLACE_SIDE**2)
 
 
 def write_shard(part: Path, number: int, shard: Shard, *, n_features: int, d_model: int) -> None:

@@ -19,7 +19,7 @@ from precompute.experiments.wrong_pairs import ONE_WORD, Case, cases_of, halves,
 from precompute.live.engine import load_sae
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
-from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.sae.encode import EncodedBatch, Scale, encode_batch
 from precompute.scoring.scores import Weights
 from precompute.scoring.token_support import LITTLE_WEIGHT
 from precompute.store.events import Events
@@ -103,7 +103,7 @@ def read_pairs(demo: Path, store: Store, pairs: Sequence[Pair]) -> list[Read]:
     return result
 
 
-def ratios(encoded_batch: Encoded, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
+def ratios(encoded_batch: EncodedBatch, b: int, scale: Scale, p999_f: Array) -> tuple[Array, Array]:
     """(text tokens [t, F], largest of the patches [F]) of pair b."""
     t, e = encoded_batch.slices(b)
     all_tf = np.zeros((t.stop - t.start, len(p999_f)), np.float32)

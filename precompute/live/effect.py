@@ -46,7 +46,7 @@ class Effect(NamedTuple):
 
     before_v: Array
     """float64 [V]: mean probability of each token, unchanged."""
-    ablated: Change
+    ablation: Change
     control: Change
     n_pairs: int
     """Pairs in which it fires at or before a place."""

@@ -26,19 +26,19 @@ from precompute.utils.types import Array
 
 # The server gets everything of model and SAE from here.
 __all__ = [
-    "Batch", "Encoded", "Mllm", "Pair", "SaeV", "Scale", "caption_nll", "check_model", "encode_pair", "load_engine",
+    "Batch", "EncodedPair", "Mllm", "Pair", "SaeV", "Scale", "caption_nll", "check_model", "encode_pair", "load_engine",
     "load_sae",
 ]  # fmt: skip
 
 
-class Encoded(NamedTuple):
+class EncodedPair(NamedTuple):
     """One pair; t tokens in the model's order, e events."""
 
     token_id_t: Array
     """int [t]: ids in the vocabulary."""
     modality_t: Array
     """uint8: TEXT, IMAGE, SPECIAL or SINK."""
-    offset: Array
+    offset_t: Array
     """int64 [t+1]: events of each token."""
     feature_e: Array
     """int [e]: active features, token by token."""
@@ -47,7 +47,7 @@ class Encoded(NamedTuple):
     views: list[View]
     hidden_td: Tensor
     """h in the model's dtype, on its device."""
-    norms: Array
+    norm_t: Array
     """float32 ‖h‖ [t]."""
     error_t: Array
     """float64 ‖h − ĥ‖² of counted tokens; zeros unless asked for."""
@@ -55,7 +55,7 @@ class Encoded(NamedTuple):
     def events(self, scale_log2: int) -> SampleEvents:
         """What fires, as of a stored sample: z in the SAE's units, by the store's `scale_log2`."""
         return SampleEvents(
-            np.asarray(self.token_id_t), np.asarray(self.modality_t), np.asarray(self.offset),
+            np.asarray(self.token_id_t), np.asarray(self.modality_t), np.asarray(self.offset_t),
             np.asarray(self.feature_e).astype(np.int64), np.asarray(self.value_e).astype(np.float64) * 2.0**-scale_log2,
         )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Encoded(NamedTuple):
 
 def encode_pair(
     mllm: Mllm, sae: SaeV, manifest: dict[str, Any], pair: Pair, *, errors: bool = False
-) -> Encoded:
+) -> EncodedPair:
     """Features of one pair; either side may be missing.
 
     Args:
@@ -79,12 +79,13 @@ def encode_pair(
     if not pair.text and not pair.images:
         raise PairError("there is neither image nor text", "give one of the two or both")
     batch = mllm.prepare([pair])
-    encoding = encode_batch(mllm.hidden(batch), batch, sae, Scale.from_manifest(manifest), errors=errors)
-    if encoding.reason_b[0] is not None:
-        raise PairError(encoding.reason_b[0])
-    return Encoded(
-        encoding.token_id_t, encoding.modality_t, encoding.offset_t, encoding.feature_e, encoding.value_e,
-        encoding.views[0], encoding.hidden_td, encoding.norm_t, encoding.error_t,
+    encoded_batch = encode_batch(mllm.hidden(batch), batch, sae, Scale.from_manifest(manifest), errors=errors)
+    if encoded_batch.reason_b[0] is not None:
+        raise PairError(encoded_batch.reason_b[0])
+    return EncodedPair(
+        encoded_batch.token_id_t, encoded_batch.modality_t, encoded_batch.offset_t, encoded_batch.feature_e,
+        encoded_batch.value_e, encoded_batch.views[0], encoded_batch.hidden_td, encoded_batch.norm_t,
+        encoded_batch.error_t,
     )  # fmt: skip
 
 
@@ -100,16 +101,16 @@ def caption_nll(mllm: Mllm, pair: Pair) -> Array:
 
 def read_query(
     mllm: Mllm, sae: SaeV, manifest: dict[str, Any], text: str, images: Sequence[Image.Image]
-) -> Encoded:
+) -> EncodedPair:
     """Features of what a visitor sends, with the errors; its modalities are those of `queried_tokens`.
 
     Raises:
         PairError: as `encode_pair`.
     """
     content = readable(text, images, mllm.multimodal, mean_colour(mllm.processor))
-    pair = encode_pair(mllm, sae, manifest, Pair(*content), errors=True)
-    views = pair.views if images else []
-    return pair._replace(modality_t=queried_tokens(pair.modality_t, text, bool(images)), views=views)
+    encoded_pair = encode_pair(mllm, sae, manifest, Pair(*content), errors=True)
+    modality_t = queried_tokens(encoded_pair.modality_t, text, bool(images))
+    return encoded_pair._replace(modality_t=modality_t, views=encoded_pair.views if images else [])
 
 
 def load_sae(

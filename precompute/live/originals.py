@@ -85,8 +85,8 @@ class Originals:
         Raises:
             SaevxError: as `pair`; or the model reads other tokens than the store has.
         """
-        encoding = encode_pair(mllm, sae, self.store.manifest, self.pair(row))
+        encoded_pair = encode_pair(mllm, sae, self.store.manifest, self.pair(row))
         tokens = self.store.events.tokens(row)
-        if not np.array_equal(encoding.token_id_t, tokens.token_id_t):
+        if not np.array_equal(encoded_pair.token_id_t, tokens.token_id_t):
             raise SaevxError("the model reads other tokens in it than the store has")
-        return encoding.events(self.store.scale_log2)
+        return encoded_pair.events(self.store.scale_log2)

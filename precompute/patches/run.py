@@ -216,26 +216,26 @@ class Job:
             with capture_vision_norms(self.mllm) as vision_norms:
                 hidden_bsd = self.mllm.hidden(loaded_batch.batch)
             norm_bp, vision = vision_norms.of(loaded_batch.batch)
-            encoding = encode_batch(hidden_bsd, loaded_batch.batch, self.sae, self.scale)
+            encoded_batch = encode_batch(hidden_bsd, loaded_batch.batch, self.sae, self.scale)
             for b, row in enumerate(loaded_batch.rows):
                 length = int(loaded_batch.batch.length_b[b])
                 patch_p = np.flatnonzero(loaded_batch.batch.modality_bs[b] == IMAGE)
-                reason = encoding.reason_b[b] or (None if len(patch_p) else "it has no image token")
+                reason = encoded_batch.reason_b[b] or (None if len(patch_p) else "it has no image token")
                 if reason is not None:
                     self.rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
                     continue
-                t, e = encoding.slices(b)
+                t, e = encoded_batch.slices(b)
                 score = ranking.patch_scores(
-                    encoding.offset_t[t.start : t.stop + 1] - e.start,
-                    encoding.feature_e[e],
-                    np.ldexp(encoding.value_e[e].astype(np.float64), -self.scale.log2),
-                    encoding.modality_t[t],
+                    encoded_batch.offset_t[t.start : t.stop + 1] - e.start,
+                    encoded_batch.feature_e[e],
+                    np.ldexp(encoded_batch.value_e[e].astype(np.float64), -self.scale.log2),
+                    encoded_batch.modality_t[t],
                     patch_p,
                     self.features,
                 )
                 score["random"] = ranking.chances(row.sample_id, len(patch_p), seed)
                 score["vision-norm"] = norm_bp[b]
-                yield Question(row, length, encoding.views[b], self.choose_patches(score), vision)
+                yield Question(row, length, encoded_batch.views[b], self.choose_patches(score), vision)
 
     def choose_patches(self, score: dict[str, Array]) -> dict[Variant, Array]:
         """Of every variant, the patches that stay visible, bool [p]."""

@@ -43,7 +43,7 @@ class Table:
 
     Args:
         vectors_nd: float32 [n, d]. products: the run's. part: its name for these products in run.json.
-        more_nc: float32 [n, c], further numbers of each vector. spare: as of `rows_of`.
+        more_nc: float32 [n, c], further numbers of each vector. n_spare: as of `rows_of`.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class Scale(NamedTuple):
         return cls(int(manifest["scale_log2"]), sink_limits(sinks["multiple"], sinks["median_norm"]))
 
 
-class Encoded(NamedTuple):
+class EncodedBatch(NamedTuple):
     """Pairs' tokens in order, without padding; t counts all tokens, e the events, b the pairs."""
 
     start_b: Array
@@ -136,7 +136,7 @@ def chunk_tokens(sae: SaeV) -> int:
 @torch.inference_mode()
 def encode_batch(
     hidden_bsd: Tensor, batch: Batch, sae: SaeV, scale: Scale, *, errors: bool = False
-) -> Encoded:
+) -> EncodedBatch:
     """Sparse features of every counted token of a batch.
 
     Args:
@@ -165,7 +165,7 @@ def encode_batch(
         rebuilt_td = sae.reconstruct(offset, events.feature_e, events.z_e, counted_td)
         squared_td = (counted_td.to(sae.device) - rebuilt_td).square_()
         error_t[at_tokens] = exact(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
-    return Encoded(
+    return EncodedBatch(
         start_b, token_id_t, modality_t, offset_t, feature_e, value_e, norm_t, error_t,
         batch.views, rejection_reasons(start_b, offset_t, norm_t, value_e, error_t), hidden_td, events,
     )  # fmt: skip

@@ -230,12 +230,12 @@ class Job:
                 rejected_rows += batch.rejected_rows
                 if batch.batch is None:
                     continue
-                encoding = encode_batch(job.forward(batch), batch.batch, sae, self.scale, errors=True)
-                for row, reason in zip(batch.rows, encoding.reason_b, strict=True):
+                encoded_batch = encode_batch(job.forward(batch), batch.batch, sae, self.scale, errors=True)
+                for row, reason in zip(batch.rows, encoded_batch.reason_b, strict=True):
                     if reason is not None:
                         rejected_rows.append(RejectedRow(row.index, row.sample_id, reason))
-                maxima = by_sample(pair_events(encoding, batch), sae.n_features)
-                samples += samples_of(encoding, batch, maxima, set(), sae.n_features)
+                maxima = by_sample(pair_events(encoded_batch, batch), sae.n_features)
+                samples += samples_of(encoded_batch, batch, maxima, set(), sae.n_features)
             samples.sort(key=lambda sample: sample.index)
             by_index = {row.index: row for row in usable_rows}
             ran = [by_index[sample.index] for sample in samples]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from precompute.collect.shard import Sample
-    from precompute.live.engine import Encoded
+    from precompute.live.engine import EncodedPair
     from precompute.store.making.unfinished import Collected
     from precompute.store.reader import Store
 
@@ -246,12 +246,12 @@ class NewPairs:
 
 
 def live_pair(
-    store: Store, encoding: Encoded, text: str, images: Sequence[Image.Image], folder: Path, nll_3: Array
+    store: Store, encoded_pair: EncodedPair, text: str, images: Sequence[Image.Image], folder: Path, nll_3: Array
 ) -> NewPairs:
     """One pair sent to a server, as the offline pass would have stored it.
 
     Args:
-        encoding, nll_3: as of `sample_of`. folder: where thumbnails are written.
+        encoded_pair, nll_3: as of `sample_of`. folder: where thumbnails are written.
     """
     from precompute.data import write_thumbnail
 
@@ -259,30 +259,31 @@ def live_pair(
     for image, file in zip(images, files, strict=True):
         write_thumbnail(image, file)
     thumbnails = Thumbnails(files, np.zeros(len(files), np.int64))
-    return NewPairs(store, [sample_of(encoding, images, nll_3)], [text], thumbnails)
+    return NewPairs(store, [sample_of(encoded_pair, images, nll_3)], [text], thumbnails)
 
 
-def sample_of(encoding: Encoded, images: Sequence[Image.Image], nll_3: Array) -> Sample:
+def sample_of(encoded_pair: EncodedPair, images: Sequence[Image.Image], nll_3: Array) -> Sample:
     """What the pass makes of a pair.
 
     Args:
-        encoding: of the pair, with its errors where `reconstruction` is wanted.
+        encoded_pair: of the pair, with its errors where `reconstruction` is wanted.
         nll_3: float64 [3] as `Sample.nll_3`.
     """
     from precompute.collect.shard import Sample
 
-    count_t = np.diff(encoding.offset)
-    kind_e = np.repeat(encoding.modality_t, count_t)
-    maxima_m = [largest_values(encoding.feature_e[kind_e == m], encoding.value_e[kind_e == m]) for m in (TEXT, IMAGE)]
-    is_m = [encoding.modality_t == m for m in (TEXT, IMAGE)]
+    count_t = np.diff(encoded_pair.offset_t)
+    kind_e = np.repeat(encoded_pair.modality_t, count_t)
+    is_side = [kind_e == m for m in (TEXT, IMAGE)]
+    maxima_m = [largest_values(encoded_pair.feature_e[is_e], encoded_pair.value_e[is_e]) for is_e in is_side]
+    is_m = [encoded_pair.modality_t == m for m in (TEXT, IMAGE)]
     return Sample(
-        index=0, token_id_t=encoding.token_id_t, modality_t=encoding.modality_t, count_t=count_t,
-        feature_e=encoding.feature_e, value_e=encoding.value_e,
+        index=0, token_id_t=encoded_pair.token_id_t, modality_t=encoded_pair.modality_t, count_t=count_t,
+        feature_e=encoded_pair.feature_e, value_e=encoded_pair.value_e,
         max_m=np.array([len(feature) for feature, _ in maxima_m]),
         max_feature=np.concatenate([feature for feature, _ in maxima_m]),
         max_value=np.concatenate([value for _, value in maxima_m]),
-        error_m=np.array([encoding.error_t[is_t].sum() for is_t in is_m]),
-        square_m=np.array([np.square(encoding.norms[is_t]).sum() for is_t in is_m]),
+        error_m=np.array([encoded_pair.error_t[is_t].sum() for is_t in is_m]),
+        square_m=np.array([np.square(encoded_pair.norm_t[is_t]).sum() for is_t in is_m]),
         nll_3=nll_3,
         record={"images": [{"width": image.width, "height": image.height} for image in images]},
         resid_td=None,

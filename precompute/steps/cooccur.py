@@ -38,7 +38,7 @@ class SupportedPairs(NamedTuple):
     support: Array
     """Samples that have both."""
     shuffled: Array
-    """The support once `first`'s samples are exchanged."""
+    """Samples that have both once the samples of the first side are exchanged: the support by chance."""
 
 
 def chosen_rows(sample_ids: Sequence[str], limit: int = MAX_SAMPLES) -> Array:

@@ -170,7 +170,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     is_alive = load_step(part, "weigh")["verdict"] != VERDICTS.index("dead")
     vectors = centre(options["directions"](), is_alive).unit_fd
     vectors[~is_alive] = 0
-    neighbour = np.where(is_alive[index["decoder_other"]], index["decoder_other"], -1)
+    neighbour = np.where(is_alive[index["decoder_neighbours"]], index["decoder_neighbours"], -1)
     rows = chosen_rows(data.samples.values("sample_id"))
     by_samples = [near_samples(sets, vectors) for sets in feature_sets(data, rows)]
     pairs = [near_directions(vectors, neighbour, index["decoder_cosine"]), *by_samples]

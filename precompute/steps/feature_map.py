@@ -52,12 +52,12 @@ def layout_pool(n_points: int) -> Iterator[Executor]:
         with ThreadPoolExecutor(1) as thread:
             yield thread
         return
-    before = set(active_children())
+    old_processes = set(active_children())
     with ProcessPoolExecutor(2, get_context("spawn"), end_with_parent) as pool:
         try:
             yield pool
         except BaseException:
-            for process in set(active_children()) - before:  # nobody waits for a map of a run that has failed
+            for process in set(active_children()) - old_processes:  # nobody waits for a map of a run that has failed
                 process.terminate()
             raise
 
@@ -68,22 +68,23 @@ class MapLayout(NamedTuple):
     on_map_f: Array
     """bool [F]."""
     neighbours_nk: Array
-    """int64 [n, k], as of `alive_neighbours`."""
+    """int64 [n, k], as of `neighbours_on_map`."""
     places: Future[Array]
     """float64 [n, 2], as of `layout`."""
 
     @classmethod
     def begin(
-        cls, pool: Executor, vectors: Array, other: Array, weigh: Mapping[str, Array], on_map_f: Array | None = None
-    ) -> MapLayout:
+        cls, pool: Executor, vectors: Array, neighbours_fk: Array, weigh: Mapping[str, Array],
+        allowed_f: Array | None = None,
+    ) -> MapLayout:  # fmt: skip
         """Args: `pool` computes the places; the others as of `write`."""
-        alive = weigh["verdict"] != VERDICTS.index("dead")
-        if on_map_f is not None:
-            alive &= on_map_f
-        neighbours = alive_neighbours(vectors, other, alive)
-        start_n2 = principal(vectors[alive]) if has_layout(neighbours) else np.zeros((len(neighbours), 2))
+        on_map_f = weigh["verdict"] != VERDICTS.index("dead")
+        if allowed_f is not None:
+            on_map_f &= allowed_f
+        neighbours_nk = neighbours_on_map(vectors, neighbours_fk, on_map_f)
+        start_n2 = principal(vectors[on_map_f]) if has_layout(neighbours_nk) else np.zeros((len(neighbours_nk), 2))
         with without_interrupts():
-            return cls(alive, neighbours, pool.submit(places_from, start_n2, neighbours))
+            return cls(on_map_f, neighbours_nk, pool.submit(places_from, start_n2, neighbours_nk))
 
     def write(self, path: Path, weigh: Mapping[str, Array]) -> dict[str, Any]:
         """The file, once the places are there. Returns what the manifest says of it."""
@@ -102,39 +103,39 @@ class MapLayout(NamedTuple):
 
 
 def write(
-    path: Path, vectors: Array, other: Array, weigh: Mapping[str, Array], on_map_f: Array | None = None
+    path: Path, vectors: Array, neighbours_fk: Array, weigh: Mapping[str, Array], allowed_f: Array | None = None
 ) -> dict[str, Any]:
     """The file of a map. Returns what the manifest says of it: `preserved_neighbours`, the share of `k` nearest
     neighbours that are also among the nearest on the map; null where fewer than two features are on it.
 
     Args:
         vectors: unit vectors, such as centred decoder directions, float32 [F, d].
-        other: their nearest neighbours, int64 [F, k], −1 for none.
+        neighbours_fk: their nearest neighbours, int64 [F, k], −1 for none.
         weigh: what step `weigh` left: verdict, omega, density.
-        on_map_f: bool [F]: features that may be on the map; all by default.
+        allowed_f: bool [F]: features that may be on the map; all by default.
     """
     with ThreadPoolExecutor(1) as thread:
-        return MapLayout.begin(thread, vectors, other, weigh, on_map_f).write(path, weigh)
+        return MapLayout.begin(thread, vectors, neighbours_fk, weigh, allowed_f).write(path, weigh)
 
 
-def alive_neighbours(vectors_fd: Array, other: Array, alive: Array) -> Array:
-    """Neighbours int64 [n, k] among the n features that are alive, as row numbers among them, −1 for none.
+def neighbours_on_map(vectors_fd: Array, neighbours_fk: Array, on_map_f: Array) -> Array:
+    """int64 [n, k]: the neighbours of the n features on the map that are on it too, numbered from 0 to n − 1 as their
+    rows among these; −1 for none.
 
-    Dead neighbours are dropped; a feature that is left with fewer than MIN_NEIGHBOURS gets its k nearest alive ones by
-    another search.
+    A feature with fewer than MIN_NEIGHBOURS of them gets its k nearest features of the map by another search.
 
     Args:
-        vectors_fd: as of `write`. other: as of `write`. alive: bool [F].
+        vectors_fd, neighbours_fk: as of `write`. on_map_f: bool [F].
     """
-    known = (other >= 0) & alive[other]
-    neighbours = np.where(known, (np.cumsum(alive) - 1)[other], -1)[alive]
-    lonely = np.flatnonzero(known[alive].sum(1) < MIN_NEIGHBOURS)
-    k = min(other.shape[1], len(neighbours) - 1)
+    is_neighbour_fk = (neighbours_fk >= 0) & on_map_f[neighbours_fk]
+    neighbours_nk = np.where(is_neighbour_fk, (np.cumsum(on_map_f) - 1)[neighbours_fk], -1)[on_map_f]
+    lonely = np.flatnonzero(is_neighbour_fk[on_map_f].sum(1) < MIN_NEIGHBOURS)
+    k = min(neighbours_fk.shape[1], len(neighbours_nk) - 1)
     if len(lonely) and k > 0:
-        vectors = np.ascontiguousarray(vectors_fd[alive], dtype=np.float32)
-        _, nearest = faiss.knn(vectors[lonely], vectors, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
-        neighbours[lonely, :k] = without_itself(nearest, lonely)
-    return neighbours
+        vectors_nd = np.ascontiguousarray(vectors_fd[on_map_f], dtype=np.float32)
+        _, nearest = faiss.knn(vectors_nd[lonely], vectors_nd, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+        neighbours_nk[lonely, :k] = without_itself(nearest, lonely)
+    return neighbours_nk
 
 
 def without_itself(nearest: Array, row: Array) -> Array:
@@ -144,31 +145,31 @@ def without_itself(nearest: Array, row: Array) -> Array:
     return nearest[~itself].reshape(len(row), nearest.shape[1] - 1)
 
 
-def layout(vectors_nd: Array, other_nk: Array) -> Array:
+def layout(vectors_nd: Array, neighbours_nk: Array) -> Array:
     """Places float64 [n, 2] such that neighbours lie together.
 
     Args:
         vectors_nd: unit vectors; only their first two principal components count, as the start.
-        other_nk: nearest neighbours of each as row numbers, −1 for none.
+        neighbours_nk: nearest neighbours of each as row numbers, −1 for none.
     """
-    start_n2 = principal(vectors_nd) if has_layout(other_nk) else np.zeros((len(other_nk), 2))
-    return places_from(start_n2, other_nk)
+    start_n2 = principal(vectors_nd) if has_layout(neighbours_nk) else np.zeros((len(neighbours_nk), 2))
+    return places_from(start_n2, neighbours_nk)
 
 
-def has_layout(other_nk: Array) -> bool:
+def has_layout(neighbours_nk: Array) -> bool:
     """Whether there is something to lay out: three points, and neighbours among them."""
-    return len(other_nk) >= 3 and bool((other_nk >= 0).any())
+    return len(neighbours_nk) >= 3 and bool((neighbours_nk >= 0).any())
 
 
-def places_from(start_n2: Array, other_nk: Array) -> Array:
+def places_from(start_n2: Array, neighbours_nk: Array) -> Array:
     """`layout` from where its points start."""
-    n, known = len(start_n2), other_nk >= 0
-    if not has_layout(other_nk):
+    n, is_neighbour_nk = len(start_n2), neighbours_nk >= 0
+    if not has_layout(neighbours_nk):
         return np.stack([np.arange(n), np.zeros(n)], 1).astype(np.float64)
     from openTSNE import TSNEEmbedding, affinity  # brings scikit-learn: only where a map is drawn
 
-    rows = np.repeat(np.arange(n), known.sum(1))
-    one_way = csr_matrix((np.ones(len(rows)), (rows, other_nk[known])), shape=(n, n))
+    rows = np.repeat(np.arange(n), is_neighbour_nk.sum(1))
+    one_way = csr_matrix((np.ones(len(rows)), (rows, neighbours_nk[is_neighbour_nk])), shape=(n, n))
     places = TSNEEmbedding(
         start_n2,
         affinity.PrecomputedAffinities((one_way + one_way.T).tocsr(), normalize=True),
@@ -233,19 +234,19 @@ def spiral(n: int) -> Array:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
 
 
-def preserved_neighbours(place_n2: Array, other_nk: Array) -> float | None:
+def preserved_neighbours(place_n2: Array, neighbours_nk: Array) -> float | None:
     """Share of the nearest neighbours that are also among each point's k nearest on the map; None without any.
 
     Args:
-        other_nk: int64, −1 for none.
+        neighbours_nk: int64, −1 for none.
     """
-    n, k = len(place_n2), min(other_nk.shape[1], len(place_n2) - 1)
-    known = other_nk >= 0
-    if n < 2 or not known.any():
+    n, k = len(place_n2), min(neighbours_nk.shape[1], len(place_n2) - 1)
+    is_neighbour_nk = neighbours_nk >= 0
+    if n < 2 or not is_neighbour_nk.any():
         return None
     row = np.arange(n)
-    on_map = cKDTree(place_n2.astype(np.float64)).query(place_n2, k + 1)[1]
-    on_map = without_itself(on_map, row)
+    nearest = cKDTree(place_n2.astype(np.float64)).query(place_n2, k + 1)[1]
+    map_neighbours_nk = without_itself(nearest, row)
     # One number for (point, neighbour), so that both lists are compared at once.
-    number, on_map_number = (row[:, None] * n + others for others in (other_nk, on_map))
-    return round(float(np.isin(number[known], on_map_number).mean()), 4)
+    pairs_nk, map_pairs_nk = (row[:, None] * n + columns for columns in (neighbours_nk, map_neighbours_nk))
+    return round(float(np.isin(pairs_nk[is_neighbour_nk], map_pairs_nk).mean()), 4)

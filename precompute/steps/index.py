@@ -65,22 +65,21 @@ def write_index(vectors: Array, path: Path) -> None:
 
 
 def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
-    """Unit vectors float32 [F, d]: modality-centred mean of each feature's top h of D_s; zero where it has
-    none.
-    """
+    """Unit vectors float32 [F, d]: mean of h on each feature's strongest tokens of D_s, each less the mean h of its
+    modality; zero where a feature has no such token."""
     d = data.resid.shape[1]
-    top = weigh["top_resid"]
+    resid_fmk = weigh["top_resid"]
     vectors = np.zeros((data.n_features, d), dtype=np.float32)
-    step = max(1, BLOCK_BYTES // (4 * top.shape[2] * d))
-    live = np.flatnonzero((top >= 0).any((1, 2)))
-    for low in range(0, len(live), step):
-        block = live[low : low + step]
+    step = max(1, BLOCK_BYTES // (4 * resid_fmk.shape[2] * d))
+    features = np.flatnonzero((resid_fmk >= 0).any((1, 2)))
+    for low in range(0, len(features), step):
+        block = features[low : low + step]
         total_fd = np.zeros((len(block), d))
         for m in (TEXT, IMAGE):
-            known_fk = top[block, m] >= 0
-            h_fkd = torch.from_numpy(data.resid[np.maximum(top[block, m], 0)]).view(torch.bfloat16).float()
-            sum_fd = torch.einsum("fkd,fk->fd", h_fkd, torch.from_numpy(known_fk).float()).numpy()
-            total_fd += sum_fd - known_fk.sum(1)[:, None] * weigh["mu"][m]
+            has_token_fk = resid_fmk[block, m] >= 0
+            h_fkd = torch.from_numpy(data.resid[np.maximum(resid_fmk[block, m], 0)]).view(torch.bfloat16).float()
+            sum_fd = torch.einsum("fkd,fk->fd", h_fkd, torch.from_numpy(has_token_fk).float()).numpy()
+            total_fd += sum_fd - has_token_fk.sum(1)[:, None] * weigh["mu"][m]
         vectors[block] = unit(total_fd)
     return vectors
 
@@ -88,22 +87,22 @@ def profiles(data: Collected, weigh: Mapping[str, Array]) -> Array:
 def nearest(
     vectors: Array, k: int = N_NEIGHBOURS, products: Products | None = None, part: str = "neighbours"
 ) -> tuple[Array, Array]:
-    """(other int64 [F, k], cosine float32 [F, k]) by cosine, itself left out, of equal ones the lower row first; −1 for
-    zero vectors and beyond the end.
+    """(neighbours int64 [F, k], their cosines float32 [F, k]): the nearest vectors of each by cosine, itself left out,
+    of equal ones the lower row first; −1 for zero vectors and beyond the end.
 
     Args:
         products: how the large product may be computed; it does not change the result. part: its name in run.json.
     """
-    live = np.flatnonzero(np.any(vectors, axis=1))
-    other = np.full((len(vectors), k), -1, dtype=np.int64)
-    cosine = np.zeros((len(vectors), k), dtype=np.float32)
-    n = min(k, len(live) - 1)
+    nonzero_rows = np.flatnonzero(np.any(vectors, axis=1))
+    neighbours_fk = np.full((len(vectors), k), -1, dtype=np.int64)
+    cosine_fk = np.zeros((len(vectors), k), dtype=np.float32)
+    n = min(k, len(nonzero_rows) - 1)
     if n < 1:
-        return other, cosine
-    nonzero = torch.from_numpy(vectors[live])
-    cosine[live, :n], at = largest_products(nonzero, n, products or Products(), part, itself=False)
-    other[live, :n] = live[at]
-    return other, cosine
+        return neighbours_fk, cosine_fk
+    nonzero_nd = torch.from_numpy(vectors[nonzero_rows])
+    cosine_fk[nonzero_rows, :n], row_nk = largest_products(nonzero_nd, n, products or Products(), part, itself=False)
+    neighbours_fk[nonzero_rows, :n] = nonzero_rows[row_nk]
+    return neighbours_fk, cosine_fk
 
 
 def write_directions(folder: Path, directions: CentredDirections) -> None:
@@ -123,27 +122,27 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     directions = np.asarray(options["directions"](), dtype=np.float32)
     lens: Callable[[], tuple[Array | None, Array]] | None = options.get("logit_lens")
     products: Products = options.get("products") or Products()
-    alive = weigh["verdict"] != VERDICTS.index("dead")
-    centred = centre(directions, alive)
+    is_alive_f = weigh["verdict"] != VERDICTS.index("dead")
+    centred = centre(directions, is_alive_f)
     decoder = centred.unit_fd
-    others, cosines = nearest(decoder, products=products)
+    neighbours_fk, cosine_fk = nearest(decoder, products=products)
     # The maps run on one core each, all else on all.
-    with layout_pool(int(alive.sum())) as pool:
-        decoder_map = MapLayout.begin(pool, decoder, others, weigh)
+    with layout_pool(int(is_alive_f.sum())) as pool:
+        decoder_map = MapLayout.begin(pool, decoder, neighbours_fk, weigh)
         profile = profiles(data, weigh)
-        profile_others, profile_cosines = nearest(profile, products=products, part="neighbours of profiles")
+        profile_neighbours_fk, profile_cosine_fk = nearest(profile, products=products, part="neighbours of profiles")
         has_profile: Array = np.any(profile, axis=1)
-        profile_map = MapLayout.begin(pool, profile, profile_others, weigh, has_profile)
+        profile_map = MapLayout.begin(pool, profile, profile_neighbours_fk, weigh, has_profile)
         save_step(
             part, "index",
-            decoder_other=others, decoder_cosine=cosines, mean_cosine=centred.mean_cosine_f,
-            profile_other=profile_others, profile_cosine=profile_cosines,
+            decoder_neighbours=neighbours_fk, decoder_cosine=cosine_fk, mean_cosine=centred.mean_cosine_f,
+            profile_neighbours=profile_neighbours_fk, profile_cosine=profile_cosine_fk,
         )  # fmt: skip
         summary: dict[str, Any] = {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}
         logits: dict[str, Array] = {}
         if lens is not None:
             norm_weight, unembedding = lens()
-            logits = logit_lens(directions, alive, norm_weight, unembedding, products=products)
+            logits = logit_lens(directions, is_alive_f, norm_weight, unembedding, products=products)
             n_tokens = len(unembedding)
             summary["lens"] = {"n_tokens": n_tokens, "chance_limit": round(chance_limit(n_tokens), 4)}
         save_step(part, "logits", **logits)

@@ -297,7 +297,7 @@ class Wide:
         save_step(self.part, "cooccur", **result)
         near: dict[str, Array] = {}
         for space in s.NEIGHBOUR_SPACES:
-            near[f"{space}_other"] = self.rng.integers(0, self.f, (self.f, 10))
+            near[f"{space}_neighbours"] = self.rng.integers(0, self.f, (self.f, 10))
             near[f"{space}_cosine"] = -np.sort(-self.rng.random((self.f, 10)).astype(np.float32), axis=1)
         save_step(self.part, "index", **near, mean_cosine=self.rng.random(self.f))
         np.save(self.part / "index" / MEAN, self.rng.normal(size=D).astype(np.float32))

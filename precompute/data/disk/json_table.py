@@ -25,7 +25,7 @@ class JsonTable:
     bytes themselves.
 
     Args:
-        raw: uint8: the values as JSON, one behind the other.
+        data: uint8: the values as JSON, one behind the other.
         offset_n: int64 [n+1]: where each begins and, last, where all end.
     """
 

@@ -105,7 +105,7 @@ def measure(store: Store, mllm: Mllm, sae: SaeV, o: EffectEvaluation) -> dict[st
         if effect is None:
             continue
         tokens = first_tokens(mllm, word)
-        changes = {"ablated": effect.ablated, "control": effect.control}
+        changes = {"ablated": effect.ablation, "control": effect.control}
         rows.append({
             "feature": k, "name": word, "verdict": verdict,
             "rank": {by: {side: rank_of(change, tokens, by) for side, change in changes.items()} for by in ORDERS},

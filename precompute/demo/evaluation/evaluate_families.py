@@ -70,7 +70,7 @@ def read_scenes(mllm: Mllm, sae: SaeV, manifest: dict[str, Any], scenes: Sequenc
         for t in at_tokens.tolist():
             names.append(things.get(t) or (mllm.token_text(int(pair.token_id_t[t])).strip().lower(),))
         z_e = events.z_e.astype(np.float32)
-        z_tf = csr_matrix((z_e, events.feature_e, pair.offset), shape=(len(pair.modality_t), sae.n_features))
+        z_tf = csr_matrix((z_e, events.feature_e, pair.offset_t), shape=(len(pair.modality_t), sae.n_features))
         blocks.append(z_tf[at_tokens])
         kinds.append(pair.modality_t[at_tokens])
         scene_t.append(np.full(len(at_tokens), number))

@@ -105,9 +105,9 @@ class Reader:
         self.weights = Weights.from_store(store)
 
     def scores(self, text: str, image: Image.Image) -> dict[str, float]:
-        encoding = encode_pair(self.mllm, self.sae, self.store.manifest, Pair(text, [image]))
+        encoded_pair = encode_pair(self.mllm, self.sae, self.store.manifest, Pair(text, [image]))
         nll_3 = caption_nll(self.mllm, Pair(text, [image]))
-        sample = sample_of(encoding, [image], nll_3)
+        sample = sample_of(encoded_pair, [image], nll_3)
         pair = NewPairs(self.store, [sample], [text], Thumbnails([], np.zeros(0, np.int64)))
         return {name: float(value[0]) for name, value in pair_scores(pair, self.weights).items()}
 

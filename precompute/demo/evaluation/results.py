@@ -23,7 +23,7 @@ class Results:
         module: what is run with `python -m`.
         options: those that decide the figures are repeated in the file.
         paths: names of options that are paths or choose parts, which it does not repeat.
-        only: parts to measure; empty: all.
+        parts: the parts to measure; empty: all.
     """
 
     def __init__(self, path: Path, module: str, options: CommandOptions, paths: set[str], parts: list[str]) -> None:

@@ -25,11 +25,12 @@ def pair_vectors(path: Path, pairs: Sequence[Pair], demo: Path) -> np.ndarray:
         mllm, sae = load_engine(demo_engine(demo), store.manifest, full=False)
         rows = []
         for pair in pairs:
-            encoding = encode_pair(mllm, sae, store.manifest, batch.Pair(pair.caption, [draw(pair.scene)]))
-            modality_e = np.repeat(encoding.modality_t, np.diff(encoding.offset))
+            encoded_pair = encode_pair(mllm, sae, store.manifest, batch.Pair(pair.caption, [draw(pair.scene)]))
+            modality_e = np.repeat(encoded_pair.modality_t, np.diff(encoded_pair.offset_t))
             sides = []
             for m, name in enumerate(MODALITIES):
-                feature, value = largest_values(encoding.feature_e[modality_e == m], encoding.value_e[modality_e == m])
+                is_e = modality_e == m
+                feature, value = largest_values(encoded_pair.feature_e[is_e], encoded_pair.value_e[is_e])
                 z = value.astype(np.float64) * 2.0**-store.scale_log2
                 sides.append(store.search.sample_vector(feature, z, name))
             rows.append(np.concatenate(sides) / np.float32(np.sqrt(2)))

@@ -89,11 +89,12 @@ class Model(NamedTuple):
 
     def active(self, hidden_bsd: Tensor, batch: Batch) -> Array:
         """bool [b, F]: the features that are active on the last of each pair's own text tokens."""
-        encoding = encode_batch(hidden_bsd, batch, self.sae, self.scale)
+        encoded_batch = encode_batch(hidden_bsd, batch, self.sae, self.scale)
         active_bf = np.zeros((len(batch.length_b), self.sae.n_features), dtype=bool)
-        for b, (first, end) in enumerate(zip(encoding.start_b[:-1], encoding.start_b[1:], strict=True)):
-            last = int(first) + int(np.flatnonzero(encoding.modality_t[first:end] == TEXT)[-1])
-            active_bf[b, encoding.feature_e[encoding.offset_t[last] : encoding.offset_t[last + 1]]] = True
+        for b, (first, end) in enumerate(zip(encoded_batch.start_b[:-1], encoded_batch.start_b[1:], strict=True)):
+            last = int(first) + int(np.flatnonzero(encoded_batch.modality_t[first:end] == TEXT)[-1])
+            low, high = encoded_batch.offset_t[last : last + 2].tolist()
+            active_bf[b, encoded_batch.feature_e[low:high]] = True
         return active_bf
 
     @torch.inference_mode()

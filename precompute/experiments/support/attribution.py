@@ -11,13 +11,13 @@ from torch import Tensor
 from precompute.live.attribution import logits_and_hidden, slopes
 from precompute.model.batch import IMAGE, TEXT, Batch
 from precompute.model.mllm import Mllm
-from precompute.sae.encode import Encoded, Scale
+from precompute.sae.encode import EncodedBatch, Scale
 from precompute.sae.sae import SaeV
 from precompute.utils.types import Array
 
 
 def attributions(
-    mllm: Mllm, sae: SaeV, batch: Batch, encoded_batch: Encoded, word_masks: Sequence[Array], scale: Scale
+    mllm: Mllm, sae: SaeV, batch: Batch, encoded_batch: EncodedBatch, word_masks: Sequence[Array], scale: Scale
 ) -> list[Array]:
     """Σ_p Σ_k z_pk · d_k·∂ log p(token) / ∂h_p over a pair's patches: of the features that are active on the token
     itself, and of all. float64 [t, 2] for each pair, NaN for tokens that are not wanted.
@@ -56,7 +56,7 @@ def token_logprobs(mllm: Mllm, batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.pad(chosen_bs - logits_bsv.logsumexp(2), (first, 0)), hidden_bsd
 
 
-def patch_events(encoded_batch: Encoded, batch: Batch, b: int, scale: Scale) -> tuple[Array, Array, Array]:
+def patch_events(encoded_batch: EncodedBatch, batch: Batch, b: int, scale: Scale) -> tuple[Array, Array, Array]:
     """(position in the pair int64, feature int64, z float64) of what fires on the patches of pair b, each [e]."""
     t, e = encoded_batch.slices(b)
     position_e = np.repeat(np.arange(t.stop - t.start), np.diff(encoded_batch.offset_t[t.start : t.stop + 1]))
@@ -65,7 +65,7 @@ def patch_events(encoded_batch: Encoded, batch: Batch, b: int, scale: Scale) -> 
     return position_e[on_patch], encoded_batch.feature_e[e][on_patch], z_e[on_patch]
 
 
-def token_features(encoded_batch: Encoded, b: int, position: int) -> Array:
+def token_features(encoded_batch: EncodedBatch, b: int, position: int) -> Array:
     """Features that are active on a token of pair b, int64."""
     t = int(encoded_batch.start_b[b]) + position
     features: Array = encoded_batch.feature_e[encoded_batch.offset_t[t] : encoded_batch.offset_t[t + 1]]

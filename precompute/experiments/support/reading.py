@@ -13,7 +13,7 @@ from precompute.live.engine import load_engine
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
 from precompute.options.shared import StoreModel
-from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.sae.encode import EncodedBatch, Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.scoring.scores import Weights
 from precompute.store.reader import Store
@@ -87,7 +87,7 @@ def read_pairs(engine: Engine, pairs: Iterable[Pair], *, gradients: bool = False
             yield Reading(words, word_t, token_tf, patch_pf, (view.rows, view.cols), owed_b[b] if owed_b else no_values)
 
 
-def text_positions(encoded_batch: Encoded, batch: Batch) -> list[Array]:
+def text_positions(encoded_batch: EncodedBatch, batch: Batch) -> list[Array]:
     """Of each pair the positions of its own text among all tokens of the batch without padding, int64 [t]."""
     return [
         int(encoded_batch.start_b[b]) + np.flatnonzero(batch.modality_bs[b] == TEXT) for b in range(len(batch.length_b))
@@ -104,7 +104,7 @@ def words_of(mllm: Mllm, token_ids: Array) -> tuple[list[str], Array]:
     return words, np.array(number_t, dtype=np.int64)
 
 
-def ratios(encoded_batch: Encoded, batch: Batch, b: int, engine: Engine) -> tuple[Array, Array]:
+def ratios(encoded_batch: EncodedBatch, batch: Batch, b: int, engine: Engine) -> tuple[Array, Array]:
     """(text tokens [t, F], patches [p, F]) of pair b as z / p99.9, float32, at most 1."""
     t, e = encoded_batch.slices(b)
     n_tokens = t.stop - t.start

@@ -93,7 +93,7 @@ class _Column(Sequence[Any]):
     """Values of a column, read from the table each time.
 
     Args:
-        rows: int64 [n]. whole: whether these are all.
+        rows: int64 [n]. is_all: whether these are all rows of the store.
     """
 
     def __init__(self, records: SampleRecords, name: str, rows: Array, is_all: bool) -> None:

@@ -228,10 +228,10 @@ def write_pairs(part: Path, manifest: Item) -> None:
     pairs = [feature_pairs.FeaturePairs.from_counts(kind, columns, n_mf, n) for kind, columns in counts.items()]
     feature_pairs.save(part, pairs)
     step = load_step(part, "index")
-    shape = len(step["decoder_other"]), len(s.NEIGHBOUR_SPACES), step["decoder_other"].shape[1]
+    shape = len(step["decoder_neighbours"]), len(s.NEIGHBOUR_SPACES), step["decoder_neighbours"].shape[1]
     neighbours = np.zeros(shape, NEIGHBOUR)
     for i, space in enumerate(s.NEIGHBOUR_SPACES):
-        neighbours["other"][:, i] = step[f"{space}_other"]
+        neighbours["other"][:, i] = step[f"{space}_neighbours"]
         neighbours["cosine"][:, i] = np.minimum(step[f"{space}_cosine"], 1)
     np.save(part / "index" / "neighbours.npy", neighbours)
 

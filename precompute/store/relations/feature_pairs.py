@@ -267,7 +267,7 @@ def save(part: Path, pairs: list[FeaturePairs]) -> None:
 
 
 def load(store: Path, n: int) -> dict[str, FeaturePairs]:
-    """Every kind, memory-mapped. Raises StoreUnreadable as `mapped`."""
+    """Every kind, memory-mapped. Raises StoreUnreadable as `map_array`."""
     folder = store / FOLDER
     n_mf = np.array(map_array(folder / "n_samples.npy"))
     starts = {kind: np.array(map_array(folder / f"{kind}_start.npy")) for kind in COOCCURRENCE_KINDS}

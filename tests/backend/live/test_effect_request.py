@@ -55,7 +55,7 @@ def test_the_api_has_what_the_model_does(running: Running, made: Path, feature: 
     pairs = [Originals(store).pair(row) for row in samples.values()]
     effect = measure_effect(engine.mllm, engine.sae, store.manifest, pairs, (feature, control))
     assert effect is not None and (reply["n_pairs"], reply["n_places"]) == (effect.n_pairs, effect.n_places)
-    for side, change in (("ablated", effect.ablated), ("control", effect.control)):
+    for side, change in (("ablated", effect.ablation), ("control", effect.control)):
         assert reply[side]["kl"] == pytest.approx(change.kl)
         order = np.argsort(change.probability_v)
         for name, ids in (("lowered", order[:10]), ("raised", order[::-1][:10])):

@@ -96,7 +96,7 @@ def test_words_alone_are_read_behind_a_neutral_image(client: TestClient, made: P
         pair = encode_pair(*engine, store.manifest, Pair(text, [Image.new("RGB", (224, 224), tuple(mean))]))
         largest = np.zeros(store.n_features)
         for t in np.flatnonzero(pair.modality_t == TEXT)[n_left_out:]:
-            at = slice(pair.offset[t], pair.offset[t + 1])
+            at = slice(pair.offset_t[t], pair.offset_t[t + 1])
             np.maximum.at(largest, pair.feature_e[at], pair.value_e[at].astype(float) * 2.0**-store.scale_log2)
         reply = client.post(f"{API}/search", data={"text": query}, params={"limit": 200}).json()
         hits = [*reply["features"], *reply["dense"]]

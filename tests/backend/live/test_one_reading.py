@@ -74,7 +74,7 @@ def test_a_server_reads_a_file_as_the_pass_does(tmp_path: Path, data: Path, sae:
         events = stored.events.of(row_of[name])
         np.testing.assert_array_equal(live.token_id_t, events.token_id_t, name)
         np.testing.assert_array_equal(live.modality_t, events.modality_t, name)
-        np.testing.assert_array_equal(live.offset, events.offset_t, name)
+        np.testing.assert_array_equal(live.offset_t, events.offset_t, name)
         np.testing.assert_array_equal(live.feature_e, events.feature_e, name)
         np.testing.assert_array_equal(live.value_e.astype(np.float64) * stored.unit, events.z_e, name)
         views = [[view.rows, view.cols, list(view.box), view.image] for view in live.views]

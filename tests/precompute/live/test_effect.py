@@ -92,7 +92,7 @@ def test_it_is_what_plain_forwards_say(engine: Engine, feature: int, control: in
     assert effect is not None and effect.n_places == len(places)
     before, *others = (torch.stack(rows).numpy() for rows in zip(*places, strict=True))
     np.testing.assert_allclose(effect.before_v, np.exp(before).mean(0), atol=1e-6)
-    for change, after in zip((effect.ablated, effect.control), others, strict=True):
+    for change, after in zip((effect.ablation, effect.control), others, strict=True):
         np.testing.assert_allclose(change.probability_v, (np.exp(after) - np.exp(before)).mean(0), atol=1e-6)
         np.testing.assert_allclose(change.logprob_v, (after - before).mean(0), atol=1e-4)
         assert change.kl == pytest.approx((np.exp(before) * (before - after)).sum(-1).mean(), abs=1e-5)
@@ -142,6 +142,6 @@ def test_shared_layers_change_nothing_in_any_family(tmp_path: Path, engine: Engi
         for share in (None, False)
     )
     assert shared is not None and apart is not None and shared.n_places == apart.n_places > 0
-    for one, other in zip((shared.ablated, shared.control), (apart.ablated, apart.control), strict=True):
+    for one, other in zip((shared.ablation, shared.control), (apart.ablation, apart.control), strict=True):
         np.testing.assert_allclose(one.probability_v, other.probability_v, atol=1e-6)
         assert one.kl == pytest.approx(other.kl, rel=1e-2, abs=1e-6) and one.kl > 0

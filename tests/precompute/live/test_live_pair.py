@@ -29,7 +29,7 @@ def test_a_live_pair_is_what_the_pass_stored(options: Maker, mllm: Mllm, whole: 
             live = encode_pair(model, saev, manifest, pair, errors=True)
             np.testing.assert_array_equal(live.token_id_t, stored.token_id_t)
             np.testing.assert_array_equal(live.modality_t, stored.modality_t)
-            np.testing.assert_array_equal(live.offset, stored.offset_t)
+            np.testing.assert_array_equal(live.offset_t, stored.offset_t)
             np.testing.assert_array_equal(live.feature_e, stored.feature_e)
             np.testing.assert_array_equal(live.value_e.astype(np.float64) * data.unit, stored.z_e)
             assert [list(view) for view in live.views] == [

@@ -13,7 +13,7 @@ from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.patches import ranking as patches
 from precompute.patches.ranking import FULL, NONE, WITHOUT
-from precompute.sae.encode import Encoded, Scale, encode_batch
+from precompute.sae.encode import EncodedBatch, Scale, encode_batch
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
 from tests.helpers.patch_reference import Array, features_of, naive, naive_masks
@@ -46,7 +46,7 @@ def test_scores_of_random_events(seed: int) -> None:
     assert result["l0"].any() and (seed == 0) == (not result["cooccurring-l0"].any())
 
 
-def encoded(mllm: Mllm, sae: SaeV, pair: Pair) -> Encoded:
+def encoded(mllm: Mllm, sae: SaeV, pair: Pair) -> EncodedBatch:
     batch = mllm.prepare([pair])
     return encode_batch(mllm.hidden(batch), batch, sae, SCALE)
 

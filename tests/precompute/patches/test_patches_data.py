@@ -121,7 +121,7 @@ def naive_hits(query: Asked, mllm: Mllm) -> dict[Any, list[bool]]:
         with capture_vision_norms(mllm) as caught:
             mllm.hidden(batch)
         z_e = one.value_e.astype(np.float64) * 2.0**-store.scale_log2
-        score: dict[str, Any] = naive(one.offset, one.feature_e, z_e, one.modality_t, features)
+        score: dict[str, Any] = naive(one.offset_t, one.feature_e, z_e, one.modality_t, features)
         n = int((batch.modality_bs == IMAGE).sum())
         assert n == 16 * len(images) == len(score["l0"])
         score["random"], score["vision-norm"] = chances(row["id"], n, 0), caught.of(batch)[0][0]

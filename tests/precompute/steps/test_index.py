@@ -28,16 +28,16 @@ def test_neighbours_are_exact(part: Part) -> None:
     np.fill_diagonal(cosine, -np.inf)
     expected = np.sort(cosine, axis=1)[:, ::-1][:, : index.N_NEIGHBOURS]
     np.testing.assert_allclose(result["decoder_cosine"], expected, atol=1e-5)
-    assert (result["decoder_other"] != np.arange(len(directions))[:, None]).all()
+    assert (result["decoder_neighbours"] != np.arange(len(directions))[:, None]).all()
 
 
 def test_a_words_features_have_similar_profiles(part: Part) -> None:
     result = load_step(part.path, "index")
     for word in ("dog", "red", "house"):
         k = word_feature(word)
-        assert {k + 1, k + 2} <= set(result["profile_other"][k, :4].tolist())
+        assert {k + 1, k + 2} <= set(result["profile_neighbours"][k, :4].tolist())
     dead = len(VOCABULARY) * 0 + 120
-    assert (result["profile_other"][dead] == -1).all()
+    assert (result["profile_neighbours"][dead] == -1).all()
 
 
 def test_nearest_handles_twins_zeros_and_few() -> None:

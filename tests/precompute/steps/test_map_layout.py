@@ -19,10 +19,10 @@ from precompute.errors import SaevxError
 from precompute.steps import feature_map
 from precompute.steps.feature_map import (
     MapLayout,
-    alive_neighbours,
     exact_gradient,
     layout,
     layout_pool,
+    neighbours_on_map,
     preserved_neighbours,
 )
 from precompute.steps.index import nearest
@@ -47,7 +47,7 @@ def clustered(n: int, d: int = 32, groups: int = 8, seed: int = 0) -> tuple[Arra
 
 def places(vectors: Array) -> Array:
     everyone = np.ones(len(vectors), dtype=bool)
-    return layout(vectors, alive_neighbours(vectors, nearest(vectors.astype(np.float32))[0], everyone))
+    return layout(vectors, neighbours_on_map(vectors, nearest(vectors.astype(np.float32))[0], everyone))
 
 
 def kept_neighbours(vectors: Array, place: Array, k: int = 10) -> float:
@@ -122,7 +122,7 @@ def test_neighbours_among_the_living() -> None:
     vectors, _ = clustered(120, seed=4)
     alive = np.random.default_rng(4).random(120) < 0.45
     other = nearest(vectors.astype(np.float32))[0]
-    result = alive_neighbours(vectors, other, alive)
+    result = neighbours_on_map(vectors, other, alive)
     cosine = vectors[alive] @ vectors[alive].T
     np.fill_diagonal(cosine, -np.inf)
     exact = np.argsort(-cosine, axis=1)[:, : other.shape[1]]
