@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -79,15 +79,8 @@ class CardFigure(NamedTuple):
 
     figure: CardLine
     drawn: DrawnFigure | None
-    better: Literal["higher", "lower"] | None
-    """None where more is neither."""
     beaten_by: list[str]
     """The controls that are better than the interval."""
-
-
-NO_BETTER = ("L0", "features of both", "iso-energy")
-LOWER_IS_BETTER = ("FVU", "dead features", "without the best", "change of hallucinated")
-"""How names of figures begin."""
 
 
 def card_lines(card: list[CardLine]) -> list[tuple[str, list[CardFigure]]]:
@@ -97,24 +90,29 @@ def card_lines(card: list[CardLine]) -> list[tuple[str, list[CardFigure]]]:
 
 def card_figure(figure: CardLine) -> CardFigure:
     """With its drawing where it is a share and so are its controls."""
-    if figure.value is None or figure.name.startswith(NO_BETTER):
-        return CardFigure(figure, drawn_figure(figure), None, [])
-    lower_is_better = figure.name.startswith(LOWER_IS_BETTER)
+    if figure.value is None or figure.better is None:
+        return CardFigure(figure, drawn_figure(figure), [])
     low, high = figure.interval or (figure.value, figure.value)
     beaten_by = [
         name for name, value in controls_of(figure).items()
-        if value is not None and (value < low if lower_is_better else value > high)
+        if value is not None and (value < low if figure.better == "lower" else value > high)
     ]  # fmt: skip
-    return CardFigure(figure, drawn_figure(figure), "lower" if lower_is_better else "higher", beaten_by)
+    return CardFigure(figure, drawn_figure(figure), beaten_by)
 
 
 def controls_of(figure: CardLine) -> dict[str, float | None]:
     return {"random decoder": figure.control_random_decoder, "untrained model": figure.control_untrained}
 
 
+def has_contest(figure: CardLine) -> bool:
+    """Whether the figure can be better or worse than one of its controls."""
+    has_control = any(value is not None for value in controls_of(figure).values())
+    return figure.value is not None and figure.better is not None and has_control
+
+
 def card_sentence(lines: list[tuple[str, list[CardFigure]]]) -> str:
     """In how many figures the SAE is at least as good as its controls, and in which it is not; "" without controls."""
-    rows = [f for _, rows in lines for f in rows if f.better and set(controls_of(f.figure).values()) != {None}]
+    rows = [f for _, rows in lines for f in rows if has_contest(f.figure)]
     if not rows:
         return ""
     worse_figures = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat
 
@@ -54,6 +54,8 @@ class CardLine(Model):
     """One of twelve."""
     name: str
     """Which figure of that line."""
+    better: Literal["higher", "lower"] | None = None
+    """Which values are the better ones; null where neither are, or it is not known."""
     value: FiniteFloat | None
     """Null where it could not be computed."""
     interval: tuple[FiniteFloat, FiniteFloat] | None = None

@@ -66,7 +66,7 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
     control_values = {name: read_card(path) if path else {} for name, path in controls.items()}
     return [
         {
-            "line": f.line, "name": f.name, "value": f.estimate and f.estimate["value"],
+            "line": f.line, "name": f.name, "better": f.better, "value": f.estimate and f.estimate["value"],
             "interval": [f.estimate["low"], f.estimate["high"]] if f.estimate and "low" in f.estimate else None,
             **{name: values.get((f.line, f.name)) for name, values in control_values.items()}, "note": f.note,
         }
@@ -77,10 +77,11 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
 def model_figures(result: dict[str, Any]) -> Iterator[Figure]:
     """Reconstruction, and what the model loses by it."""
     for name in ("text", "image"):
-        yield Figure("reconstruction", f"FVU, {name}", result["fvu"][name], "Fraction of variance unexplained.")
-        yield Figure("reconstruction", f"L0, {name}", result["l0"][name], "Active features per token.")
-    share_dead = {"value": float(result["dead"]["both"])}
-    yield Figure("reconstruction", "dead features", share_dead, "Active on no token of the evaluation.")
+        note = "Fraction of variance unexplained."
+        yield Figure("reconstruction", f"FVU, {name}", result["fvu"][name], note, "lower")
+        yield Figure("reconstruction", f"L0, {name}", result["l0"][name], "Active features per token.", None)
+    n_dead = {"value": float(result["dead"]["both"])}
+    yield Figure("reconstruction", "dead features", n_dead, "Active on no token of the evaluation.", "lower")
     for key, estimate in result["loss_recovered"].items():
         part, _, top = key.partition("_top")
         name = f"{part}, {top} features a token" if top else part
@@ -92,19 +93,20 @@ def modality_figures(activity: Activity, sae: SaeV, tokens: dict[str, int]) -> I
     """How the features divide among text and image."""
     n_m = np.array([tokens["text"], tokens["image"]], dtype=np.float64)
     if not n_m.all():
-        yield Figure("modalities", "features of both", None, "The data has tokens of one modality alone.")
+        yield Figure("modalities", "features of both", None, "The data has tokens of one modality alone.", None)
         return
     rate_mf = activity.count_mf / n_m[:, None]
     is_alive = rate_mf.sum(0) > 0
     share = rate_mf[IMAGE, is_alive] / rate_mf[:, is_alive].sum(0)
     is_shared = (share >= ONE_SIDED) & (share <= 1 - ONE_SIDED)
     note = f"Alive features with {100 * ONE_SIDED:.0f} % of their rate or more in either modality."
-    yield Figure("modalities", "features of both", {"value": float(is_shared.mean())} if is_alive.any() else None, note)
+    estimate = {"value": float(is_shared.mean())} if is_alive.any() else None
+    yield Figure("modalities", "features of both", estimate, note, None)
     length_f = np.square(sae.directions_fd.detach().cpu().double().numpy()).sum(1)
     energy_mf = activity.energy_mf / n_m[:, None] * length_f
     overlap = 2 * energy_mf.min(0).sum() / energy_mf.sum() if energy_mf.any() else None
     note = "Share of the energy (z²‖d‖² a token) that features have in both modalities alike."
-    yield Figure("modalities", "iso-energy", None if overlap is None else {"value": float(overlap)}, note)
+    yield Figure("modalities", "iso-energy", None if overlap is None else {"value": float(overlap)}, note, None)
 
 
 def stability(sae: SaeV, is_alive: Array, o: EvaluateOptions) -> Figure:

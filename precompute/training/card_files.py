@@ -10,7 +10,7 @@ from precompute.errors import SaevxError
 from precompute.options.evaluate import EvaluateOptions
 from precompute.store.companions import HALLUCINATION, companion_path, read_companion
 from precompute.store.opening import read_manifest
-from precompute.training.card_store import Figure
+from precompute.training.card_store import Better, Figure
 
 FROM_FILES = ("patches", "hallucination", "steering")
 PATCH_SCORE = "cosine-cross-modal"
@@ -50,7 +50,8 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
             numbers = [estimate.get("value"), estimate.get("low", 0.0), estimate.get("high", 0.0)]
             if not all(isinstance(number, int | float) for number in numbers):
                 raise SaevxError(f"{file} has no figure at {path}: name a number, or one with value, low and high.")
-            return Figure(line, path.rpartition(".")[2], estimate, f"{path.replace('.', ', ')} in {Path(file).name}.")
+            note = f"{path.replace('.', ', ')} in {Path(file).name}."
+            return Figure(line, path.rpartition(".")[2], estimate, note, None)
     needs = {"patches": "--patches FILE", "hallucination": "--hallucination FILE"}
     return Figure(line, "", None, f"Needs {needs.get(line, f'--line {line}=FILE#PATH')}.")
 
@@ -59,10 +60,11 @@ def patches_figures(path: Path) -> list[Figure]:
     """Sufficiency and necessity of the best patches by `PATCH_SCORE`, fewest first, in the first way of removing."""
     content, entries = read_json(path), "an entry of cosine-cross-modal and of random"
     figures = []
-    for part, percent, name, needs in (
-        ("kept", "keep", "with the best {:g} % alone", "--keep"),
-        ("knocked_out", "knock_out", "without the best {:g} %", "--knock-out"),
-    ):
+    ways: tuple[tuple[str, str, str, str, Better], ...] = (
+        ("kept", "keep", "with the best {:g} % alone", "--keep", "higher"),
+        ("knocked_out", "knock_out", "without the best {:g} %", "--knock-out", "lower"),
+    )
+    for part, percent, name, needs, better in ways:
         try:
             by_percent = sorted(content.get(part, []), key=lambda e: e[percent])
             of_score, chance = (
@@ -70,19 +72,26 @@ def patches_figures(path: Path) -> list[Figure]:
             )
             if of_score is None or chance is None:
                 note = f"Needs a file of `saevx patches {needs} 25` with {entries}."
-                figures.append(Figure("patches", name.format(25), None, note))
+                figures.append(Figure("patches", name.format(25), None, note, better))
                 continue
             control = "–" if chance["of_full"] is None else f"{chance['of_full']['value']:.3f}"
             note = f"Accuracy, of that with all patches; others removed by {of_score['removed']}. "
             note += f"Random patches: {control}."
-            figures.append(Figure("patches", name.format(of_score[percent]), of_score["of_full"], note))
+            figures.append(Figure("patches", name.format(of_score[percent]), of_score["of_full"], note, better))
         except (KeyError, TypeError, AttributeError) as error:
             raise SaevxError(f"{path} is no result of `saevx patches`: name a file that it wrote.") from error
     return figures
 
 
 def hallucination_figures(content: Any, path: Path) -> list[Figure]:
-    """What steering towards right does to answers, beside random features. Args: `content` is that of the file."""
+    """What steering towards right answers changes, less what random features change.
+
+    Args:
+        content: what the file at `path` holds.
+    """
+    changes: tuple[tuple[str, str, Better], ...] = (
+        ("hallucinated", "hallucinated answers", "lower"), ("accuracy", "right answers", "higher"),
+    )  # fmt: skip
     try:
         towards, differences = content["ways"]["towards right"], content["against_random"]
         baseline = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in differences}
@@ -91,8 +100,9 @@ def hallucination_figures(content: Any, path: Path) -> list[Figure]:
                 "hallucination", f"change of {title} by steering", differences[name],
                 "Less the change that random features of equal length cause. Share when steered "
                 f"{number(towards[name] and towards[name]['value'])}, unsteered {number(baseline[name])}.",
+                better,
             )
-            for name, title in (("hallucinated", "hallucinated answers"), ("accuracy", "right answers"))
+            for name, title, better in changes
         ]  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise SaevxError(

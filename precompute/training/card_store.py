@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -22,6 +22,8 @@ from precompute.utils.stats import bootstrap_weights, interval, share_interval, 
 from precompute.utils.types import Array
 
 GOOD_SCORE = 0.7
+Better = Literal["higher", "lower"] | None
+"""Which values of a figure are the better ones; None where neither are, or it is not known."""
 FIRST = 16
 """Images at least for a feature's monosemanticity, and at most for its localisation."""
 
@@ -34,6 +36,7 @@ class Figure(NamedTuple):
     estimate: dict[str, float] | None
     """`value`, and `low` and `high` where it has an interval; None where it could not be computed."""
     note: str
+    better: Better = "higher"
 
 
 def of_store(store: Store, o: EvaluateOptions) -> Iterator[tuple[str, list[Figure]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import pytest
 
@@ -91,22 +92,21 @@ def test_the_card_has_a_heading_for_each_line() -> None:
 
 def test_the_card_says_where_a_control_is_better() -> None:
     """Of figures in which lower is better too; within the interval neither is; L0 is no matter of better."""
-    def figure(name: str, value: float, **more: float) -> CardLine:
-        return CardLine(line="one", name=name, value=value, interval=(value - 0.02, value + 0.02), note="", **more)
+    def figure(name: str, value: float, better: Literal["higher", "lower"] | None, **controls: float) -> CardLine:
+        interval = (value - 0.02, value + 0.02)
+        return CardLine(line="one", name=name, better=better, value=value, interval=interval, note="", **controls)
 
-    card = [
-        figure("FVU, image", 0.1, control_random_decoder=0.57, control_untrained=0.017),
-        figure("strongest patch in the box", 0.58, control_random_decoder=0.64, control_untrained=0.12),
-        figure("FVU, text", 0.1, control_untrained=0.09), figure("all", 0.9),
-        figure("L0, text", 25, control_untrained=3),
-    ]  # fmt: skip
-    lines = card_lines(card)
-    assert [row.better for row in lines[0][1]] == ["lower", "higher", "lower", "higher", None]
+    lines = card_lines([
+        figure("FVU, image", 0.1, "lower", control_random_decoder=0.57, control_untrained=0.017),
+        figure("strongest patch in the box", 0.58, "higher", control_random_decoder=0.64, control_untrained=0.12),
+        figure("FVU, text", 0.1, "lower", control_untrained=0.09), figure("all", 0.9, "higher"),
+        figure("L0, text", 25, None, control_untrained=3),
+    ])  # fmt: skip
     assert card_sentence(lines) == (
         "In 1 of 3 figures with a control this SAE is at least as good as it. A control is better in: FVU, image "
         "(untrained model 0.017 against 0.100); strongest patch in the box (random decoder 0.640 against 0.580)."
     )
-    assert card_sentence(card_lines([figure("all", 0.9)])) == ""
+    assert card_sentence(card_lines([figure("all", 0.9, "higher")])) == ""
 
 
 @pytest.mark.parametrize(("score", "step"), [(1.0, 10), (0.996, 10), (0.796, 8), (0.794, 7), (0.9, 9), (0.6, 6)])

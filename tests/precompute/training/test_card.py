@@ -67,6 +67,14 @@ def test_twelve_lines_in_their_order_and_what_the_missing_ones_take(make: Maker)
     assert needs["names"] == "Needs --store STORE." and needs["steering"] == "Needs --line steering=FILE#PATH."
 
 
+def test_each_figure_says_which_values_are_better(make: Maker) -> None:
+    card = by_name(evaluate(make())["card"])
+    assert [card["reconstruction", name]["better"] for name in ("FVU, text", "L0, text", "dead features")] == [
+        "lower", None, "lower",
+    ]  # fmt: skip
+    assert card["loss recovered", "all"]["better"] == "higher" and card["modalities", "iso-energy"]["better"] is None
+
+
 def test_few_features_a_token_recover_less_and_all_of_them_the_same(make: Maker, tiny_files: Tiny) -> None:
     n = SaeV.load(tiny_files.sae).n_features
     result = evaluate(make(top=[1, n]))
@@ -158,7 +166,7 @@ def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_pat
         make(store=store, line=[steering], untrained=tmp_path / "control.json", other_sae=[str(tiny_files.sae)])
     )
     card, control = by_name(result["card"]), json.loads((tmp_path / "control.json").read_text())
-    assert card["steering", "mean"]["interval"] == [0.4, 0.6]
+    assert card["steering", "mean"]["interval"] == [0.4, 0.6] and card["steering", "mean"]["better"] is None
     assert card["stability", "nearest direction"]["value"] == pytest.approx(1.0), "the same SAE"
     fvu = card["reconstruction", "FVU, text"]
     assert fvu["control_untrained"] == control["fvu"]["text"]["value"] != fvu["value"]
@@ -230,6 +238,7 @@ def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path)
     fewer, right = lines["hallucination"]
     assert fewer.estimate is not None and fewer.estimate["value"] == -0.125 and right.estimate is None
     assert fewer.note.endswith("Share when steered 0.250, unsteered 0.250.")
+    assert [figure.better for figure in (enough, needed, fewer, right)] == ["higher", "lower", "lower", "higher"]
 
     (tmp_path / "patches").write_text(json.dumps({"kept": best}))
     assert "--knock-out" in of_files(make(patches=tmp_path / "patches"))["patches"][1].note
