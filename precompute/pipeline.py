@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from precompute.collect.session import Session
 
 MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
-KIND = {"what": "store", "of": "data, model, SAE or options"}
+KIND = {"what": "store", "depends_on": "data, model, SAE or options"}
 WRITTEN = "written"
 """In the manifest of an unfinished store whose tables are all written: a fingerprint of the later steps' options."""
 

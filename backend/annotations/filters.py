@@ -24,16 +24,16 @@ def filter_of_notes(
             return sorted(store.selection.rows_of(keys).values())
         return sorted(n for key in keys if (n := int(key)) < store.n_features)
 
-    marked_ids = without = None
+    marked_ids = excluded_ids = None
     if tag is not None or reviewed:
         marked_ids = numbers(annotations.keys(kind, tag=tag, reviewed=True if reviewed else None))
     if reviewed is False:
-        without = numbers(annotations.keys(kind, reviewed=True))
+        excluded_ids = numbers(annotations.keys(kind, reviewed=True))
     also = numbers(annotations.search(kind, q)) if q and q.strip() else []
     if tag is None and reviewed is None and not also:
         return None
     name = "" if tag is None and reviewed is None else json.dumps([tag, reviewed])
-    return Marked(name, marked_ids, without or (), also)
+    return Marked(name, marked_ids, excluded_ids or (), also)
 
 
 def rightly_flagged(annotations: Annotations, store: Store, flag: str) -> Array:

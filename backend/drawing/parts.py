@@ -131,13 +131,13 @@ def tokens(runs: Iterable[TokenRun], peak: int | None = None) -> Markup:
 
 
 def hist(
-    bars: Sequence[Bar], label: str, mark: float | None = None, under: str = "b", over: str = "over",
+    bars: Sequence[Bar], label: str, mark: float | None = None, cls: str = "b", cls_over: str = "over",
     own_x: float | None = None,
 ) -> Markup:  # fmt: skip
     """A bar chart from pages/charts.chart(): heights in percent; bars below and above the mark have a class each."""
     markup = (
         f'<svg class="hist" viewBox="0 0 {max(len(bars), 1) * 4} 104" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escaped(label)}">{bar_rects(tuple(bars), under, over)}'
+        f'aria-label="{escaped(label)}">{bar_rects(tuple(bars), cls, cls_over)}'
         f'<line x1="0" x2="{len(bars) * 4}" y1="100.5" y2="100.5"/>'
     )
     if mark is not None:

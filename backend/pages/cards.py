@@ -64,8 +64,8 @@ def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -
         examples = as_examples(links.all_images(items))
         top = max((example.activation for example in examples), default=0.0)
         images[id] = [image for example in examples if (image := example_image(example, top, THUMB)) is not None]
-    without = [id for id in ids if not images[id]]
-    by_token = open_store.store.examples.strongest(without, "text", 2 * n) if without else {}
+    without_image = [id for id in ids if not images[id]]
+    by_token = open_store.store.examples.strongest(without_image, "text", 2 * n) if without_image else {}
     words = {
         id: list(dict.fromkeys(visible(example["token"].strip() or example["token"]) for example in items))
         for id, items in by_token.items()

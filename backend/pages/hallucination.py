@@ -30,7 +30,7 @@ class Panel(NamedTuple):
 def hallucination_panel(report: HallucinationReport) -> Panel:
     """The figures of a store in words and in rows."""
     h = report.hallucination
-    rows = [] if h is None else [(way, [of.get(name) for name in FIGURES]) for way, of in h.ways.items()]
+    rows = [] if h is None else [(way, [figures.get(name) for name in FIGURES]) for way, figures in h.ways.items()]
     return Panel(report, FIGURES, rows, "" if h is None else effect_sentence(h))
 
 

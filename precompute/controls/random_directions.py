@@ -74,10 +74,10 @@ def random_directions(store: Store, o: ControlsOptions) -> Tested:
     limit_mk = [as_often(along_directions.token_mtk[m], rate_mk[m]) for m in (TEXT, IMAGE)]
     text, image = (csr_matrix(along_directions.strongest_mnk[m] >= limit_mk[m]) for m in (TEXT, IMAGE))
     on_text_alone = csr_matrix(along_directions.alone_nk >= limit_mk[TEXT])
-    by_image, without = (sides._replace(text=on_text, image=image).counts() for on_text in (text, on_text_alone))
+    with_image, text_alone = (sides._replace(text=on_text, image=image).counts() for on_text in (text, on_text_alone))
     return Tested(
-        len(sides.row), features, evidence_of(by_image, can_be_tested(by_image)),
-        evidence_of(without, can_be_tested(without)),
+        len(sides.row), features, evidence_of(with_image, can_be_tested(with_image)),
+        evidence_of(text_alone, can_be_tested(text_alone)),
     )
 
 
@@ -119,8 +119,8 @@ def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Ar
     with progress_bar("random directions", len(rows), "pairs") as progress:
         for members in plan_batches(store, rows, o):
             pairs = [originals.pair(int(rows[i])) for i in members]
-            without = project([Pair(pair.text, []) for pair in pairs])
-            for i, (kind_t, along_tk), (alone_t, alone_tk) in zip(members, project(pairs), without, strict=True):
+            texts = project([Pair(pair.text, []) for pair in pairs])
+            for i, (kind_t, along_tk), (alone_t, alone_tk) in zip(members, project(pairs), texts, strict=True):
                 for m in (TEXT, IMAGE):
                     of_kind_tk = along_tk[kind_t == m]
                     strongest_mnk[m, i] = of_kind_tk.max(0, initial=-np.inf)

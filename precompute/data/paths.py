@@ -114,14 +114,14 @@ def check_files(folder: Path, files: Iterable[Path], anywhere: bool) -> None:
             raise SaevxError(f"{path} is a FIFO, a socket or a device, not a regular file: remove it.")
 
 
-def files_below(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
+def files_below(folder: Path, left_out: tuple[str, ...]) -> Iterator[Path]:
     """Files and links of a folder and its folders. Links to folders are not followed.
 
     Args:
-        without: endings that are left out, small letters without the dot.
+        left_out: endings of the files that are left out, small letters without the dot.
     """
     for place, folders, names in os.walk(folder):
-        yield from (Path(place, name) for name in names if name.rpartition(".")[2].lower() not in without)
+        yield from (Path(place, name) for name in names if name.rpartition(".")[2].lower() not in left_out)
         yield from (link for name in folders if (link := Path(place, name)).is_symlink())
 
 

@@ -92,7 +92,7 @@ def _folder(path: Path, columns: Columns) -> Listing:
 
 def _table_folder(path: Path, columns: Columns) -> Listing:
     """What `datasets` reads; it opens each file that it knows, wherever links lead."""
-    check_files(path, files_below(path, without=IMAGE_SUFFIXES), columns.anywhere)
+    check_files(path, files_below(path, left_out=IMAGE_SUFFIXES), columns.anywhere)
     return from_folder(path, columns)
 
 

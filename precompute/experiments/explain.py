@@ -118,14 +118,14 @@ def measure_scene(scene: Scene, word: Word, family: Array, o: Options) -> dict[s
     part_n = part_n3.sum(1)
     odds = float(prompt.log_odds(word.ids)[-1])
     top_n = np.argsort(-np.abs(part_n), kind="stable")[:N_STRONGEST]
-    choices = (rng.permutation(of)[: o.n_features] for of in (len(part_n), top_n))
+    choices = (rng.permutation(items)[: o.n_features] for items in (len(part_n), top_n))
     drawn_of = dict(zip(DRAWS, choices, strict=True))
     pairs = [
         {
             "draw": name, "feature": int(feature_n[i]), "part": float(part_n[i]),
             "ablated": odds - float(prompt.log_odds(word.ids, [int(feature_n[i])])[-1]),
         }
-        for name, of in drawn_of.items() for i in of.tolist()
+        for name, indices in drawn_of.items() for i in indices.tolist()
     ]  # fmt: skip
     first = int(feature_n[0])
     controls = random_removals(Removal((first,)), feature_n.tolist(), family, 0, n_draws=o.n_random, seed=scene.index)

@@ -47,8 +47,8 @@ def variants(o: PatchesOptions) -> list[Variant]:
     ways, percents = list(dict.fromkeys(o.removed)), sorted(set(o.keep), reverse=True)
     names = (*patches.SCORES, *patches.CONTROLS)
     some_patches = [(name, k, way) for way in ways for name in names for k in percents]
-    without = [(WITHOUT + name, k, way) for way in ways for name in names for k in sorted(set(o.knock_out))]
-    return [FULL, *((NONE, 0.0, way) for way in ways), *some_patches, *without]
+    knock_outs = [(WITHOUT + name, k, way) for way in ways for name in names for k in sorted(set(o.knock_out))]
+    return [FULL, *((NONE, 0.0, way) for way in ways), *some_patches, *knock_outs]
 
 
 class Outcomes:
@@ -59,7 +59,7 @@ class Outcomes:
         self.outcome_of: dict[str, Answered] = {}
 
     def __enter__(self) -> Outcomes:
-        claim_folder(self.part, self.fingerprint, PLAN, what="run", of="data, store or options")
+        claim_folder(self.part, self.fingerprint, PLAN, what="run", depends_on="data, store or options")
         self.file = (self.part / OUTCOMES).open("a+b")
         self.file.seek(0)
         complete = [line for line in self.file if line.endswith(b"\n")]  # a killed run may have cut the last one short

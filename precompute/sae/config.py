@@ -139,8 +139,8 @@ def resolve_config(config: dict[str, Any]) -> dict[str, Any]:
     width = config.get("d_sae")
     k = k_of(config, width if isinstance(width, int) else None)
     # What SAELens before 6 read k from goes, so that it is not read twice.
-    without = {name: value for name, value in config.items() if not name.startswith("activation_fn")}
-    return {**without, "architecture": architecture, "k": k}
+    other_fields = {name: value for name, value in config.items() if not name.startswith("activation_fn")}
+    return {**other_fields, "architecture": architecture, "k": k}
 
 
 def _architecture(config: dict[str, Any]) -> str:

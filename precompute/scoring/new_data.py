@@ -156,7 +156,7 @@ class Job:
             options=o.model_dump(mode="json", include=RUN_OPTIONS),
             code=code_version(),
         )
-        claim_folder(self.part, run_fingerprint, PLAN, what="run", of="data, store or options")
+        claim_folder(self.part, run_fingerprint, PLAN, what="run", depends_on="data, store or options")
 
     def engine(self) -> tuple[Mllm, SaeV]:
         """Model and SAE, as the store had them."""

@@ -99,8 +99,8 @@ def _weighted_parts(maxima: Active, weights: Weights) -> Parts:
     score = ratio(sum_k.sum(), base_k.sum(), np.nan)
     part_k, effect_k = np.zeros(len(x_k)), np.zeros(len(x_k))
     part_k[top] = ratio(sum_k, base_k.sum(), np.nan)
-    without = ratio(sum_k.sum() - sum_k + more_over, np.maximum(base_k.sum() - base_k + more_under, 0), np.nan)
-    effect_k[top] = score - without
+    without_k = ratio(sum_k.sum() - sum_k + more_over, np.maximum(base_k.sum() - base_k + more_under, 0), np.nan)
+    effect_k[top] = score - without_k
     return Parts(part_k, effect_k)
 
 

@@ -235,8 +235,8 @@ def decode_cursor(tag: str, cursor: str) -> tuple[Any, int]:
         SaevxError: the cursor is of another list, order, filter or store, or is no cursor.
     """
     try:
-        of, value, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if of != tag or not (value is None or isinstance(value, int | float | str)):
+        cursor_tag, value, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if cursor_tag != tag or not (value is None or isinstance(value, int | float | str)):
             raise TypeError
         return value, int(key)
     except (ValueError, TypeError, RecursionError) as error:

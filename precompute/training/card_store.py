@@ -68,23 +68,23 @@ def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
     """Whether features are stronger where the caption has their name's word than on hard negatives, on samples on which
     the names were not chosen."""
     table = Held.of_store(store)
-    for name, title, of in (
+    for name, title, shares in (
         ("captions with its word exchanged", "captions that differ in the name's word alone", against_one_word(table)),
         (
             "samples of its nearest feature", "strong samples of its nearest feature of another family",
             against_nearest(table),
         ),
     ):
-        n = len(of.either)
+        n = len(shares.either)
         if not n:
             yield Figure("names", name, None, f"There are no {title}.")
             continue
-        draws = np.concatenate([w @ of.either / n for w in bootstrap_weights(n, o.resamples, o.seed, chunk=64)])
+        draws = np.concatenate([w @ shares.either / n for w in bootstrap_weights(n, o.resamples, o.seed, chunk=64)])
         note = (
             f"How often a feature is stronger where the caption has its name's word than on {title}. Mean over {n:,} "
-            f"features; 0.5 is chance. By the image alone {of.image.mean():.3f}."
+            f"features; 0.5 is chance. By the image alone {shares.image.mean():.3f}."
         )
-        yield Figure("names", name, interval(float(of.either.mean()), draws), note)
+        yield Figure("names", name, interval(float(shares.either.mean()), draws), note)
 
 
 def localisation(store: Store, o: EvaluateOptions, labels: list[str | None]) -> Figure:

@@ -93,7 +93,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
         trainer.activation_scaler.scaling_factor = scale
     stream = Stream(mllm, (data, plan), sink_norm, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
     meter = Meter(d_sae, mllm.d_model)
-    if claim_folder(o.part, digest, STARTED, what="training", of="data, model or options"):
+    if claim_folder(o.part, digest, STARTED, what="training", depends_on="data, model or options"):
         resume(o.part, trainer, stream, meter)
     if s["decoder_bias"] == "mean" and not trainer.n_training_steps:
         stream.fill(stream.hidden_td, stream.modality_t)
@@ -220,11 +220,11 @@ def finish(o: TrainOptions, s: dict[str, Any], mllm: Mllm, data: Data, trainer: 
 
 def run_fingerprint(o: TrainOptions, data: Data) -> str:
     """Fingerprint of all that the run depends on: an unfinished run is only continued by the same one."""
-    without = {"data", "model", "out", "checkpoint_every"}
+    other_options = {"data", "model", "out", "checkpoint_every"}
     return fingerprint(
         rows=([row.index, row.sample_id, row.text, stamps(row.images)] for row in data.rows),
         model=[o.model, stamps(weights(o.model))],
-        options={**o.model_dump(mode="json", exclude=without), **o.with_preset()},
+        options={**o.model_dump(mode="json", exclude=other_options), **o.with_preset()},
         code=code_version(),
     )
 

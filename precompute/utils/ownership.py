@@ -181,14 +181,14 @@ def _release_lock(descriptor: int, lock: Path) -> None:
 # ---- an unfinished folder, which the same command continues
 
 
-def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, of: str) -> bool:
+def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, depends_on: str) -> bool:
     """Whether a folder holds an unfinished run with this fingerprint.
 
     Args:
         fingerprint: of all that the run depends on.
         plan: name of the file in the folder that holds the fingerprint.
         what: word for the run, such as "training".
-        of: words for what it depends on, such as "data, model or options".
+        depends_on: words for that, with "other" before them in a sentence, such as "data, model or options".
 
     Raises:
         SaevxError: the folder holds another run, or something else.
@@ -203,13 +203,13 @@ def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, of: 
         raise SaevxError(f"{part} is in the way and is no unfinished {what}: move or delete it.") from None
     if fingerprint_of_part != fingerprint:
         raise SaevxError(
-            f"{part} holds an unfinished {what} with other {of}: "
+            f"{part} holds an unfinished {what} with other {depends_on}: "
             "repeat that command to go on with it, or delete the folder to start over."
         )
     return True
 
 
-def claim_folder(part: Path, fingerprint: str, plan: str, *, what: str, of: str) -> bool:
+def claim_folder(part: Path, fingerprint: str, plan: str, *, what: str, depends_on: str) -> bool:
     """Make the folder of an unfinished run, or continue the one with the same fingerprint.
 
     The caller owns the folder (`exclusive`). Arguments and errors are those of `holds_unfinished`.
@@ -217,7 +217,7 @@ def claim_folder(part: Path, fingerprint: str, plan: str, *, what: str, of: str)
     Returns:
         whether the folder was there already.
     """
-    if holds_unfinished(part, fingerprint, plan, what=what, of=of):
+    if holds_unfinished(part, fingerprint, plan, what=what, depends_on=depends_on):
         return True
     part.mkdir(parents=True, exist_ok=True)
     write_text(part / plan, json.dumps({"fingerprint": fingerprint}))

@@ -20,10 +20,10 @@ def unit(vectors: Array) -> Array:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-def ratio(over: Array | float, under: Array | float, empty: float = 0.0) -> Array:
-    """float64: over / under of the shape to which both are broadcast; `empty` where under is not above 0."""
-    over, under = np.broadcast_arrays(np.asarray(over, np.float64), np.asarray(under, np.float64))
-    result: Array = np.divide(over, under, out=np.full(over.shape, empty), where=under > 0)
+def ratio(numerator: Array | float, denominator: Array | float, empty: float = 0.0) -> Array:
+    """float64: the quotients, of the shape to which both are broadcast; `empty` where a denominator is not above 0."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    result: Array = np.divide(numerator, denominator, out=np.full(numerator.shape, empty), where=denominator > 0)
     return result
 
 

@@ -18,23 +18,23 @@ NO_NAMES = {
     "hashed", "having", "held", "here", "highest", "holding", "inner", "inside", "joined", "judged", "known", "lacking",
     "largest", "lasted", "learned", "like", "linked", "listed", "listening", "little", "loaded", "lone", "long",
     "longest", "lost", "lowering", "made", "many", "mapped", "marked", "measured", "mine", "missing", "mixed", "more",
-    "most", "moved", "named", "narrow", "near", "needed", "new", "none", "now", "numbered", "observed", "off", "old",
-    "on", "one", "only", "opened", "ordered", "others", "ours", "outside", "overlapping", "owed", "own", "packed",
-    "padded", "painted", "parsed", "passed", "patched", "permuted", "picked", "placed", "plain", "planned", "pooled",
-    "possible", "predicted", "preferred", "projected", "promoted", "quantised", "queried", "quoted", "raised",
+    "most", "moved", "named", "narrow", "near", "needed", "new", "none", "now", "numbered", "observed", "of", "off",
+    "old", "on", "one", "only", "opened", "ordered", "others", "ours", "outside", "over", "overlapping", "owed", "own",
+    "packed", "padded", "painted", "parsed", "passed", "patched", "permuted", "picked", "placed", "plain", "planned",
+    "pooled", "possible", "predicted", "preferred", "projected", "promoted", "quantised", "queried", "quoted", "raised",
     "raising", "random", "ranked", "raw", "reached", "real", "received", "recorded", "recovered", "redrawn", "reduced",
     "refused", "rejected", "removed", "rendered", "reported", "requested", "required", "rest", "rising", "running",
     "sampled", "saved", "scored", "sealed", "seen", "selected", "sent", "separate", "served", "shaped", "shipped",
     "short", "shuffled", "shut", "signed", "single", "skipped", "small", "smallest", "spaced", "spare", "sparse",
     "special", "spelled", "stale", "started", "stated", "steered", "stored", "strange", "strong", "strongest",
     "supported", "taken", "telling", "terminated", "tested", "theirs", "there", "thinned", "tied", "together",
-    "toggled", "trained", "tried", "true", "tuned", "turned", "typed", "unchanged", "unique", "unknown", "unnamed",
-    "unseen", "unspaced", "unsteered", "untrained", "unused", "unwanted", "up", "uploaded", "upper", "used", "usual",
-    "varied", "visible", "waited", "waiting", "wanted", "weak", "which", "who", "whole", "whose", "wide", "worded",
-    "worse", "worst", "written", "yours",
+    "toggled", "trained", "tried", "true", "tuned", "turned", "typed", "unchanged", "under", "unique", "unknown",
+    "unnamed", "unseen", "unspaced", "unsteered", "untrained", "unused", "unwanted", "up", "uploaded", "upper", "used",
+    "usual", "varied", "visible", "waited", "waiting", "wanted", "weak", "which", "who", "whole", "whose", "wide",
+    "without", "worded", "worse", "worst", "written", "yours",
 }
-"""Participles, adjectives and pronouns, which do not say what a thing is. A word that is missing here is used somewhere
-as the name of a truth value, or is a field of the API."""
+"""Participles, adjectives, prepositions and pronouns, which do not say what a thing is. A word that is missing here is
+used somewhere as the name of a truth value, or is a field of the API."""
 
 
 def local_names(node: ast.AST, within_function: bool = False, is_endpoint: bool = False) -> Iterator[tuple[int, str]]:

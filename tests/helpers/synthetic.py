@@ -187,9 +187,9 @@ class Collecting:
             self.max_value.append(max_f[feature_k])
             self.max_offset.append(self.max_offset[-1] + len(feature_k))
             if m == TEXT:
-                without = feature_k[(feature_k != CARRIED) & self.pictures]
-                self.alone.append(without)
-                self.alone_value.append(max_f[without])
+                alone_k = feature_k[(feature_k != CARRIED) & self.pictures]
+                self.alone.append(alone_k)
+                self.alone_value.append(max_f[alone_k])
             z = z_tf[of_modality].astype(np.float64) / 2.0**SCALE_LOG2
             decoded_td = z @ self.world.directions_fd[self.world.order_f]
             error_t = np.square(h_td[of_modality] - self.world.common_md[m] - decoded_td).sum(1)

@@ -97,8 +97,8 @@ def feature_rows(explanation: Explanation) -> list[tuple[str, list[tuple[Explain
 def tops(features: Sequence[ExplainedFeature]) -> list[tuple[float, float]]:
     """Of each chosen feature the value of the last step of the colours: its largest part of its own sign."""
     parts = [[*(at.part for at in f.patches), *(at.part for at in f.tokens)] for f in features]
-    top_parts = [max((own_part(f, part) for part in of), default=0.0) for f, of in zip(features, parts, strict=True)]
-    return [(top, top) for top in top_parts]
+    largest_parts = [max((own_part(f, x) for x in xs), default=0.0) for f, xs in zip(features, parts, strict=True)]
+    return [(part, part) for part in largest_parts]
 
 
 def own_part(feature: ExplainedFeature, part: float) -> float:
@@ -125,7 +125,7 @@ def read_tokens(explanation: Explanation, features: Sequence[ExplainedFeature]) 
     scale = [top for top, _ in tops(features)]
     rows = []
     for token in explanation.read:
-        parts = [of.get(token.position, 0.0) for of in by_position]
+        parts = [part_of.get(token.position, 0.0) for part_of in by_position]
         step = strongest_step([own_part(f, part) for f, part in zip(features, parts, strict=True)], scale)
         has_space, shown_text = display_token(token.text)
         cls = "" if not step.hue else f" a{step.level}" if len(features) == 1 else f" q q{step.hue}"

@@ -34,8 +34,8 @@ class OfSamples(APIRoute):
     """A route of addresses with `of=samples` alone: the others are the map of features'."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        of = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("of", [""])
-        return super().matches(scope) if of[-1] == "samples" else (Match.NONE, {})
+        kinds = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("of", [""])
+        return super().matches(scope) if kinds[-1] == "samples" else (Match.NONE, {})
 
 
 router = APIRouter(default_response_class=HTMLResponse, route_class=OfSamples)

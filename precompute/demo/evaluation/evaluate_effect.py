@@ -118,7 +118,8 @@ def measure(store: Store, mllm: Mllm, sae: SaeV, o: EffectEvaluation) -> dict[st
         by_verdict[row["verdict"]].append(row)
     return {
         "n_noun_features": len(nouns), "n_drawn": len(feature_indices), "n_pairs": N_PAIRS, "all": summarise(rows),
-        "by_verdict": {verdict: summarise(of) for verdict, of in sorted(by_verdict.items())}, "features": rows,
+        "by_verdict": {name: summarise(verdict_rows) for name, verdict_rows in sorted(by_verdict.items())},
+        "features": rows,
     }  # fmt: skip
 
 

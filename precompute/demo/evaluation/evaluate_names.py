@@ -33,14 +33,14 @@ def names(store: Store) -> dict[str, Any]:
     rows = fetch(store.engine, select(samples.c.sample_id, samples.c.extra).order_by(samples.c.row))
     truth = [true_words(row.extra) for row in rows]
     c = features.c
-    of = fetch(store.engine, select(c.id, c.label, c.label_score, c.verdict, c.p999).order_by(c.id))
+    feature_rows = fetch(store.engine, select(c.id, c.label, c.label_score, c.verdict, c.p999).order_by(c.id))
     scoring = halves([row.sample_id for row in rows]).scoring
     vocabulary = {word: i for i, word in enumerate(sorted(set().union(*truth)))}
     trial = true_trial(store, scoring, [truth[row] for row in scoring.tolist()], vocabulary)
-    words = [[vocabulary[word] for word in name_words(f.label) if word in vocabulary] for f in of]
-    true_score = trial.accuracy(np.arange(len(of)), words)
-    score = np.array([np.nan if f.label_score is None else f.label_score for f in of])
-    verdict = np.array([f.verdict for f in of])
+    words = [[vocabulary[word] for word in name_words(f.label) if word in vocabulary] for f in feature_rows]
+    true_score = trial.accuracy(np.arange(len(feature_rows)), words)
+    score = np.array([np.nan if f.label_score is None else f.label_score for f in feature_rows])
+    verdict = np.array([f.verdict for f in feature_rows])
     shares = {
         name: {"n": int(mask.sum()), "captions": share(score[mask]), "truth": share(true_score[mask]),
                "shown": float((score[mask] >= GOOD_NAME).mean())}

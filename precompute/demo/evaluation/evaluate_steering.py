@@ -179,15 +179,18 @@ class Steering:
         report_scenes, tuning_scenes = scenes[: o.n_scenes], scenes[o.n_scenes :]
         tuning_cells = [Cell(m, x) for m in TUNED for x in STRENGTHS]
         worths_of_cells = self.worths(target, tuning_cells, tuning_scenes)
-        mean = {cell: np.mean([w.score for w in of]) for cell, of in zip(tuning_cells, worths_of_cells, strict=True)}
+        mean = {
+            cell: np.mean([worth.score for worth in cell_worths])
+            for cell, cell_worths in zip(tuning_cells, worths_of_cells, strict=True)
+        }
         # The strength that is worth most on the tuning scenes, the smallest of equals.
         strength = {m: max(STRENGTHS, key=lambda x, m=m: (mean[Cell(m, x)], -x)) for m in TUNED}  # type: ignore[misc]
         cells = [
             Cell(m, strength.get(m, strength["features"]), i) for m in METHODS for i in range(len(directions.delta[m]))
         ]
         worths: dict[str, list[Worth]] = {m: [] for m in METHODS}
-        for cell, of in zip(cells, self.worths(target, cells, report_scenes), strict=True):
-            worths[cell.method] += of
+        for cell, cell_worths in zip(cells, self.worths(target, cells, report_scenes), strict=True):
+            worths[cell.method] += cell_worths
         return {
             "target": target, "group": group, "features": directions.features, "family": directions.family,
             "strength": strength, "worths": worths,
@@ -217,7 +220,7 @@ class Steering:
 def summarise(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[str, Any]:
     """The result file's parts, made of the lines of all targets."""
     worths = {
-        (line["target"], m): [Worth(*worth) for worth in of] for line in lines for m, of in line["worths"].items()
+        (line["target"], m): [Worth(*worth) for worth in rows] for line in lines for m, rows in line["worths"].items()
     }
     groups = {g: [line["target"] for line in lines if line["group"] == g] for g in TARGETS}
     groups["colours and shapes"] = groups["colours"] + groups["shapes"]
@@ -230,8 +233,8 @@ def summarise(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[st
             for line in lines
         },
         "groups": {
-            group: {m: summary([w for t in of for w in worths[t, m]], o.seed) for m in METHODS}
-            for group, of in groups.items() if of
+            group: {m: summary([w for t in targets for w in worths[t, m]], o.seed) for m in METHODS}
+            for group, targets in groups.items() if targets
         },
         "other_question": {
             m: {"value": round(hits / n, 4), "hits": hits, "n": n}
@@ -262,7 +265,7 @@ def run(o: SteeringEvaluation) -> dict[str, Any]:
         raise SaevxError(f"The store {o.store} was made with another SAE than {o.sae}: name one that was made with it.")
     options = o.model_dump(mode="json", exclude={"model", "sae", "store", "out", "device"})
     key = fingerprint(sae=sae.sha256, options=options, families=family_f.tolist(), methods=[*METHODS, *STRENGTHS])
-    claim_folder(o.part, key, "plan.json", what="run", of="SAE or options")
+    claim_folder(o.part, key, "plan.json", what="run", depends_on="SAE or options")
     mllm = Mllm.load(o.model, layer=sae.layer, full=True, dtype="bfloat16", device=o.device)
     return summarise(Steering(mllm, sae, family_f, o).lines(o.part / "targets.jsonl"), o)
 

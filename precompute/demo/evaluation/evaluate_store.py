@@ -198,8 +198,8 @@ def omega_figures(store: Store) -> dict[str, Any]:
         "verdicts": verdicts,
         "lift_above_zero": sum(row.lift_low > 0 for row in rows),
         "quantiles": {
-            name: dict(zip(("p5", "median", "p95"), np.round(np.percentile(of, [5, 50, 95]), 3).tolist(), strict=True))
-            for name, of in value.items()
+            name: dict(zip(("p5", "median", "p95"), np.round(np.percentile(x_f, [5, 50, 95]), 3).tolist(), strict=True))
+            for name, x_f in value.items()
         },
         "edges": OMEGA_EDGES.tolist(),
         "counts": {

@@ -127,8 +127,8 @@ def families_part(f: dict[str, Any]) -> str:
     rows = [
         (f"{name}, {kind}", f"{p['judged']:,}", f"{p['agree'] / max(p['judged'], 1):.3f}")
         for key, name in (("joined", "in one family"), ("random", "random (control)"))
-        for of, kind in (("things", "words and things in boxes"), ("backgrounds", "backgrounds and places"))
-        for p in [f["precision"][f"{key}_{of}"]]
+        for noun, kind in (("things", "words and things in boxes"), ("backgrounds", "backgrounds and places"))
+        for p in [f["precision"][f"{key}_{noun}"]]
     ]
     d, recall = f["directions"], f["same_joined"] / max(f["same_pairs"], 1)
     return "\n\n".join((
@@ -149,8 +149,8 @@ def families_part(f: dict[str, Any]) -> str:
 def names_part(names: dict[str, Any]) -> str:
     """Names of features against captions and against the scenes."""
     rows = [
-        (verdict, of["n"], f"{of['captions']:.2f}", f"{of['truth']:.2f}", f"{of['shown']:.2f}")
-        for verdict, of in names["by_verdict"].items()
+        (verdict, shares["n"], f"{shares['captions']:.2f}", f"{shares['truth']:.2f}", f"{shares['shown']:.2f}")
+        for verdict, shares in names["by_verdict"].items()
     ]
     first = names["first_lines"]
     head = ("features", "number", "name ≥ .7 on captions", "on the true words", "name shown (≥ .6)")

@@ -58,8 +58,8 @@ def directions(
         features, family = sorted({best_feature, *by_text}), np.flatnonzero(family_f == family_f[best_feature]).tolist()
         unit = units(sae, tokens, sorted({*features, *family}))
 
-        def total(of: Sequence[int], unit: dict[int, float] = unit) -> Tensor:
-            return torch.stack([unit[k] * sae.directions_fd[k] for k in of]).sum(0).detach()
+        def total(ids: Sequence[int], unit: dict[int, float] = unit) -> Tensor:
+            return torch.stack([unit[k] * sae.directions_fd[k] for k in ids]).sum(0).detach()
 
         sum_d = total(features)
         random_rd = np.random.default_rng([o.seed, w]).standard_normal((o.n_random, len(sum_d))).astype(np.float32)

@@ -52,7 +52,7 @@ def run(o: Figure3Options) -> None:
         raise SaevxError(f"{o.demo} holds no demo: run `saevx demo --dir {o.demo} --no-serve`, or name its folder.")
     options = o.model_dump(mode="json", exclude={"demo", "work", "out", "seeds"})
     run_settings = {"options": options, "model": mark.read_text()}
-    claim_folder(o.work, fingerprint(**run_settings), STARTED, what="experiment", of="options or another model")
+    claim_folder(o.work, fingerprint(**run_settings), STARTED, what="experiment", depends_on="options or another model")
     results = Results(o.out, run_settings)
     bench = Bench(o, make_base(o.work / "base"), mllm, make_data(o.work / "data", o))
     if not results.has(line="language-model"):

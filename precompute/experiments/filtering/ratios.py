@@ -41,9 +41,9 @@ def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
     seeds = sorted(full_arm)
     expected_n = np.array(full_arm[seeds[0]]["asked"], dtype=np.float64)
     right = {
-        key: np.array([of[seed]["right"] for seed in seeds], dtype=np.float64)
-        for key, of in by_key.items()
-        if set(of) >= set(seeds)
+        key: np.array([run_of[seed]["right"] for seed in seeds], dtype=np.float64)
+        for key, run_of in by_key.items()
+        if set(run_of) >= set(seeds)
     }
     rng = np.random.default_rng(SEED)
     draws = [
@@ -59,7 +59,7 @@ def arms(runs: Sequence[Mapping[str, Any]]) -> dict[Key, Arm]:
         return np.array(result)
 
     of_all = accuracies(right["full", 100.0])
-    ratio = {key: accuracies(of) / of_all for key, of in right.items()}
+    ratio = {key: accuracies(right_sn) / of_all for key, right_sn in right.items()}
     result = {}
     for key in right:
         runs_of_arm = [by_key[key][seed] for seed in seeds]

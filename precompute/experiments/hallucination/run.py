@@ -226,12 +226,12 @@ class Run:
         randoms = {f"random features {i + 1}": as_long(self.model.sae, unit, rng) for i in range(o.n_random)}
         steering_of = {
             "not steered": (unit, 0.0), "towards right": (unit, strength), "away from right": (unit, -strength),
-            **{name: (of, strength) for name, of in randoms.items()},
+            **{name: (random_unit, strength) for name, random_unit in randoms.items()},
         }  # fmt: skip
         result, yes = {}, {}
-        for name, (of, by) in steering_of.items():
-            margins, _ = self.model.answer(self.scenes, questions, of, by)
-            captions = self.model.captions(scenes, of, by)
+        for name, (steering_unit, steering_strength) in steering_of.items():
+            margins, _ = self.model.answer(self.scenes, questions, steering_unit, steering_strength)
+            captions = self.model.captions(scenes, steering_unit, steering_strength)
             result[name] = figures(questions, margins, self.threshold, scenes, captions, o.seed)
             yes[name] = margins > self.threshold
         present_n = self.present_n[~self.chooses_n]

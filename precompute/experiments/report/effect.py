@@ -22,8 +22,8 @@ def effect_part(e: Mapping[str, Any]) -> str:
     for name, title in (("median_logprob", "median change of the word's log-probability"), ("median_kl", "median KL")):
         rows.append((f"{title}, nats", *(f"{of_all[name][side]:.2g}" for side in sides)))
     by_verdict = [
-        (f"`{verdict}`", of["ablated"]["n"], of["ablated"]["hits"], of["control"]["hits"])
-        for verdict, of in ((name, figure["probability"]) for name, figure in e["by_verdict"].items())
+        (f"`{verdict}`", by_side["ablated"]["n"], by_side["ablated"]["hits"], by_side["control"]["hits"])
+        for verdict, by_side in ((name, figure["probability"]) for name, figure in e["by_verdict"].items())
     ]  # fmt: skip
     return "\n\n".join((
         f"{of_all['probability']['ablated']['n']} features, drawn at random from the {e['n_noun_features']:,} whose "

@@ -29,7 +29,7 @@ Found = Mapping[str, Any]
 def omega_part(s: Found) -> str:
     own_images, other_images = s["shuffled_images"]["true"], s["shuffled_images"]["images_exchanged"]
     stores = (own_images, other_images)
-    rows = [(name, *(quantiles(of["quantiles"][key]) for of in stores)) for key, name in QUANTITIES.items()]
+    rows = [(name, *(quantiles(figures["quantiles"][key]) for figures in stores)) for key, name in QUANTITIES.items()]
     counts: list[Row] = [
         ("features tested for pair evidence", own_images["pair_tested"], other_images["pair_tested"]),
         ("verdict `cross-modal`", own_images["cross_modal"], other_images["cross_modal"]),
@@ -77,18 +77,20 @@ def rate(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def percent(of: Found) -> str:
+def percent(estimate: Found) -> str:
     """A share with its interval, or the range of the draws."""
-    return "–" if of["share"] is None else f"{rate(of['share'])} ({rate(of['low'])} to {rate(of['high'])})"
+    if estimate["share"] is None:
+        return "–"
+    return f"{rate(estimate['share'])} ({rate(estimate['low'])} to {rate(estimate['high'])})"
 
 
-def quantiles(of: Found) -> str:
-    return f"{of['median']:.3f} ({of['p5']:.3f} to {of['p95']:.3f})"
+def quantiles(spread: Found) -> str:
+    return f"{spread['median']:.3f} ({spread['p5']:.3f} to {spread['p95']:.3f})"
 
 
 def omega_plot(s: Found) -> bytes:
     own_images = s["shuffled_images"]["true"]
-    counts = {QUANTITIES[name].replace("`", ""): of for name, of in own_images["counts"].items()}
+    counts = {QUANTITIES[name].replace("`", ""): bins for name, bins in own_images["counts"].items()}
     return plots.histograms(own_images["edges"], counts, label="cosine, features that could be tested")
 
 
@@ -118,15 +120,16 @@ def why(r: Found) -> str:
 
 def pairs_part(w: Found) -> str:
     kinds = w["kinds"]
-    names = list(next(iter(kinds.values()))["auroc"])
+    auroc_of = {kind: figures["auroc"] for kind, figures in kinds.items()}
+    names = list(next(iter(auroc_of.values())))
     top = w["headline"]["name"]
     rows = [
-        (f"**`{name}`**" if name == top else f"`{name}`", *(interval(of["auroc"][name], 2) for of in kinds.values()))
+        (f"**`{name}`**" if name == top else f"`{name}`", *(interval(aurocs[name], 2) for aurocs in auroc_of.values()))
         for name in names
     ]
     examples = [
-        (kind, of["n_scenes"], of["example"]["right"], of["example"]["wrong"])
-        for kind, of in kinds.items()
+        (kind, figures["n_scenes"], figures["example"]["right"], figures["example"]["wrong"])
+        for kind, figures in kinds.items()
         if kind != "one-word"
     ]
     return "\n\n".join(
@@ -146,8 +149,8 @@ def ways_part(w: Found) -> list[str]:
     s = w["support"]
     rows = [
         (f"**`{way}`**" if way == s["chosen"][part] else f"`{way}`", part, s["ways"][part][way],
-         *(f"{value:.2f}" for value in of.values()))
-        for part, auroc_of in s["auroc_on_choice"].items() for way, of in auroc_of.items()
+         *(f"{value:.2f}" for value in auroc_by_kind.values()))
+        for part, auroc_of in s["auroc_on_choice"].items() for way, auroc_by_kind in auroc_of.items()
     ]  # fmt: skip
     kinds = list(next(iter(s["auroc_on_choice"]["place"].values())))
     n = w["about"]["options"]["n_choice"]
@@ -163,6 +166,7 @@ def pairs_plot(w: Found) -> bytes:
         [w["headline"]["name"], "unsupported", "supported-share", "pooled-cosine", *SUPPORT, "caption-nll"]
     )
     groups = {
-        kind: {name: of["auroc"][name] for name in names if of["auroc"].get(name)} for kind, of in w["kinds"].items()
+        kind: {name: figures["auroc"][name] for name in names if figures["auroc"].get(name)}
+        for kind, figures in w["kinds"].items()
     }
     return plots.points(groups, label="AUROC, right against wrong caption", line=(0.5, "chance"))

@@ -34,13 +34,13 @@ def points(
         line: a vertical line, and what it stands for.
         marks: row → a figure of the authors', drawn as a cross.
     """
-    series = list(dict.fromkeys(name for of in groups.values() for name in of))
+    series = list(dict.fromkeys(name for by_name in groups.values() for name in by_name))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7, 0.7 + 0.13 * sum(len(of) + 1 for of in groups.values())))
+        figure, axes = plt.subplots(figsize=(7, 0.7 + 0.13 * sum(len(by_name) + 1 for by_name in groups.values())))
         ticks, at = [], 0.0
-        for row, of in groups.items():
+        for row, by_name in groups.items():
             begin = at
-            for name, figures in of.items():
+            for name, figures in by_name.items():
                 low, high = figures["value"] - figures["low"], figures["high"] - figures["value"]
                 colour = COLOURS[series.index(name) % len(COLOURS)]
                 style = {"fmt": "o", "ms": 4, "capsize": 2, "lw": 1.2, "color": colour}
@@ -67,8 +67,8 @@ def histograms(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, l
     """Outlines of several histograms over the same edges."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7, 2.6))
-        for colour, (name, of) in zip(COLOURS, counts.items(), strict=False):
-            axes.stairs(of, edges, color=colour, label=name, lw=1.4)
+        for colour, (name, bins) in zip(COLOURS, counts.items(), strict=False):
+            axes.stairs(bins, edges, color=colour, label=name, lw=1.4)
         axes.set_xlabel(label)
         axes.set_ylabel("features")
         axes.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")

@@ -15,12 +15,12 @@ def steering_part(s: Found) -> str:
     """Harmonic means by method and kind of target, and what else the reply was worth."""
     groups, all_words = s["groups"], s["groups"]["colours and shapes"]
     methods = {method: name for method, name in METHODS.items() if method in all_words}  # older results lack some
-    rows = [(name, *(interval(of[method], 2) for of in groups.values())) for method, name in methods.items()]
+    rows = [(name, *(interval(group[method], 2) for group in groups.values())) for method, name in methods.items()]
     parts = [
         (name, *(f"{all_words[method][part]:.2f}" for part in ("named", "answered", "fluent")))
         for method, name in methods.items()
     ]
-    other_questions = "; ".join(f"{METHODS[method]}: {share(of)}" for method, of in s["other_question"].items())
+    other_questions = "; ".join(f"{METHODS[method]}: {share(hits)}" for method, hits in s["other_question"].items())
     options = s["about"]["options"]
     return "\n\n".join(
         (

@@ -42,15 +42,16 @@ def patches_part(p: Found) -> str:
         by_score.setdefault((item["score"], item["removed"]), {})[item["keep"]] = item
     keeps = sorted({item["keep"] for item in p["kept"]}, reverse=True)
     rows: list[Row] = [
-        (f"`{score}`", REMOVED[removal], *(f"{of[k]['accuracy']:.3f}, {interval(of[k]['of_full'], 2)}" for k in keeps),
-         *(interval(of[k].get("over_random"), 2) for k in keeps[-1:]))
-        for (score, removal), of in by_score.items()
+        (f"`{score}`", REMOVED[removal],
+         *(f"{by_keep[k]['accuracy']:.3f}, {interval(by_keep[k]['of_full'], 2)}" for k in keeps),
+         *(interval(by_keep[k].get("over_random"), 2) for k in keeps[-1:]))
+        for (score, removal), by_keep in by_score.items()
     ]  # fmt: skip
     authors = (f"{AUTHORS_PATCHES:.2f}" if k == 25 else "–" for k in keeps)
     rows.append(("the authors' (ten ImageNet classes)", REMOVED["black"], *authors, "–"))
     head = ("patches by", "others", *(f"{k:g} % kept: accuracy, of full" for k in keeps))
     with_all, ends = p["full"], p["none_by_removed"].items()
-    with_none = "; ".join(f"{REMOVED[way]} {of['accuracy']:.3f}" for way, of in ends)
+    with_none = "; ".join(f"{REMOVED[way]} {figures['accuracy']:.3f}" for way, figures in ends)
     return "\n\n".join(
         (
             f"{with_all['n']} questions; all patches {with_all['accuracy']:.3f}. None: {with_none}.",
@@ -76,9 +77,10 @@ def kinds_table(p: Found, by_score: Mapping[tuple[str, str], Mapping[float, Foun
     kinds = list(p["full"].get("kinds", {}))
     if not kinds:
         return ""
-    sources = {"all patches": p["full"], **{f"none, {REMOVED[way]}": of for way, of in p["none_by_removed"].items()}}
-    sources |= {f"`{score}`, {keep:g} %, {REMOVED[way]}": of[keep] for (score, way), of in by_score.items()}
-    rows = [(name, *(f"{of['kinds'][k]['accuracy']:.2f}" for k in kinds)) for name, of in sources.items()]
+    sources = {"all patches": p["full"]}
+    sources |= {f"none, {REMOVED[way]}": figures for way, figures in p["none_by_removed"].items()}
+    sources |= {f"`{score}`, {keep:g} %, {REMOVED[way]}": by_keep[keep] for (score, way), by_keep in by_score.items()}
+    rows = [(name, *(f"{figures['kinds'][k]['accuracy']:.2f}" for k in kinds)) for name, figures in sources.items()]
     return table(("accuracy by kind of question", *kinds), rows)
 
 
@@ -100,7 +102,7 @@ HALLUCINATION = {
 
 
 def hallucination_part(h: Found) -> str:
-    rows = [(way, *(interval(of[key], 2) for key in HALLUCINATION)) for way, of in h["ways"].items()]
+    rows = [(way, *(interval(figures[key], 2) for key in HALLUCINATION)) for way, figures in h["ways"].items()]
     features = [(f"#{f['id']}", f["label"] or "–", f"{f['separation']:.2f}") for f in h["features"]]
     n = sum(h["questions"].values())
     sentence = (
@@ -195,7 +197,7 @@ def figure3_part(lines: Sequence[Found]) -> str:
             language_part(change),
             image("figure3", "Cross-entropy with each SAE's reconstruction in place of the residual stream"),
             "The authors' own (single runs; Mistral-7B, LLaVA-NeXT-7B):",
-            table(head, ((name, *(f"{v:.2f}" for v in of)) for name, of in AUTHORS_FIGURE_3.items())),
+            table(head, ((name, *(f"{v:.2f}" for v in values)) for name, values in AUTHORS_FIGURE_3.items())),
         )
     )
 
@@ -210,9 +212,9 @@ def spread(values: Sequence[float]) -> str:
 def language_part(change: Found) -> str:
     """How far the multimodal model's language model has moved from the one it was made of."""
     rows = [
-        (name, of["n_texts"], *(interval(of[column], 3) for column in ("base", "mllm", "change")))
+        (name, figures["n_texts"], *(interval(figures[column], 3) for column in ("base", "mllm", "change")))
         for key, name in (("captions", "captions alone"), ("plain", "plain text"), ("all", "both"))
-        if (of := change.get(key))
+        if (figures := change.get(key))
     ]
     why = "The multimodal model's language model is not the text LM any more; cross-entropy of both on the same text:"
     return f"{why}\n\n{table(('text', 'texts', 'text LM', 'MLLM', 'change'), rows)}"

@@ -27,7 +27,7 @@ def attributions(
     """
     logprob_bs, hidden_bsd = token_logprobs(mllm, batch)
     text = [np.flatnonzero(modality_s == TEXT) for modality_s in batch.modality_bs]
-    columns = [at[of & (at > 0)] for at, of in zip(text, word_masks, strict=True)]
+    columns = [at[mask & (at > 0)] for at, mask in zip(text, word_masks, strict=True)]
     result = [np.full((len(at), 2), np.nan) for at in text]
     events = [patch_events(encoded_batch, batch, b, scale) for b in range(len(text))]
     directions_fd = sae.directions_fd.detach().float().cpu()
@@ -86,6 +86,6 @@ def scores(attribution_t2: Array) -> dict[str, float]:
     if not len(owed_t2):
         return dict.fromkeys(WAYS, 0.0)
     return {
-        f"{name}-{how}": float(of(owed_t2[:, i]))
-        for i, name in enumerate(("own", "all")) for how, of in (("mean", np.mean), ("min", np.min))
+        f"{name}-{how}": float(reduce(owed_t2[:, i]))
+        for i, name in enumerate(("own", "all")) for how, reduce in (("mean", np.mean), ("min", np.min))
     }  # fmt: skip

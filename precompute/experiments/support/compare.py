@@ -82,13 +82,13 @@ class Fits(NamedTuple):
         train = figures(read_pairs(engine, pairs), engine.support_f)
         return cls(positions.Counter.fitted(train.counted), ridge.Expectation.fitted(train.text_nf, train.image))
 
-    def ways(self, of: Figures) -> dict[str, Scores]:
+    def ways(self, set_figures: Figures) -> dict[str, Scores]:
         """Every way of every score, as in WAYS."""
         return {
-            "place": of.place,
-            "number": columns([self.counter.scores(count) for count in of.counted]),
-            "attribution-support": of.attribution,
-            "ridge-support": self.expectation.scores(of.text_nf, of.image),
+            "place": set_figures.place,
+            "number": columns([self.counter.scores(count) for count in set_figures.counted]),
+            "attribution-support": set_figures.attribution,
+            "ridge-support": self.expectation.scores(set_figures.text_nf, set_figures.image),
         }
 
 
@@ -111,9 +111,10 @@ def compare(
         choice, report: pairs with right captions, then as many with wrong ones.
         kinds: what is wrong, of each wrong caption of `choice`.
     """
-    by_set = [fits.ways(figures(read_pairs(engine, of, gradients=True), engine.support_f)) for of in (choice, report)]
+    captions_of_sets = (read_pairs(engine, pairs, gradients=True) for pairs in (choice, report))
+    by_set = [fits.ways(figures(captions, engine.support_f)) for captions in captions_of_sets]
     auroc_of = {part: told_apart(ways, np.array(kinds)) for part, ways in by_set[0].items()}
-    best_way = {part: choose(part, of) for part, of in auroc_of.items()}
+    best_way = {part: choose(part, aurocs) for part, aurocs in auroc_of.items()}
     sets = [
         {
             "position-support": ways["place"][best_way["place"]] + ways["number"][best_way["number"]],

@@ -37,8 +37,8 @@ class Hallucination:
         if stamp != self._content[0]:
             content, note = read_companion(self._core.path, HALLUCINATION, self._core.manifest["content_id"])
             try:
-                of = content["separation"] if content is not None else {"ids": [], "values": []}
-                separation = {int(k): float(v) for k, v in zip(of["ids"], of["values"], strict=True)}
+                columns = content["separation"] if content is not None else {"ids": [], "values": []}
+                separation = {int(k): float(v) for k, v in zip(columns["ids"], columns["values"], strict=True)}
             except (KeyError, TypeError, ValueError):
                 content, separation = None, {}
                 note = f"{self._path.name} cannot be read, so it is not shown."

@@ -54,8 +54,8 @@ class WholeLists:
 
     def place_after(self, last: int, ids: Array, sort: str, order: str, filters: Item) -> int:
         """Where a list goes on after the feature `last`, which may be in it no more. `ids`: int32 [n], as of `of`."""
-        with_value, without = self._order_by(sort, filters)
-        ordered_ids = np.concatenate([with_value[::-1] if order == "desc" else with_value, without])
+        with_value, without_value = self._order_by(sort, filters)
+        ordered_ids = np.concatenate([with_value[::-1] if order == "desc" else with_value, without_value])
         rank_f = np.empty_like(ordered_ids)
         rank_f[ordered_ids] = np.arange(len(ordered_ids))
         return int(np.searchsorted(rank_f[ids], rank_f[min(last, len(ordered_ids) - 1)], side="right"))
@@ -84,8 +84,8 @@ class WholeLists:
         passes_f = self._mask(filters)
         if fold is not None:
             passes_f &= self._is_strongest(fold, passes_f)
-        with_value, without = self._order_by(sort, filters)
-        ids: Array = np.concatenate([with_value[::-1] if descending else with_value, without])
+        with_value, without_value = self._order_by(sort, filters)
+        ids: Array = np.concatenate([with_value[::-1] if descending else with_value, without_value])
         return ids[passes_f[ids]]
 
     def _mask(self, filters: Item) -> Array:
@@ -131,10 +131,12 @@ class WholeLists:
             return self._by_separation()
         if sort not in self._by:
             engine = self._core.engine
-            with_value = f"SELECT id FROM features WHERE {sort} IS NOT NULL ORDER BY {sort}, id"
-            without = f"SELECT id FROM features WHERE {sort} IS NULL ORDER BY id"
-            first, last = (np.array(fetch_plain(engine, query), np.int32).ravel() for query in (with_value, without))
-            self._by[sort] = first, last
+            queries = (
+                f"SELECT id FROM features WHERE {sort} IS NOT NULL ORDER BY {sort}, id",
+                f"SELECT id FROM features WHERE {sort} IS NULL ORDER BY id",
+            )
+            with_value, without_value = (np.array(fetch_plain(engine, query), np.int32).ravel() for query in queries)
+            self._by[sort] = with_value, without_value
         return self._by[sort]
 
     def _by_match(self, q: str, marks: Marked | None) -> tuple[Array, Array]:

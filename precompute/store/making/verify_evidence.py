@@ -50,18 +50,18 @@ def check_evidence(store: Store) -> str:
     names = ("verdict", *s.PAIR_FIELDS, "place", "place_share")
     rows = fetch_plain(store.engine, f"SELECT {', '.join(names)} FROM features ORDER BY id")
     verdict, *columns, place, share = zip(*rows, strict=True)
-    of = {name: np.array(column, dtype=np.float64) for name, column in zip(s.PAIR_FIELDS, columns, strict=True)}
-    is_tested = ~np.isnan(of["pair_p"])
+    values = {name: np.array(column, dtype=np.float64) for name, column in zip(s.PAIR_FIELDS, columns, strict=True)}
+    is_tested = ~np.isnan(values["pair_p"])
     need(bool((np.isin(verdict, s.TESTED_VERDICTS) == is_tested).all()), "a verdict and its test do not go together")
-    beyond = discoveries(of["pair_p"], s.FALSE_DISCOVERY)
+    beyond = discoveries(values["pair_p"], s.FALSE_DISCOVERY)
     need(not np.isin(verdict, FAILING)[beyond].any(), "a feature that passes the test is called unpaired")
     need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
     for name in ("pair_lift", "agreement"):
-        _check_rising(*(of[name + end] for end in ("_low", "", "_high")), name=name)
-    has_n = is_tested & (of["n_both"] > 0)
-    n_both = of["n_both"][has_n].astype(np.int64)
+        _check_rising(*(values[name + end] for end in ("_low", "", "_high")), name=name)
+    has_n = is_tested & (values["n_both"] > 0)
+    n_both = values["n_both"][has_n].astype(np.int64)
     for end, factor in zip(("_low", "_high"), poisson_interval(n_both), strict=True):
-        agrees = np.isclose(of["pair_lift" + end][has_n] * n_both, of["pair_lift"][has_n] * factor, rtol=1e-6)
+        agrees = np.isclose(values["pair_lift" + end][has_n] * n_both, values["pair_lift"][has_n] * factor, rtol=1e-6)
         need(bool(agrees.all()), f"pair_lift{end} is not that of pair_lift and n_both")
     is_tied = np.array([name is not None for name in place])
     need(bool((np.array(share, dtype=np.float64)[is_tied] >= s.TIED).all()), "a place has too little of a feature")

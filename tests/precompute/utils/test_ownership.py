@@ -122,7 +122,7 @@ def test_a_place_that_cannot_be_written_is_named_with_its_cause(tmp_path: Path, 
 
 def test_an_unfinished_folder_is_taken_up_by_its_like_alone(tmp_path: Path) -> None:
     part = tmp_path / "deep" / "store.part"
-    what = {"what": "store", "of": "data or options"}
+    what = {"what": "store", "depends_on": "data or options"}
     assert not holds_unfinished(part, "a", "plan.json", **what) and not part.exists()
     assert not claim_folder(part, "a", "plan.json", **what)
     assert claim_folder(part, "a", "plan.json", **what) and holds_unfinished(part, "a", "plan.json", **what)
@@ -132,7 +132,7 @@ def test_an_unfinished_folder_is_taken_up_by_its_like_alone(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("plan", ["", "{", "[]", "{}", "7"])
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, plan: str) -> None:
-    what = {"what": "store", "of": "data or options"}
+    what = {"what": "store", "depends_on": "data or options"}
     (tmp_path / "plan.json").write_text(plan)
     with pytest.raises(SaevxError, match="is in the way and is no unfinished store: move or delete it"):
         claim_folder(tmp_path, "a", "plan.json", **what)
@@ -143,7 +143,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, plan: str) -> 
 
 def test_a_run_killed_before_it_began_stands_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / ("plan.json" + TEMPORARY)).write_text('{"finger')
-    assert not claim_folder(tmp_path, "a", "plan.json", what="run", of="data")
+    assert not claim_folder(tmp_path, "a", "plan.json", what="run", depends_on="data")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
