@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from precompute.errors import SaevxError
-from precompute.store.companions import CONTROLS, read_companion
+from precompute.store.companion_files import CONTROLS, read_companion
 from precompute.store.opening import read_manifest
 from precompute.utils.ownership import exclusive
 from precompute.utils.progress import say

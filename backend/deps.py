@@ -16,7 +16,7 @@ from backend.api.annotations.common import author_name
 from backend.problems import Answered, NotModified
 from backend.replies import page_headers
 from backend.stores import OpenStore, State
-from precompute.store.companions import COMPANIONS, companion_path
+from precompute.store.companion_files import COMPANIONS, companion_path
 from precompute.store.opening import Stamp
 
 VERSION = version("saevx")

@@ -1,6 +1,8 @@
 """`saevx precompute`: data, model and SAE-V in, an immutable store out.
 
-The store grows in STORE.part, is verified there and renamed into place, so STORE is either whole or absent.
+The store grows in STORE.part, is verified there and renamed into place, so STORE is either whole or absent. The same
+command continues a run that was killed: the pass behind its last whole shard (collect/collector.py), the steps after it
+from the first one on, as the manifest says how far the run had come.
 """
 
 from __future__ import annotations

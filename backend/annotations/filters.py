@@ -29,11 +29,11 @@ def filter_of_notes(
         marked_ids = numbers(annotations.keys(kind, tag=tag, reviewed=True if reviewed else None))
     if reviewed is False:
         excluded_ids = numbers(annotations.keys(kind, reviewed=True))
-    also = numbers(annotations.search(kind, q)) if q and q.strip() else []
-    if tag is None and reviewed is None and not also:
+    word_matches = numbers(annotations.search(kind, q)) if q and q.strip() else []
+    if tag is None and reviewed is None and not word_matches:
         return None
     name = "" if tag is None and reviewed is None else json.dumps([tag, reviewed])
-    return Marked(name, marked_ids, excluded_ids or (), also)
+    return Marked(name, marked_ids, excluded_ids or (), word_matches)
 
 
 def rightly_flagged(annotations: Annotations, store: Store, flag: str) -> Array:

@@ -14,7 +14,7 @@ from backend.schemas.controls import Controls, ControlsReport
 from backend.schemas.features import FeatureRef
 from backend.schemas.hallucination import HallucinationFigures, HallucinationReport
 from backend.stores import OpenStore
-from precompute.store.companions import CONTROLS, HALLUCINATION, companion_path, read_companion
+from precompute.store.companion_files import CONTROLS, HALLUCINATION, companion_path, read_companion
 
 router = APIRouter(tags=["stores"])
 Figures = TypeVar("Figures", bound=Model)

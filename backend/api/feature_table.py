@@ -14,7 +14,7 @@ from backend.schemas.common import FeatureDistribution, Page, VerdictCounts
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from precompute.scoring.export import csv_parts, parquet_parts
-from precompute.store.companions import HALLUCINATION
+from precompute.store.companion_files import HALLUCINATION
 from precompute.store.features import LISTED
 from precompute.store.schema import features
 from precompute.utils.text import ascii_name

@@ -10,7 +10,9 @@ from jinja2 import Environment, nodes
 from jinja2.compiler import CodeGenerator, Frame
 
 _escape_text: Callable[[str], str] = getattr(markupsafe, "_escape_inner", markupsafe.escape)
-"""What `markupsafe.escape` calls of a plain text: without the object around it, which takes thirty times as long."""
+"""What `markupsafe.escape` calls of a plain text: without the object around it, which takes ten times as long. It is
+private, and every public way is slower: a look at each of the five characters first takes two to three times as long
+where there is none, `html.escape` four times. A MarkupSafe without it has `escape` in its place."""
 OF_DICT = frozenset(dir(dict))
 
 
@@ -25,7 +27,12 @@ def escaped(value: Any) -> str:
 
 
 class PageCode(CodeGenerator):
-    """Compiles `{{ value }}` to `escaped(value)`. Templates join these texts, so that none needs to be `Markup`."""
+    """Compiles `{{ value }}` to `escaped(value)`. Templates join these texts, so that none needs to be `Markup`.
+
+    The method is the one that `jinja2.nativetypes` overrides too, and has no public name. The public `finalize` cannot
+    do this: without autoescape, macros and `~` no longer mark what is HTML already, and with it Jinja still makes a
+    `Markup` of each value. A Jinja that does not call the method gives the same text, later; a test notices.
+    """
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
         if frame.eval_ctx.volatile or not frame.eval_ctx.autoescape or finalize.src is not None:

@@ -47,7 +47,7 @@ async def request_effect(request: Request, live: Live, store: OpenStore, feature
 
 
 def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
-    """In the live model's worker.
+    """The effect of a feature, measured now or by another request in the meantime. Runs in the live model's worker.
 
     Raises:
         HTTPException: 409 if a pair cannot be read again, 422 for a feature without direction.

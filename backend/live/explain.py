@@ -142,7 +142,11 @@ def answer_of(prompt: Prompt, store: OpenStore, question: Question[Any]) -> tupl
 
 
 def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainRequest]) -> Explanation:
-    """In the live model's worker. Raises HTTPException: 422, or 409 if it was cancelled."""
+    """The parts that features had in a token of the answer. Runs in the live model's worker.
+
+    Raises:
+        HTTPException: 422, or 409 if it was cancelled.
+    """
     from precompute.live.answers import word_numbers
 
     reader, body = store.store, question.body
@@ -244,7 +248,12 @@ def read_tokens(
 
 
 def test_of(engine: Engine, store: OpenStore, question: Question[ExplainTestRequest]) -> ExplanationTest:
-    """In the live model's worker. Raises HTTPException: 422, or 409 if it was cancelled."""
+    """What the answer is without the features and patches of the request, beside random removals. Runs in the live
+    model's worker.
+
+    Raises:
+        HTTPException: 422, or 409 if it was cancelled.
+    """
     from precompute.live.trial import Removal, random_removals, run_trial
 
     body = question.body

@@ -240,10 +240,10 @@ class Reservation:
         """The events that `work(engine, emit, stop)` emits, as they come. `stop()` becomes true when the consumer has
         left or the server closes. An exception of `work` is raised here, after everything emitted before it."""
         events: asyncio.Queue[T | None] = asyncio.Queue()
-        left = threading.Event()
+        consumer_left = threading.Event()
 
         def stop() -> bool:
-            return left.is_set() or self.live.closing.is_set()
+            return consumer_left.is_set() or self.live.closing.is_set()
 
         def emit(event: T | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads the events
@@ -264,7 +264,7 @@ class Reservation:
                 raise HTTPException(503, CLOSING, {"Retry-After": "10"})
             job.result()
         finally:
-            left.set()
+            consumer_left.set()
             job.cancel()
 
 

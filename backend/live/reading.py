@@ -58,15 +58,16 @@ async def read_own(request: Request, state: State, store: OpenStore, pair: OwnPa
 
 
 def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Reading:
-    """In the live model's worker: features, all scores of METHOD with the store's weights, and flags. They equal those
-    of a stored pair, except `random` and `near-duplicate`, which a single pair does not have. A text without image is
-    read as a search reads it.
+    """The features, scores and flags of a visitor's pair. Runs in the live model's worker.
+
+    They are those that the pair would have in the store, except `random` and `near-duplicate`, which a single pair does
+    not have. A text without image is read as a search reads it.
 
     Raises:
         SaevxError: the model refuses the pair.
     """
     from precompute.live.engine import Pair, caption_nll, read_query
-    from precompute.scoring.flags import Reference, fvu
+    from precompute.scoring.flags import Reference, pair_fvu
     from precompute.scoring.pairs import live_pair
 
     reader, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, list(images)))
@@ -75,7 +76,7 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
     with TemporaryDirectory() as folder:
         pair = live_pair(reader, encoded_pair, text, images, Path(folder), nll_3)
         judgement = judge(store, pair, reference)
-    fvu_2 = fvu(pair.error_nm, pair.n_tokens_nm, reference.variance_m)[0]
+    fvu_2 = pair_fvu(pair.error_nm, pair.n_tokens_nm, reference.variance_m)[0]
     sides = [strongest_of(side, reference.p999_f) for side in pair.maxima]
     events, modality_t = encoded_pair.events(reader.scale_log2), np.asarray(encoded_pair.modality_t)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)

@@ -204,7 +204,11 @@ async def request_candidates(request: Request, state: State, store: OpenStore, s
 def runs_of(
     engine: Engine, store: OpenStore, steering: SteerRequest, batch: Batch, stop: Callable[[], bool]
 ) -> SteerRuns:
-    """In the live model's worker. Raises SaevxError as `steer`."""
+    """The tokens, the divergence and the report of each candidate of the request. Runs in the live model's worker.
+
+    Raises:
+        SaevxError: as of `steer`.
+    """
     from precompute.live.steer import Candidate, steer_candidates
 
     requests = steering.candidates or []

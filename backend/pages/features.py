@@ -20,7 +20,7 @@ from backend.params import FormQuery
 from backend.schemas.common import FeatureSort, Order
 from backend.stores import OpenStore
 from backend.templating import Addresses, render_for
-from precompute.store.companions import HALLUCINATION
+from precompute.store.companion_files import HALLUCINATION
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -128,9 +128,10 @@ def features(
 ) -> HTMLResponse:
     """The list of features."""
     page = features_api.get_features(open_store, query.of_api())
-    in_store = get_store_detail(state, open_store).verdicts
+    store_verdicts = get_store_detail(state, open_store).verdicts
+    list_verdicts = get_verdicts(open_store, query.of_api()).verdicts
     ids = [f.id for f in page.items]
-    not_held = set() if open_store.store.hallucination.separation else {HALLUCINATION}
+    missing_figures = set() if open_store.store.hallucination.separation else {HALLUCINATION}
     return render_for(
         request,
         "features.html",
@@ -145,10 +146,10 @@ def features(
             (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
             for d in get_distributions(open_store).items
         ],
-        sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in not_held],
-        columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in not_held},
-        shown=[name for name in query.columns() if name not in not_held],
-        verdicts={name: n for name, n in get_verdicts(open_store, query.of_api()).verdicts.items() if name in in_store},
+        sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in missing_figures],
+        columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures},
+        shown=[name for name in query.columns() if name not in missing_figures],
+        verdicts={name: n for name, n in list_verdicts.items() if name in store_verdicts},
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),
         saved=get_filters(open_store, "/features").items,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from precompute.store import schema as s
-from precompute.store.companions import HALLUCINATION
+from precompute.store.companion_files import HALLUCINATION
 from precompute.store.lists.matches import MATCH
 
 Modality = Literal["text", "image"]

@@ -69,7 +69,7 @@ class Clock:
 
 @dataclass
 class Collector:
-    """The pass over one plan."""
+    """The pass over one plan: `run` writes the file of each shard that is not there yet."""
 
     mllm: Mllm
     sae: SaeV

@@ -1,4 +1,5 @@
-"""What one run of the pass is made of: the options, and the SAE, the model and the planned data that they name."""
+"""What one run of the pass is made of: the options, and the SAE, the model and the planned data that they name. How a
+run that was killed goes on is in collector.py."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Where their share of passes is high, the test measures the residual stream, and 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -98,11 +99,17 @@ def as_often(token_tk: Array, rate_k: Array) -> Array:
 
 @torch.inference_mode()
 def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Array) -> Projections:
-    """h · direction of these rows of the store, each text also without its image."""
+    """Runs these rows of the store through the model, each text also without its image: how far h lies along each
+    direction.
+
+    Args:
+        rows: int64 [n]. directions_kd: float64 [k, d], of length 1.
+    """
     mllm, _ = load_engine(o, store.manifest, full=False)
     originals, scale = Originals(store), Scale.from_manifest(store.manifest)
     directions_dk = torch.from_numpy(directions_kd.astype(np.float32)).T
-    strongest_mnk = np.full((3, len(rows), len(directions_kd)), -np.inf, np.float32)
+    strongest_mnk = np.full((2, len(rows), len(directions_kd)), -np.inf, np.float32)
+    alone_nk = np.full(strongest_mnk.shape[1:], -np.inf, np.float32)
     tokens: list[list[Array]] = [[], []]
 
     def project(pairs: list[Pair]) -> list[tuple[Array, Array]]:
@@ -124,10 +131,11 @@ def projections(store: Store, o: ControlsOptions, rows: Array, directions_kd: Ar
                 for m in (TEXT, IMAGE):
                     of_kind_tk = along_tk[kind_t == m]
                     strongest_mnk[m, i] = of_kind_tk.max(0, initial=-np.inf)
-                    tokens[m].append(of_kind_tk[:: -(-len(of_kind_tk) * len(rows) // MOST_TOKENS) or 1])
-                strongest_mnk[2, i] = alone_tk[alone_t == TEXT].max(0, initial=-np.inf)
+                    stride = max(1, math.ceil(len(of_kind_tk) * len(rows) / MOST_TOKENS))
+                    tokens[m].append(of_kind_tk[::stride])
+                alone_nk[i] = alone_tk[alone_t == TEXT].max(0, initial=-np.inf)
             progress.update(len(members))
-    return Projections(strongest_mnk[:2], strongest_mnk[2], [np.concatenate(parts) for parts in tokens])
+    return Projections(strongest_mnk, alone_nk, [np.concatenate(parts) for parts in tokens])
 
 
 def plan_batches(store: Store, rows: Array, o: ControlsOptions) -> list[list[int]]:

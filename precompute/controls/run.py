@@ -13,7 +13,7 @@ from precompute.errors import SaevxError
 from precompute.options.controls import ControlsOptions
 from precompute.steps.cooccur import MAX_SAMPLES
 from precompute.steps.evidence.pair_evidence import MIN_LIFT, Evidence, can_be_tested, evidence_of
-from precompute.store.companions import CONTROLS, companion_path
+from precompute.store.companion_files import CONTROLS, companion_path
 from precompute.store.reader import Store
 from precompute.store.schema import FALSE_DISCOVERY, KEPT_MAXIMA
 from precompute.store.sql import fetch_plain

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from precompute.demo.assemble import ADAPTER, SAE, assemble
 from precompute.demo.dataset import N_DEMO, build_dataset
 from precompute.errors import SaevxError
-from precompute.store.companions import CONTROLS, HALLUCINATION, companion_path
+from precompute.store.companion_files import CONTROLS, HALLUCINATION, companion_path
 from precompute.store.opening import read_manifest
 from precompute.utils.files import atomic_folder, write_text
 

@@ -1,4 +1,6 @@
-"""What every family's geometry is made of: views, and which of the image's tokens are marks."""
+"""What the geometry of each model family is made of: views, and which of the image's tokens are marks. The families
+themselves are listed in `__init__.py`.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from transformers import GenerationConfig
 from precompute.errors import SaevxError
 from precompute.live.frozen_attention import frozen_attention, why_not_frozen
 from precompute.live.intervention import Intervention, Scope, Steer, prompt_scope
-from precompute.live.steer_hook import Hook
+from precompute.live.steer_hook import SteerHook
 from precompute.live.steer_rows import ROLES, AllRows, Role, SharedRows, why_not_shared
 from precompute.live.steer_sampling import Cast, Event, TokenSampler
 from precompute.model.batch import IMAGE, Batch
@@ -181,7 +181,7 @@ def steer_candidates(
     rows = rows_for(mllm, batch, chosen_s, o, cast.roles)
     steered_roles = [cast.roles[cast.writers[channel].role] for channel in cast.steered]
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
-    hook = Hook(
+    hook = SteerHook(
         rows, list(edits.values()), steered_roles, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope,
         o.sink_norm, o.hooked,
     )  # fmt: skip
@@ -205,7 +205,7 @@ def generation_inputs(mllm: Mllm, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return inputs
 
 
-def decode(mllm: Mllm, rows: AllRows, hook: Hook, batch: Batch, decoding: Decoding) -> None:
+def decode(mllm: Mllm, rows: AllRows, hook: SteerHook, batch: Batch, decoding: Decoding) -> None:
     """Run the model over a prompt and what is written after it."""
     inputs = generation_inputs(mllm, rows.inputs(batch.inputs))
     config = GenerationConfig(max_new_tokens=decoding.max_tokens, do_sample=False, use_cache=True)
@@ -214,7 +214,7 @@ def decode(mllm: Mllm, rows: AllRows, hook: Hook, batch: Batch, decoding: Decodi
 
 
 @contextmanager
-def rows_in(mllm: Mllm, rows: AllRows, hook: Hook) -> Iterator[None]:
+def rows_in(mllm: Mllm, rows: AllRows, hook: SteerHook) -> Iterator[None]:
     """With the hook on its layer, and the inputs of the layers above fitted to the rows."""
     handles = [mllm.decoder_layer().register_forward_hook(hook)]
     if isinstance(rows, SharedRows):
@@ -230,7 +230,7 @@ class Decoding:
 
     mllm: Mllm
     rows: AllRows
-    hook: Hook
+    hook: SteerHook
     sampler: TokenSampler
     max_tokens: int
     stop: Callable[[], bool]

@@ -1,4 +1,4 @@
-"""The forward hook of the hook layer that steers the rows of a batch."""
+"""The forward hook at layer L that steers the rows of a batch. What it does to h is `Steer` in intervention.py."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from precompute.model.batch import IMAGE, TEXT
 
 
 @dataclass
-class Hook:
-    """Rows that ran as one below the hook layer are separated, and each edit is applied to its rows at the positions
-    in scope.
+class SteerHook:
+    """Gives each row its own h, where several ran as one up to layer L, and applies each edit to its rows at the
+    positions in scope.
 
     An attention sink, a token whose norm is above its modality's `sink_norm` (text, image), is not changed."""
 

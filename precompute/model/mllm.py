@@ -115,7 +115,7 @@ class Mllm:
         """Pairs in the model's own chat template (else `<image>\\n{text}`), as tensors on the model's device.
 
         Text tokens are those whose characters lie in the pair's own text; the template, padding and the
-        tokenizer's special tokens are SPECIAL. What a pair is read as does not depend on the others.
+        tokenizer's special tokens are SPECIAL. A pair has the same tokens whatever other pairs are in the batch.
 
         Args:
             generate: end with the template's generation prompt, for an answer to be written.

@@ -42,17 +42,21 @@ def block_count(n: int) -> int:
 
 
 def candidates(product_rn: Tensor, bound: Bound, k: int, *, lowest: bool) -> tuple[Pairs, Array]:
-    """The columns of which the bound cannot exclude that they are among the k largest of their row.
+    """The columns that may be among the k largest of their row, as far as the bound can tell.
 
-    The largest value of a block less its bound is what one of its columns has at least. So the k-th largest of these
-    numbers, over the blocks, is what a winner has at least, and a column whose value and bound together are below it is
-    none.
+    One column of each block has at least the block's largest value less the bound. Let x be the k-th largest of these
+    numbers over the blocks: k columns have at least x. So a column whose value plus its bound is below x is not among
+    the k largest.
+
+    Letters of axes: r rows, b blocks, c columns of a block (column c · b + i of the product is in block i), q the pairs
+    of a row and a block whose columns are looked at.
 
     Args:
-        product_rn: bfloat16 or float32, b · BLOCK columns. lowest: of its negative: its k lowest values.
+        product_rn: bfloat16 or float32, b · BLOCK columns.
+        lowest: the k lowest values instead of the k largest.
 
     Returns:
-        the pairs, and bool [r]: rows with too many to be worth it, of which there are no pairs.
+        the pairs, and bool [r]: rows with so many candidates that looking at them does not pay; they have no pairs.
     """
     bits_rcb = _bits(product_rn)
     n_blocks = bits_rcb.shape[2]

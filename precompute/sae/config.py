@@ -1,4 +1,5 @@
-"""What the configuration of an SAE says, held against the SAE that SAELens makes of it.
+"""What the configuration of an SAE says, held against the SAE that SAELens makes of it. loading.py and formats.py read
+the files.
 
 Libraries and their versions name the same things differently and put them in different places, and SAELens passes over
 what it does not know: a TopK without its k runs as a ReLU. So there is no list of bad names here. Whatever the file

@@ -19,7 +19,7 @@ BLOCK = 4096
 """Items among which a choice is made at once; of more, seeded blocks choose each for itself."""
 
 
-def representative(vectors_nd: Array, n_chosen: int) -> Array:
+def representative_items(vectors_nd: Array, n_chosen: int) -> Array:
     """Indices, rising, of items chosen for the similarity max(0, v_i · v_j).
 
     Args:

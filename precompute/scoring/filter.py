@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import select
 
 from precompute.errors import SaevxError
-from precompute.scoring.facility_location import representative
+from precompute.scoring.facility_location import representative_items
 from precompute.scoring.score_file import rows_of
 from precompute.store import schema as s
 from precompute.store.quality import best_rows_of, check_keep, flag_and_limit, n_kept
@@ -37,7 +37,7 @@ def kept_rows(
         return store.quality.best_rows(by=by, keep=keep, flags=flags, require=require, within=within)
     check_keep(keep)
     rows = np.flatnonzero(store.quality.matching(flags, require, within))
-    row_ids: Array = rows[representative(store.search.vectors_of(rows), n_kept(len(rows), keep))]
+    row_ids: Array = rows[representative_items(store.search.vectors_of(rows), n_kept(len(rows), keep))]
     return row_ids
 
 

@@ -1,7 +1,7 @@
 """What may be wrong with a pair: each flag is a score (higher is worse) and a threshold that one can move.
 
 One implementation for stored, new and live pairs. `near-duplicate` compares with the other pairs of a store and is
-step `flag`'s. The reasons in words: reasons.py.
+step `flag`'s. The reasons in words: reasons.py. What a new flag needs besides: docs/architecture.md, *Add a flag*.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def flag_scores(pairs: Pairs, scores: Mapping[str, Array], reference: Reference)
     n = len(pairs.texts)
     has_both = (np.diff(text.indptr) > 0) & (pairs.n_tokens_nm[:, IMAGE] > 0)
     lack = unsupported_score(pairs.text_events, image, reference.p999_f, reference.weights.support_f)
-    fvu_nm = fvu(pairs.error_nm, pairs.n_tokens_nm, reference.variance_m)
+    fvu_nm = pair_fvu(pairs.error_nm, pairs.n_tokens_nm, reference.variance_m)
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing fires at all in some data
         sparseness = 1 - scores["l0"] / np.float64(reference.median_l0)
     files, row = pairs.thumbnails
@@ -104,7 +104,7 @@ def largest_of_row(values: Array, row: Array, n: int) -> Array:
     return max_n
 
 
-def fvu(error_nm: Array, n_tokens_nm: Array, variance_m: tuple[float | None, float | None]) -> Array:
+def pair_fvu(error_nm: Array, n_tokens_nm: Array, variance_m: tuple[float | None, float | None]) -> Array:
     """Fraction of variance unexplained of each pair and modality, float64 [n, 2], against the data's variance, so that
     pairs are comparable; NaN without tokens."""
     variance = np.array([v or np.nan for v in variance_m])

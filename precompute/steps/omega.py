@@ -1,6 +1,7 @@
 """ω of a feature, and the controls without which it is no evidence (METHOD *Cross-modal weight ω*).
 
-Reads D_s's residuals from their scratch map by gathered rows, in blocks of features or of samples.
+`omega_paired` is the paper's Algorithm 1, `omega_all_pairs` the variant of the authors' code. Both are computed over
+D_s: the samples, by default 1,000, of which the pass writes down the residual vectors h.
 """
 
 from __future__ import annotations
@@ -162,13 +163,16 @@ def omega_paired(
     features: Array,
     weight_bk: Array,
 ) -> dict[str, Array]:
-    """ω `paired` with baseline, lift, interval, centred, without self and p-value of the features named.
-
-    Each must have at least K samples in both modalities.
+    """ω `paired` and its controls: ω_k = 1/K · Σ_r cos(h_text(k, r), h_image(k, r)). Here h_text(k, r) is h of the text
+    token on which feature k is r-th strongest, with one token a sample; h_image(k, r) likewise.
 
     Args:
-        directions_fd: d_k, in units of h.
+        directions_fd: d_k, float [F, d], in units of h.
+        features: int64 [n], each with at least K samples in both modalities.
         weight_bk: float64 [b, K], of `rank_weights`; one set of draws serves all features.
+
+    Returns:
+        float64 [n] by each name of `OMEGA_FIELDS`.
     """
     k, d = K_PAIRED, data.resid.shape[1]
     result = {name: np.full(len(features), np.nan) for name in OMEGA_FIELDS}
@@ -211,9 +215,10 @@ def omega_paired(
 
 
 def omega_all_pairs(data: Collected, tokens: ActiveTokens) -> Array:
-    """ω `all-pairs` [F]: dot of the two mean unit vectors, K = 5 of each out of the feature's overall top 30.
+    """ω `all-pairs`, float64 [F]: the mean of all cosines between h of text tokens and h of image tokens, the five
+    strongest of each among the feature's thirty strongest. This is the dot product of two mean unit vectors.
 
-    NaN where the top 30 lack a modality. `tokens` must hold repeated samples.
+    NaN where the thirty lack a modality. `tokens` must hold repeated samples.
     """
     order = np.lexsort((tokens.resid, tokens.row, -tokens.value, tokens.feature))
     feature = tokens.feature[order]

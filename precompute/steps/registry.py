@@ -1,4 +1,5 @@
-"""The steps after `collect`: the words of `--only`, in the order in which they are run."""
+"""The steps after `collect` and the function of each. They run in the order of `Step` in options/precompute.py, which
+has the words of `--only`; here they stand in the same order."""
 
 from __future__ import annotations
 

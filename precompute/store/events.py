@@ -1,7 +1,10 @@
 """`store.events`: which features fire on which token, and how strongly, as memory-mapped arrays.
 
-Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2). Token lists and maxima are
-stored of every sample; a store may hold the events of a part of the samples only (`making/trim.py`).
+An event is one feature that is active on one token: entry i of `event_feature` and `event_value`. `token_event` says
+where the events of a token begin.
+
+Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2). A store has
+the tokens and the maxima of every sample; it may have the events of some samples only (`making/trim.py`).
 """
 
 from __future__ import annotations

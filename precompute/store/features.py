@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.companions import HALLUCINATION
+from precompute.store.companion_files import HALLUCINATION
 from precompute.store.cooccurrence import Cooccurrence
 from precompute.store.core import Core, feature_ref
 from precompute.store.events import map_array

@@ -8,7 +8,7 @@ from typing import Any
 
 from precompute.errors import SaevxError
 from precompute.options.evaluate import EvaluateOptions
-from precompute.store.companions import HALLUCINATION, companion_path, read_companion
+from precompute.store.companion_files import HALLUCINATION, companion_path, read_companion
 from precompute.store.opening import read_manifest
 from precompute.training.card_store import Better, Figure
 

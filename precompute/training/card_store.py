@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.options.evaluate import EvaluateOptions
-from precompute.store.companions import CONTROLS, read_companion
+from precompute.store.companion_files import CONTROLS, read_companion
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TESTED_VERDICTS
 from precompute.store.sql import fetch_plain

@@ -16,7 +16,7 @@ from precompute.live.steer_sampling import Event, TokenSampler
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
-from precompute.store.companions import CONTROLS, companion_path
+from precompute.store.companion_files import CONTROLS, companion_path
 from precompute.store.reader import Store
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo

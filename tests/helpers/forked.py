@@ -83,7 +83,11 @@ class ForkServer:
 
 
 class Forked(subprocess.Popen[str]):
-    """A command that a ForkServer starts; all else is Popen's own."""
+    """A command that a ForkServer starts; all else is Popen's own.
+
+    Popen has no public place to start a process otherwise, and a class beside it would repeat its pipes, `communicate`,
+    `wait` and signals. A Python whose method has other parameters fails at the first command, with their names.
+    """
 
     def _execute_child(
         self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any,

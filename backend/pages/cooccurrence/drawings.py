@@ -16,7 +16,7 @@ CELL = 24
 """Side of a cell: what a finger can hit."""
 LETTER, SLANT = 6.9, math.radians(55)
 """Width of a letter of a name, and how steep the names of columns are."""
-GRAPH_WIDTH, GRAPH_LINE = 380, 34
+GRAPH_WIDTH, GRAPH_LINE, NAME_WIDTH = 380, 34, 98.0
 
 
 class Cell(NamedTuple):
@@ -155,8 +155,9 @@ def draw_graph(graph: PairGraph) -> Graph:
     sides = {m: [p for p in graph.partners if p.modality == m] for m in ("text", "image")}
     height = max(3, *(len(p) for p in sides.values())) * GRAPH_LINE + 10
     middle_text = name_of(graph.feature)
+    side_x = {"text": NAME_WIDTH, "image": GRAPH_WIDTH - NAME_WIDTH}
     places = {
-        (p.id, m): ((98.0 if m == "text" else GRAPH_WIDTH - 98.0), (i + 0.5) * (height - 10) / len(side) + 5)
+        (p.id, m): (side_x[m], (i + 0.5) * (height - 10) / len(side) + 5)
         for m, side in sides.items()
         for i, p in enumerate(side)
     }

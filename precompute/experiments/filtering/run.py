@@ -22,7 +22,7 @@ from precompute.experiments.filtering.pairs import held_out, image_name, make_pa
 from precompute.experiments.filtering.student import ORDER, Bench
 from precompute.experiments.filtering.vectors import pair_vectors
 from precompute.options.score import ScoreOptions
-from precompute.scoring.facility_location import representative
+from precompute.scoring.facility_location import representative_items
 from precompute.scoring.new_data import score_data
 from precompute.scoring.score_file import rows_of
 from precompute.scoring.scores import chance
@@ -142,7 +142,7 @@ def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
         return np.flatnonzero(all_rows)
     if arm.score in SELECTIONS:
         assert pool.vectors_nd is not None
-        return representative(pool.vectors_nd, n_kept(len(pool.ids), arm.keep))
+        return representative_items(pool.vectors_nd, n_kept(len(pool.ids), arm.keep))
     value_n = pool.value_n.get(arm.score)
     if arm.score in ("random", "oracle"):
         value_n = chance(pool.ids, seed) + (~pool.swapped_n if arm.score == "oracle" else 0.0)

@@ -29,7 +29,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.shared import StoreModel
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
-from precompute.store.companions import HALLUCINATION, companion_path
+from precompute.store.companion_files import HALLUCINATION, companion_path
 from precompute.store.reader import Store
 from precompute.utils.files import write_json
 from precompute.utils.progress import say

@@ -91,7 +91,7 @@ def quantiles(spread: Found) -> str:
 def omega_plot(s: Found) -> bytes:
     own_images = s["shuffled_images"]["true"]
     counts = {QUANTITIES[name].replace("`", ""): bins for name, bins in own_images["counts"].items()}
-    return plots.histograms(own_images["edges"], counts, label="cosine, features that could be tested")
+    return plots.histogram_plot(own_images["edges"], counts, label="cosine, features that could be tested")
 
 
 # ---- the thirty words
@@ -169,4 +169,4 @@ def pairs_plot(w: Found) -> bytes:
         kind: {name: figures["auroc"][name] for name in names if figures["auroc"].get(name)}
         for kind, figures in w["kinds"].items()
     }
-    return plots.points(groups, label="AUROC, right against wrong caption", line=(0.5, "chance"))
+    return plots.interval_plot(groups, label="AUROC, right against wrong caption", line=(0.5, "chance"))

@@ -19,14 +19,14 @@ COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a", "#b
 Interval = Mapping[str, float]
 
 
-def points(
+def interval_plot(
     groups: Mapping[str, Mapping[str, Interval]],
     *,
     label: str,
     line: tuple[float, str] | None = None,
     marks: Mapping[str, float] | None = None,
 ) -> bytes:
-    """A row for each group, a colour for each series in it.
+    """SVG of values with their intervals: a row for each group, a colour for each series in it.
 
     Args:
         groups: row → series → value with its interval.
@@ -63,8 +63,8 @@ def points(
         return as_svg(figure)
 
 
-def histograms(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, label: str) -> bytes:
-    """Outlines of several histograms over the same edges."""
+def histogram_plot(edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, label: str) -> bytes:
+    """SVG of the outlines of several histograms over the same edges."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7, 2.6))
         for colour, (name, bins) in zip(COLOURS, counts.items(), strict=False):

@@ -89,7 +89,8 @@ def patches_plot(p: Found) -> bytes:
     for item in p["kept"]:
         groups.setdefault(f"{item['keep']:g} %, {REMOVED[item['removed']]}", {})[item["score"]] = item["of_full"]
     marks = {f"25 %, {REMOVED['black']}": AUTHORS_PATCHES}
-    return plots.points(groups, label="accuracy over that with all patches", line=(1.0, "all patches"), marks=marks)
+    label = "accuracy over that with all patches"
+    return plots.interval_plot(groups, label=label, line=(1.0, "all patches"), marks=marks)
 
 
 # ---- hallucination
@@ -164,7 +165,7 @@ def filtering_plot(runs: Sequence[Found]) -> bytes:
     for (score, keep), arm in ratios.arms(runs).items():
         if score != "full":
             groups.setdefault(score, {})[f"{keep:g} % kept"] = arm.ratio
-    return plots.points(groups, label="accuracy over that of all pairs", line=(1.0, "all pairs"))
+    return plots.interval_plot(groups, label="accuracy over that of all pairs", line=(1.0, "all pairs"))
 
 
 # ---- Figure 3
@@ -234,4 +235,4 @@ def figure3_plot(lines: Sequence[Found]) -> bytes:
                 "low": min(figure["low"] for figure in figures),
                 "high": max(figure["high"] for figure in figures),
             }
-    return plots.points(groups, label="cross-entropy in nats; bars hold the intervals of all seeds")
+    return plots.interval_plot(groups, label="cross-entropy in nats; bars hold the intervals of all seeds")

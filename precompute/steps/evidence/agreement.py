@@ -21,8 +21,11 @@ TOP_WORD_SHARE = 0.5
 
 
 def agreements(data: Collected, words: Words, tokens_fw: csr_matrix) -> dict[str, Array]:
-    """`agreement` and its 95 % interval, each float64 [F], by the names of the store's columns; NaN where a feature has
-    fewer than K images in its list, or no word.
+    """`agreement` and its 95 % interval, each float64 [F], by the names of the store's columns.
+
+    Agreement is (s − b) / (1 − b): s is the share of the feature's first K images whose caption has one of its top
+    words, b the share of all captions. Its interval is Wilson's of s, put into the same formula. NaN where a feature
+    has fewer than K images in its list, or no word.
 
     Args:
         words: those of all captions. tokens_fw: int [F, W], how many of a feature's listed text tokens are part of each

@@ -83,8 +83,8 @@ def candidates(evidence_fw: csr_matrix, allowed_fw: Callable[[Array, Array], Arr
 
 
 def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | None = None) -> dict[int, list[int]]:
-    """The words of each feature's name: the candidate that the trial finds best, and another where "one of the two"
-    is plainly better and the feature responds to either word alone. Where nothing could be tried, the first candidate.
+    """The words of each feature's name: the candidate that the test finds best, and another where "one of the two"
+    is plainly better and the feature responds to either word alone. Where nothing could be tested, the first candidate.
 
     Args:
         feature_c, word_c: int64 [c] each, of `candidates`.

@@ -76,13 +76,13 @@ class Responses:
         self._test = name_test
         self._caption_wn = name_test.caption_nw.T.tocsr()
 
-    def to_both(self, feature: int, first_feature: int, second_feature: int) -> bool:
+    def to_both(self, feature: int, first_word: int, second_word: int) -> bool:
         """Whether the feature responds to either word alone: of the samples whose caption has this word and not the
         other, more have the feature than of those with neither, by Fisher's exact test, one-sided, below `ALPHA`.
         Samples that neither have nor lack the feature do not count."""
         on_n = self._test.on_fn[feature].toarray().ravel()
         counts_n = on_n | ~self._test.counted_fn[feature].toarray().ravel()
-        first_n, second_n = self._caption_wn[[first_feature, second_feature]].toarray() > 0
+        first_n, second_n = self._caption_wn[[first_word, second_word]].toarray() > 0
         neither_n = ~(first_n | second_n)
         n_neither, on_neither = int((neither_n & counts_n).sum()), int((neither_n & on_n).sum())
         for has_n in (first_n & ~second_n, second_n & ~first_n):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from precompute.store.companions import HALLUCINATION, companion_path, read_companion
+from precompute.store.companion_files import HALLUCINATION, companion_path, read_companion
 from precompute.store.core import Core
 from precompute.store.opening import Stamp
 from precompute.utils.types import Item

@@ -18,23 +18,23 @@ class Marked:
     """Which rows, by number. A list's cursors stay valid while more is written: they hold the `name`, not the rows."""
 
     name: str = ""
-    """What was chosen by; empty where only `also` is given."""
+    """What was chosen by; empty where only `word_matches` is given."""
     within: Sequence[int] | None = None
     """Only these; None for all."""
     without: Sequence[int] = ()
-    also: Sequence[int] = ()
+    word_matches: Sequence[int] = ()
     """Those that have the words of `q`, whatever the store says."""
 
     def __str__(self) -> str:
         return self.name
 
     def conditions(self, key: Column[Any]) -> list[ColumnElement[bool]]:
-        """In SQL, without `also`."""
+        """In SQL, without `word_matches`."""
         where = [] if self.within is None else [is_one_of(key, self.within)]
         return [*where, not_(is_one_of(key, self.without))] if self.without else where
 
     def mask(self, n: int) -> Array:
-        """bool [n]: the rows 0…n−1 that are left, without `also`."""
+        """bool [n]: the rows 0…n−1 that are left, without `word_matches`."""
         mask = np.full(n, self.within is None)
         mask[list(self.within or ())] = True
         mask[list(self.without)] = False
@@ -42,6 +42,6 @@ class Marked:
 
 
 def with_words(key: Column[Any], table: str, q: str, marks: Marked | None) -> ColumnElement[bool]:
-    """The condition that a row has the words in the full-text table, or is one of `marks.also`."""
+    """The condition that a row has the words in the full-text table, or is one of `marks.word_matches`."""
     words = has_words(key, table, q)
-    return or_(words, is_one_of(key, marks.also)) if marks and marks.also else words
+    return or_(words, is_one_of(key, marks.word_matches)) if marks and marks.word_matches else words

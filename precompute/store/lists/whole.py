@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
-from precompute.store.companions import HALLUCINATION
+from precompute.store.companion_files import HALLUCINATION
 from precompute.store.core import Core
 from precompute.store.figures.hallucination import Hallucination
 from precompute.store.lists.filters import RANGED, conditions
@@ -142,7 +142,7 @@ class WholeLists:
     def _by_match(self, q: str, marks: Marked | None) -> tuple[Array, Array]:
         """As `_order_by`: those with the words, the best last; the best of all are those that people wrote them about.
         """
-        annotated_ids = np.array(marks.also if marks else (), np.int32)
+        annotated_ids = np.array(marks.word_matches if marks else (), np.int32)
         matching_ids = best_matches(self._core, q)
         ids = np.concatenate([annotated_ids, matching_ids[~np.isin(matching_ids, annotated_ids)]])
         return ids[::-1], np.setdiff1d(np.arange(self._core.n_features, dtype=np.int32), ids)

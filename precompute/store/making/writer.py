@@ -49,12 +49,12 @@ def write_database(part: Path, manifest: Item) -> None:
             conn.execute(CreateTable(table))
         for statement in s.FTS:
             conn.exec_driver_sql(statement)
-        labels, logits = load_json(part, "label"), Lens.from_steps(data)
+        labels, lens = load_json(part, "label"), Lens.from_steps(data)
         flags = load_json(part, "flag")
         weigh, families = evidence_and_families(data)
         fill(conn, s.features, feature_rows(data, labels, weigh))
         fill(conn, s.families, family_rows(families, labels, weigh["evidence"]))
-        fill(conn, s.feature_details, detail_rows(data, logits))
+        fill(conn, s.feature_details, detail_rows(data, lens))
         fill(conn, s.top_words, top_word_rows(load_json(part, "top_words")))
         fill(conn, s.samples, sample_rows(data))
         fill(conn, s.flags, _of_rows(s.flags, flags["flags"]))
@@ -63,7 +63,7 @@ def write_database(part: Path, manifest: Item) -> None:
         fill(conn, s.scores, _of_rows(s.scores, load_json(part, "score")))
         fill(conn, s.vocabulary, [{"token_id": range(len(data.vocabulary)), "text": data.vocabulary}])
         fill(conn, s.quarantine, _of_rows(s.quarantine, rejected_rows(data)))
-        for words in batched(feature_words(labels, logits), _CHUNK):
+        for words in batched(feature_words(labels, lens), _CHUNK):
             conn.exec_driver_sql("INSERT INTO feature_fts(rowid, label, promoted) VALUES (?, ?, ?)", words)
         for captions in batched(sample_words(data), _CHUNK):
             conn.exec_driver_sql("INSERT INTO sample_fts(rowid, text) VALUES (?, ?)", captions)
@@ -133,13 +133,13 @@ def feature_rows(data: Collected, labels: list[str | None], weigh: dict[str, Arr
         yield row_chunk
 
 
-def detail_rows(data: Collected, logits: Lens) -> Iterator[RowChunk]:
+def detail_rows(data: Collected, lens: Lens) -> Iterator[RowChunk]:
     """The table `feature_details`."""
     mean_frc = load_step(data.part, "weigh")["place_map"]
     for chunk in slices(data.n_features, _CHUNK):
         hist = [pack(hist_m) for hist_m in data.accum["hist"][chunk]]
         places = [_place_map(mean_rc) for mean_rc in mean_frc[chunk]]
-        yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": logits.rows(chunk), "place_map": places}
+        yield {"id": range(chunk.start, chunk.stop), "hist": hist, "logits": lens.rows(chunk), "place_map": places}
 
 
 def top_word_rows(words: Sequence[Mapping[str, object]]) -> Iterator[RowChunk]:
@@ -242,9 +242,9 @@ def rejected_rows(data: Collected) -> Iterator[Item]:
         yield {"idx": int(entry["index"]), "sample_id": entry.get("sample_id"), "reason": entry["reason"]}
 
 
-def feature_words(labels: list[str | None], logits: Lens) -> Iterator[tuple[int, str, str]]:
+def feature_words(labels: list[str | None], lens: Lens) -> Iterator[tuple[int, str, str]]:
     """(id, label, promoted tokens where the lens says something) of each feature, for full-text search."""
-    for feature, (label, tokens) in enumerate(zip(labels, logits.promoted(), strict=True)):
+    for feature, (label, tokens) in enumerate(zip(labels, lens.promoted(), strict=True)):
         words = " ".join(tokens)
         if label or words:
             yield feature, indexed_words(bare_name(label or "")), indexed_words(words)

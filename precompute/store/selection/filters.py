@@ -152,7 +152,7 @@ class Selection:
         mask &= marks.mask(len(mask))
         if (q := filters.get("q")) and q.strip():
             has_words = np.zeros_like(mask)
-            has_words[list(marks.also)] = True
+            has_words[list(marks.word_matches)] = True
             if query := match_words(q):
                 rowids = "SELECT rowid FROM sample_fts WHERE sample_fts MATCH ?"
                 has_words[[row for (row,) in fetch_plain(self._core.engine, rowids, (query,))]] = True

@@ -24,7 +24,8 @@ def without_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """What a process begins with: a command that was killed cannot end those that it has begun."""
+    """Ends this process as soon as its parent has ended, even where that was killed and could end nothing. Each process
+    that a command starts calls this first."""
 
     def watch() -> None:
         parent = parent_process()

@@ -12,7 +12,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.controls.run import controls
 from precompute.options.controls import ControlsOptions
-from precompute.store.companions import CONTROLS, companion_path
+from precompute.store.companion_files import CONTROLS, companion_path
 
 
 def test_controls_appear_once_they_are_measured(store_path: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from backend.app import create_app
 from backend.pages.hallucination import effect_sentence
 from backend.schemas.hallucination import HallucinationFigures
 from backend.settings import Settings
-from precompute.store.companions import HALLUCINATION, companion_path
+from precompute.store.companion_files import HALLUCINATION, companion_path
 from precompute.store.reader import Store
 
 SEPARATION = {3: 0.25, 5: -0.5, 8: 0.25, 11: 0.0}

@@ -35,6 +35,11 @@ def test_a_value_is_escaped_as_markupsafe_does(value: object) -> None:
     assert escaped(value) == str(escape(value))
 
 
+def test_jinja_still_asks_the_environment_for_the_text_of_a_value() -> None:
+    code = PageEnvironment(**OPTIONS).compile("{{ value }}", "page.html", raw=True)
+    assert "environment.escaped(" in code and "escape(" not in code.replace("environment.escaped(", "")
+
+
 TEMPLATE = """{% macro bold(text) %}<b title="{{ text }}">{{ text }}</b>
 {{ caller() if caller is defined }}{% endmacro %}
 {{ hostile }} {{ bold(hostile) }} {% call bold(1) %}{{ hostile }}{% endcall %} {% set part %}{{ hostile }}{% endset %}

@@ -14,7 +14,7 @@ from backend.api.annotations.common import COOKIE
 from backend.app import create_app
 from backend.settings import Settings
 from backend.stores import OpenStore
-from precompute.store.companions import CONTROLS, companion_path
+from precompute.store.companion_files import CONTROLS, companion_path
 from tests.helpers.synthetic import write_store
 
 API = "/api/v1"

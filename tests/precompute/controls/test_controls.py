@@ -22,7 +22,7 @@ from precompute.model.mllm import Mllm
 from precompute.options.controls import ControlsOptions
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
-from precompute.store.companions import CONTROLS, companion_path, read_companion
+from precompute.store.companion_files import CONTROLS, companion_path, read_companion
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.store.sql import fetch_plain

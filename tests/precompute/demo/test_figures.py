@@ -11,7 +11,7 @@ import pytest
 from precompute.demo import make
 from precompute.demo.assemble import SAE
 from precompute.sae.sae import SaeV
-from precompute.store.companions import CONTROLS, companion_path
+from precompute.store.companion_files import CONTROLS, companion_path
 from precompute.store.reader import Store
 from tests.helpers import synthetic
 

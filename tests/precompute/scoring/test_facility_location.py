@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precompute.scoring import facility_location
-from precompute.scoring.facility_location import NEAR_DUPLICATE, greedy, representative
+from precompute.scoring.facility_location import NEAR_DUPLICATE, greedy, representative_items
 
 
 def value(similarity: Any, chosen: list[int]) -> float:
@@ -45,7 +45,7 @@ def test_lazy_is_greedy(n: int, seed: int, data: st.DataObject) -> None:
 def test_one_of_each_group_before_any_copy() -> None:
     groups = np.repeat(np.arange(5), [9, 1, 4, 2, 8])
     vectors = np.eye(5, dtype=np.float32)[groups]
-    assert sorted(groups[representative(vectors, 5)].tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(groups[representative_items(vectors, 5)].tolist()) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("n_chosen", [0, 1, 37, 100])
@@ -53,5 +53,5 @@ def test_blocks_choose_as_many_in_all(n_chosen: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(facility_location, "BLOCK", 16)
     vectors = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows = representative(vectors, n_chosen)
+    rows = representative_items(vectors, n_chosen)
     assert len(set(rows.tolist())) == len(rows) == n_chosen and (np.diff(rows) > 0).all()

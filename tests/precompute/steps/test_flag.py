@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from precompute.scoring import near_duplicates as duplicates
 from precompute.scoring import pixels
 from precompute.scoring import token_support as support
-from precompute.scoring.flags import fvu
+from precompute.scoring.flags import pair_fvu
 from precompute.scoring.pairs import StoredPairs, TextEvents
 from precompute.steps import flag
 from precompute.store.making.unfinished import load_json, load_step
@@ -197,7 +197,7 @@ def test_empty_text() -> None:
 def test_fvu_per_sample_and_overall(part: Part) -> None:
     overall, variance = flag.variance_of(part.data)
     pairs = StoredPairs(part.data, np.arange(part.data.n_samples))
-    text, image = fvu(pairs.error_nm, pairs.n_tokens_nm, (variance["text"], variance["image"])).T
+    text, image = pair_fvu(pairs.error_nm, pairs.n_tokens_nm, (variance["text"], variance["image"])).T
     s = part.data.sample
     for name, values in (("text", text), ("image", image)):
         n = s[f"n_{name}"]

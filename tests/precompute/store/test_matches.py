@@ -68,8 +68,9 @@ def test_the_strongest_word_comes_before_the_name_and_the_evidence(store: Store)
 
 def test_pages_of_matches_and_of_what_people_wrote_go_on(store: Store) -> None:
     order = in_plain_order(store)
-    also = next(k for k in range(store.n_features) if k not in order)
-    for marked, expected in ((None, order), (Marked(also=[also]), [also, *order]), (Marked("tag", order), order)):
+    noted = next(k for k in range(store.n_features) if k not in order)
+    with_note = Marked(word_matches=[noted])
+    for marked, expected in ((None, order), (with_note, [noted, *order]), (Marked("tag", order), order)):
         ids: list[int] = []
         cursor: str | None = None
         while True:
