@@ -16,8 +16,9 @@ import pytest
 from backend.commands import Saevx
 from precompute.cli import run
 from precompute.errors import SaevxError
-from precompute.options.precompute import PrecomputeOptions
+from precompute.options.precompute import LATER, PrecomputeOptions
 from precompute.pipeline import precompute
+from precompute.steps.registry import STEPS
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -34,6 +35,10 @@ def finished(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path
     )  # fmt: skip
     assert done.status == 0, done.err
     return out
+
+
+def test_steps_are_listed_in_the_order_in_which_they_run() -> None:
+    assert tuple(STEPS) == LATER
 
 
 def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
