@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from precompute.sae.reconstruction import fvu as sae_fvu
-from precompute.sae.reconstruction import variation
+from precompute.sae.reconstruction import fvu, variation
 from precompute.scoring.flags import (
     DESCRIPTIONS,
     MISMATCH_SCORES,
     UNITS,
     Reference,
     flag_scores,
-    fvu,
+    pair_fvu,
     thresholds,
 )
 from precompute.scoring.near_duplicates import NearDuplicates, near_duplicates
@@ -58,7 +57,7 @@ def variance_of(data: Collected) -> Variance:
         n = data.sample[f"n_{name}"].sum()
         sums = data.sample[f"sq_{name}"].sum(), data.sample[f"sum_{name}_d"], n
         varies = float(variation(*sums))
-        result.fvu[name] = float(sae_fvu(data.sample[f"sse_{name}"].sum(), *sums)) if varies > 0 else None
+        result.fvu[name] = float(fvu(data.sample[f"sse_{name}"].sum(), *sums)) if varies > 0 else None
         result.variance[name] = float(varies / n) if varies > 0 else None
     return result
 
@@ -98,7 +97,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         calibration["unsupported"] = auroc(wrong, flags["unsupported"][shuffled_pairs.rows], seed)
 
     all_pairs = StoredPairs(data, np.arange(data.n_samples))
-    fvu_nm = fvu(all_pairs.error_nm, all_pairs.n_tokens_nm, variance_m)
+    fvu_nm = pair_fvu(all_pairs.error_nm, all_pairs.n_tokens_nm, variance_m)
     save_step(
         part, "flag", **flags, fvu_text=fvu_nm[:, TEXT], fvu_image=fvu_nm[:, IMAGE],
         near_row=repeats.row, near_cosine=repeats.cosine,

@@ -49,10 +49,10 @@ class Sums:
 
 
 def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequence[int] = ()) -> dict[str, Any]:
-    """Every figure of the whole, and of `resamples` draws of as many samples with replacement.
+    """Every figure of `saevx evaluate`, by group and name, with its interval from bootstrap resamples of the samples.
 
     Args:
-        top: as of `runs_of`.
+        fired_mf: bool [2, F], features that were active on text and on image tokens. top: as of `runs_of`.
     """
     runs, tops = runs_of(top), [f"top{n}" for n in top]
     target_n, nll_nr = np.array(sums.n_target), np.array(sums.nll)
@@ -60,8 +60,8 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
     error_nm, square_nm, total_nmd = np.array(sums.error), np.array(sums.square), np.array(sums.total_md)
     total = {name: total_nmd[:, kinds].sum(1) for name, kinds in GROUPS.items()}
 
-    def of(weight_wn: Array) -> dict[str, Array]:
-        """Figures [w] where sample i counts weight_wn[:, i] times."""
+    def weighted_figures(weight_wn: Array) -> dict[str, Array]:
+        """float64 [w] by name: figures where sample i counts weight_wn[:, i] times."""
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy_wr = weight_wn @ nll_nr / (weight_wn @ target_n)[:, None]
             figures_w = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(runs)}
@@ -80,10 +80,10 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
         return figures_w
 
     n = len(target_n)
-    all_figures = of(np.ones((1, n)))
+    all_figures = weighted_figures(np.ones((1, n)))
     draws: dict[str, list[Array]] = {name: [] for name in all_figures}
     for weight_wn in bootstrap_weights(n, resamples, seed, chunk=64):
-        for name, values in of(weight_wn).items():
+        for name, values in weighted_figures(weight_wn).items():
             draws[name].append(values)
     result: dict[str, Any] = {}
     for name, value in all_figures.items():
