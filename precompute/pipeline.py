@@ -169,7 +169,7 @@ class Pipeline:
         if manifest_file.exists():
             say(f"collect: done already in {self.part}")
             return dict(json.loads(manifest_file.read_text()))
-        data, plan = session.planned
+        data, plan = session.data_and_plan
         claim_folder(self.part, pass_fingerprint, PLAN, **KIND)
         ds_tokens = int(plan.length_n[plan.ds].sum())
         say(

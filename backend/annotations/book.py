@@ -122,7 +122,7 @@ class Annotations:
             self._labels = (self.revision, labels)
         return self._labels[1]
 
-    def own(self, kind: str, key: str | int) -> dict[str, Any]:
+    def list_fields(self, kind: str, key: str | int) -> dict[str, Any]:
         """What lists show of a feature or sample: `own_label`, `tags`, `reviewed`; empty where nothing is written."""
         body = self.body(kind, key)
         names = {"label": "own_label", "tags": "tags", "reviewed": "reviewed"}

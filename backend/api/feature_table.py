@@ -75,7 +75,7 @@ def random_feature(store: OpenStore, query: FeatureQuery) -> int:
 
 def own_values(store: OpenStore, feature: int) -> tuple[str | None, str, bool]:
     """What people wrote about a feature, in the order of WRITTEN."""
-    notes = store.annotations.own("feature", feature)
+    notes = store.annotations.list_fields("feature", feature)
     return notes.get("own_label"), ", ".join(notes.get("tags", ())), notes.get("reviewed", False)
 
 

@@ -105,7 +105,7 @@ def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Pa
     page = store.store.features.list(
         sort=query.sort, order=query.order, limit=query.limit, cursor=query.cursor, **filters_of(store, query)
     )
-    items = [{**item, **store.annotations.own("feature", item["id"])} for item in page.items]
+    items = [{**item, **store.annotations.list_fields("feature", item["id"])} for item in page.items]
     return Page[Feature].model_validate({**page._asdict(), "items": items})
 
 
@@ -134,7 +134,7 @@ def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
     reader = store.store
-    item = {**reader.features.get(feature), **store.annotations.own("feature", feature)}
+    item = {**reader.features.get(feature), **store.annotations.list_fields("feature", feature)}
     return FeatureDetail.model_validate({**item, "words": reader.top_words.of(feature)})
 
 

@@ -93,10 +93,10 @@ class SampleQuery(QueryModel):
         order = {"sort", "order", "limit", "cursor"}
         of_others = type(self).model_fields.keys() - SampleQuery.model_fields.keys()
         excluded_names = {*order, "threshold", "tag", "reviewed", *of_others}
-        changes = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marked(store)}
+        changes = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marks_of_notes(store)}
         return self.model_dump(exclude=excluded_names, exclude_none=True) | changes
 
-    def marked(self, store: OpenStore) -> Marked | None:
+    def marks_of_notes(self, store: OpenStore) -> Marked | None:
         """Which samples by what people wrote about them."""
         return filter_of_notes(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
 
@@ -147,7 +147,7 @@ def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
     if not query.is_plain():
         return selection.list(**order, **query.selection(store))
     filters: dict[str, Any] = {name: getattr(query, name) for name in ("flag", "threshold", "q")}
-    return samples.list(**order, **filters, flags=query.flag_options(), marked=query.marked(store))
+    return samples.list(**order, **filters, flags=query.flag_options(), marked=query.marks_of_notes(store))
 
 
 def samples_in(store: OpenStore, rows: list[int]) -> StorePage:
@@ -171,7 +171,7 @@ def get_samples(request: Request, store: OpenStore, query: SampleQuery) -> Page[
 def as_page(request: Request, store: OpenStore, page: StorePage) -> Page[Sample]:
     """Samples with the addresses of their images and what people wrote about them."""
     items = [
-        {**item, **store.annotations.own("sample", item["sample_id"])}
+        {**item, **store.annotations.list_fields("sample", item["sample_id"])}
         for item in Links(request, store).all_images(page.items)
     ]
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
@@ -312,7 +312,7 @@ def get_sample(
     top: Annotated[int, Query(ge=1, le=256, description="Number of features per modality.")] = 24,
 ) -> SampleDetail:
     check_sample(store, sample_id)
-    item = {**store.store.samples.get(sample_id, top), **store.annotations.own("sample", sample_id)}
+    item = {**store.store.samples.get(sample_id, top), **store.annotations.list_fields("sample", sample_id)}
     return SampleDetail.model_validate(Links(request, store).images(item))
 
 

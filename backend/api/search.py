@@ -55,8 +55,8 @@ def with_annotated(store: OpenStore, answer: dict[str, Any], limit: int) -> dict
         **answer,
         "n_features": answer["n_features"] + len(other_ids),
         "n_samples": answer["n_samples"] + len(new_rows),
-        "features": [{**item, **book.own("feature", item["id"])} for item in features[:limit]],
-        "samples": [{**item, **book.own("sample", item["sample_id"])} for item in samples[:limit]],
+        "features": [{**item, **book.list_fields("feature", item["id"])} for item in features[:limit]],
+        "samples": [{**item, **book.list_fields("sample", item["sample_id"])} for item in samples[:limit]],
     }
 
 

@@ -116,8 +116,8 @@ async def places(first: asyncio.Future[Any], reservation: Reservation) -> AsyncG
     n_waiting = 0
     try:
         while not first.done():
-            if reservation.before != n_waiting:
-                yield (n_waiting := reservation.before)
+            if reservation.n_before != n_waiting:
+                yield (n_waiting := reservation.n_before)
             await asyncio.wait([first], timeout=QUEUE_S)
     finally:
         first.cancel()

@@ -167,7 +167,7 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
     first = {name: at[: body.limit] for name, at in indices_of.items()}
     refs = reader.features.refs([int(feature_n[i]) for at in first.values() for i in at])
 
-    def described(i: int) -> dict[str, Any]:
+    def describe_feature(i: int) -> dict[str, Any]:
         k = int(feature_n[i])
         return {**refs[k], "part": float(part_n[i]), "sides": sides(part_n3[i]), **places(attribution, k, views)}
 
@@ -178,7 +178,7 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
             {"text": text, "logprob": float(logprob), "word": word}
             for text, logprob, word in zip(texts, logprob_n, words, strict=True)
         ],
-        **{name: [described(int(i)) for i in at] for name, at in first.items()},
+        **{name: [describe_feature(int(i)) for i in at] for name, at in first.items()},
         **{f"n_{name}": len(at) for name, at in indices_of.items()},
         "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token], attribution),
         "views": [dict(view._asdict(), box=list(view.box)) for view in views],

@@ -168,7 +168,7 @@ class Reservation:
         live.on_change()
 
     @property
-    def before(self) -> int:
+    def n_before(self) -> int:
         """Requests that were admitted before this one and are not answered yet."""
         return self.live.places.index(self) if self in self.live.places else 0
 

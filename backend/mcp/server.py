@@ -66,11 +66,11 @@ def attach(app: FastAPI) -> None:
     lifespan = app.router.lifespan_context
 
     @asynccontextmanager
-    async def both(app: FastAPI) -> AsyncIterator[None]:
+    async def both_lifespans(app: FastAPI) -> AsyncIterator[None]:
         async with lifespan(app), server.session_manager.run():
             yield
 
-    app.router.lifespan_context = both
+    app.router.lifespan_context = both_lifespans
 
 
 def serve_stdio(app: FastAPI) -> None:

@@ -87,17 +87,19 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
     """The features of four kinds that are most worth a look, each with the list that goes on with them; `by_side`:
     whether what they are takes the words of both sides."""
 
-    def listed(n: int = CARDS, **query: Any) -> list[Feature]:
+    def list_features(n: int = CARDS, **query: Any) -> list[Feature]:
         return features_api.get_features(store, FeatureQuery(**{"fold": "names", "limit": n, **query})).items
 
     ids = store.store.quality.features_of_reasons
-    feature_of = {f.id: f for f in listed(len(ids) or 1, ids=",".join(map(str, ids)))} if ids else {}
+    feature_of = {f.id: f for f in list_features(len(ids) or 1, ids=",".join(map(str, ids)))} if ids else {}
     return [
         {
             "name": "Words and images agree",
             "help": "Cross-modal features with the most evidence: the captions of their strongest images have their "
             "words.",
-            "features": [f for f in listed(verdict=["cross-modal"], sort="evidence", order="desc") if f.evidence],
+            "features": [
+                f for f in list_features(verdict=["cross-modal"], sort="evidence", order="desc") if f.evidence
+            ],
             "more": {"verdict": "cross-modal", "sort": "evidence"},
             "by_side": False,
         },
@@ -108,7 +110,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "by_side": True,
             "features": [
                 # One line a name would show the features of that name whose sides agree.
-                f for f in listed(verdict=["cross-modal"], sort="agreement", order="asc", fold="families")
+                f for f in list_features(verdict=["cross-modal"], sort="agreement", order="asc", fold="families")
                 if f.agreement is not None and f.agreement < DIFFERS
             ],
             "more": {"verdict": "cross-modal", "sort": "agreement", "order": "asc", "fold": "families"},
@@ -117,7 +119,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "name": "Tied to a place",
             "help": "Most of their activation on images lies on one patch, row or column.",
             "features": [
-                f for kind in PLACES for f in listed(CARDS // 3, place=kind, sort="place_share", order="desc")
+                f for kind in PLACES for f in list_features(CARDS // 3, place=kind, sort="place_share", order="desc")
             ],
             "more": {"place": "any", "sort": "place_share"},
             "by_side": False,

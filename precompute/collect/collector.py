@@ -86,7 +86,7 @@ class Collector:
     clock: Clock = field(default_factory=Clock)
 
     @cached_property
-    def exchanged(self) -> dict[int, Row]:
+    def exchanged_rows(self) -> dict[int, Row]:
         """Of some pairs, by index, the one whose caption is read beside their image."""
         return captions.exchanged_captions(self.data, self.plan, self.seed) if self.calibrates_nll else {}
 
@@ -101,7 +101,7 @@ class Collector:
         of the next shard where it is computed meanwhile."""
         return 3 if self.overlaps else 2
 
-    def missing(self) -> list[int]:
+    def missing_shards(self) -> list[int]:
         """Shards that are not there yet."""
         return [i for i in range(len(self.plan.shards)) if not shard_path(self.part, i).exists()]
 
@@ -116,7 +116,7 @@ class Collector:
         begin = time.monotonic()
         folder = self.part / SHARDS
         folder.mkdir(parents=True, exist_ok=True)
-        todo = [i for i in self.missing() if numbers is None or i in numbers]
+        todo = [i for i in self.missing_shards() if numbers is None or i in numbers]
         n_samples = sum(len(batch) for batch in self.plan.batches)
         left = sum(len(self.plan.batches[b]) for i in todo for b in self.plan.shards[i])
         if todo:
@@ -157,7 +157,7 @@ class Collector:
         images: dict[int, list[Image]] = {}
 
         def save_thumbnail(row: Row, number: int, image: DecodedImage) -> None:
-            if row.index in self.exchanged:
+            if row.index in self.exchanged_rows:
                 images.setdefault(row.index, []).append(image.image)
             path = thumb_path(self.part, row.index, number)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ class Collector:
 
         batches = load_batch(self.mllm, rows, save_thumbnail)
         if self.nll:
-            captions.prepare(self.mllm, batches, images, self.exchanged)
+            captions.prepare(self.mllm, batches, images, self.exchanged_rows)
         elif self.text_alone:
             for batch in batches:
                 batch.prepare_alone(self.mllm)
@@ -188,8 +188,8 @@ class Collector:
             self.clock.tokens += int(batch.batch.length_b.sum())
         return batch.hidden
 
-    def alone(self, batch: LoadedBatch, scale: Scale) -> dict[int, Maxima]:
-        """The largest values on the batch's texts, run without their images."""
+    def maxima_alone(self, batch: LoadedBatch, scale: Scale) -> dict[int, Maxima]:
+        """By place in the batch, the largest value of each feature on a text that is run without its image."""
         if batch.alone is None or not self.text_alone:
             return {}
         begin = time.monotonic()
@@ -282,7 +282,7 @@ class Collector:
                 events = pair_events(encoded_batch, batch)
                 of_samples = by_sample(events, self.sae.n_features)
                 accumulator.update(events, of_samples)
-                alone_of = self.alone(batch, scale)
+                alone_of = self.maxima_alone(batch, scale)
                 samples += samples_of(encoded_batch, batch, of_samples, ds, self.sae.n_features, alone_of)
                 sum_md, error_c = sums_of(encoded_batch, good_b), place_errors_of(encoded_batch, batch, good_b)
                 del encoded_batch, events, of_samples  # before the next batch is computed, only its samples are left

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from precompute.store.schema import BAND, N_BANDS
 from precompute.utils.ragged import torch_rank_in_run, torch_run_ends, torch_run_starts
-from precompute.utils.tensors import argsort_distinct, mix, nonzero_indices, signed, sorted_numbers
+from precompute.utils.tensors import argsort_distinct, as_int64, mix, nonzero_indices, sorted_numbers
 from precompute.utils.types import Array
 
 VALUE_BITS = 15
@@ -211,8 +211,8 @@ def sample_hash(seed: int, group: Tensor, sample: Tensor, row_s: Tensor) -> Tens
         sample: of each group, whose row is in `row_s`.
     """
     key = int.from_bytes(hashlib.sha256(f"saevx bands {seed}".encode()).digest()[:8], "big")
-    x_s = mix(torch.full_like(row_s, signed(key)), row_s)
-    return mix(x_s[sample], group >> 1).bitwise_xor_(signed(1 << 63))
+    x_s = mix(torch.full_like(row_s, as_int64(key)), row_s)
+    return mix(x_s[sample], group >> 1).bitwise_xor_(as_int64(1 << 63))
 
 
 def entry_hash(seed: int, entries: Entries) -> Tensor:

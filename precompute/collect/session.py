@@ -31,14 +31,14 @@ class Session:
         rows: Data | None = None, data_and_plan: tuple[Data, Plan] | None = None,
     ) -> None:  # fmt: skip
         self.options, self.part = options, options.part
-        for name, value in {"sae": sae, "mllm": mllm, "rows": rows, "planned": data_and_plan}.items():
+        for name, value in {"sae": sae, "mllm": mllm, "rows": rows, "data_and_plan": data_and_plan}.items():
             if value is not None:
                 setattr(self, name, value)  # a cached property that is set is not computed
         self.products = Products(exact=options.exact_products)
 
     def with_sae(self, sae: SaeV | None) -> Session:
         """The same model and data with another SAE; None is the SAE that the options name."""
-        return Session(self.options, sae=sae, mllm=self.mllm, rows=self.rows, data_and_plan=self.planned)
+        return Session(self.options, sae=sae, mllm=self.mllm, rows=self.rows, data_and_plan=self.data_and_plan)
 
     @cached_property
     def sae(self) -> SaeV:
@@ -78,7 +78,7 @@ class Session:
         return self.options.batch_tokens or (1024 if self.mllm.device.type == "cpu" else 4096)
 
     @cached_property
-    def planned(self) -> tuple[Data, Plan]:
+    def data_and_plan(self) -> tuple[Data, Plan]:
         """The usable rows, and the order in which they are run."""
         o = self.options
         batching = Batching(self.batch_tokens, o.seed, o.shard_samples, o.ds)
@@ -87,7 +87,7 @@ class Session:
     def collector(self) -> Collector:
         """The pass over the planned batches."""
         o = self.options
-        data_and_plan, measures = self.planned, (o.nll, o.sink_multiple)
+        data_and_plan, measures = self.data_and_plan, (o.nll, o.sink_multiple)
         return Collector(self.mllm, self.sae, *data_and_plan, self.part, o.seed, *measures, True, o.text_alone)
 
     def step_options(self, manifest: dict[str, Any]) -> dict[str, Any]:

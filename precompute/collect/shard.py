@@ -22,7 +22,7 @@ from precompute.sae.encode import EncodedBatch
 from precompute.store.schema import PLACE_SIDE
 from precompute.utils.files import atomic_write
 from precompute.utils.ragged import offsets
-from precompute.utils.tensors import exact, nonzero_indices
+from precompute.utils.tensors import nonzero_indices, on_float64_device
 from precompute.utils.types import Array
 
 NO_NLL = np.full(3, np.nan)
@@ -221,7 +221,8 @@ def sums_of(encoded_batch: EncodedBatch, good_b: Array) -> Array:
     sums = []
     for modality in (TEXT, IMAGE):
         at = torch.from_numpy(np.flatnonzero(kind_t == modality)).to(encoded_batch.hidden_td.device)
-        sums.append(exact(encoded_batch.hidden_td[at].float()).sum(dim=0, dtype=torch.float64).cpu().numpy())
+        hidden_td = on_float64_device(encoded_batch.hidden_td[at].float())
+        sums.append(hidden_td.sum(dim=0, dtype=torch.float64).cpu().numpy())
     return np.stack(sums)
 
 

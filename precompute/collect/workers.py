@@ -65,7 +65,7 @@ def collect(job: Collector, options: PrecomputeOptions) -> dict[str, Any]:
         SaevxError: Ray is not reached, or a worker failed again and again.
     """
     assert options.ray is not None and options.workers is not None
-    todo = job.missing()
+    todo = job.missing_shards()
     if not todo:
         return {}
     device = job.mllm.device.type

@@ -96,7 +96,7 @@ def derangements(store: Store, o: ControlsOptions, lift_low: Array) -> dict[str,
     is_tested = can_be_tested(counts)
     own_passes = passes(evidence_of(counts, is_tested), lift_low)
     rng = np.random.default_rng(o.seed)
-    shuffled_counts = (sides.counts(sides.exchanged(rng)) for _ in range(o.derangements))
+    shuffled_counts = (sides.counts(sides.draw_exchange(rng)) for _ in range(o.derangements))
     draws = [int(passes(evidence_of(counts, is_tested), lift_low).sum()) for counts in shuffled_counts]
     n = int(is_tested.sum())
     source = "all activations" if store.events.kept_rows is None else f"the {KEPT_MAXIMA} largest maxima of each side"

@@ -59,9 +59,9 @@ class Sides(NamedTuple):
         blocks = ((stratum, self.text[at], image[at]) for stratum, at in enumerate(members))
         return count_samples(blocks, np.array([len(at) for at in members]), self.text.shape[1])
 
-    def exchanged(self, rng: np.random.Generator) -> Array:
-        """int64 [n]: for each text the pair of the same stratum whose image it is given; never its own, unless it is
-        the only one."""
+    def draw_exchange(self, rng: np.random.Generator) -> Array:
+        """int64 [n]: for each text a random pair of the same stratum, whose image stands beside it; never its own pair,
+        unless that is the only one."""
         order = np.arange(len(self.row))
         for stratum in range(int(self.stratum.max()) + 1):
             members = np.flatnonzero(self.stratum == stratum)

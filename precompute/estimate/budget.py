@@ -86,7 +86,7 @@ def estimate(options: PrecomputeOptions, seconds: float = SECONDS) -> tuple[Budg
     o = options
     sae, stride, n_features = sae_subset(o.sae, o.layer, o.device, o.sae_format)
     session = Session(o, sae=sae)
-    data, plan = session.planned
+    data, plan = session.data_and_plan
     start, resident = time.time() - memory.process_start(), memory.resident()
     trials = measure_trials(session, seconds)
     if stride > 1:

@@ -87,7 +87,7 @@ def largest_trial(session: Session, seconds: float) -> int:
     Raises:
         SaevxError: no sample of the data can be used.
     """
-    data, plan = session.planned
+    data, plan = session.data_and_plan
     o, rejected_rows = session.options, []
     with tempfile.TemporaryDirectory() as folder:
         job = Collector(session.mllm, session.sae, data, plan, Path(folder), o.seed, o.nll)
@@ -121,7 +121,7 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
     memory.give_back()
     resident = memory.resident()
     o = session.options
-    data, plan = first_samples(*session.planned, n, o.ds)
+    data, plan = first_samples(*session.data_and_plan, n, o.ds)
     seconds: dict[str, float] = {}
     peak: dict[str, float] = {}
 
@@ -198,6 +198,6 @@ def _bytes_of(part: Path) -> dict[str, int]:
 def measure_trials(session: Session, seconds: float) -> list[Trial]:
     """Trials of n, 2n and 4n samples, the smallest first: it pays for what only a process's first run needs."""
     n_largest = largest_trial(session, seconds)
-    n_planned = len(session.planned[1].length_n)
+    n_planned = len(session.data_and_plan[1].length_n)
     say(f"dry run: all steps on {n_largest} of {n_planned} samples, after a half and a quarter of them")
     return [measure_trial_run(session, max(1, n)) for n in (n_largest // 4, n_largest // 2, n_largest)]

@@ -154,7 +154,7 @@ def compare(reads: Sequence[Read], weights: Weights, rarity_f: Array, prediction
     """Each of WAYS as a score, higher for better support, [n]."""
     w, learned_f = weights.support_f, prediction.weight_f
 
-    def over(reduce: Callable[[Array, Array], float], w_f: Array, image_nf: Sequence[Array] | Array) -> Array:
+    def caption_scores(reduce: Callable[[Array, Array], float], w_f: Array, image_nf: Sequence[Array] | Array) -> Array:
         """Minus `reduce` of each caption's (Σ w·lack, Σ w·r) by token."""
         result = []
         for reading, image_f in zip(reads, image_nf, strict=True):
@@ -168,20 +168,22 @@ def compare(reads: Sequence[Read], weights: Weights, rarity_f: Array, prediction
     own_nf = [reading.image_f for reading in reads]
     larger = [np.maximum(a, b) for a, b in zip(own_nf, prediction.ratio_nf, strict=True)]
     return {
-        "sum": over(lambda lack_t, _: float(lack_t.max()), w, own_nf),
-        "mean-sum": over(lambda lack_t, _: float(lack_t.mean()), w, own_nf),
-        "share": over(share(LITTLE_WEIGHT), w, own_nf),
-        "share-0.1": over(share(0.1), w, own_nf),
-        "share-1": over(share(1), w, own_nf),
-        "share-2": over(share(2), w, own_nf),
-        "strongest-share": over(
+        "sum": caption_scores(lambda lack_t, _: float(lack_t.max()), w, own_nf),
+        "mean-sum": caption_scores(lambda lack_t, _: float(lack_t.mean()), w, own_nf),
+        "share": caption_scores(share(LITTLE_WEIGHT), w, own_nf),
+        "share-0.1": caption_scores(share(0.1), w, own_nf),
+        "share-1": caption_scores(share(1), w, own_nf),
+        "share-2": caption_scores(share(2), w, own_nf),
+        "strongest-share": caption_scores(
             lambda lack_t, whole_t: float((lack_t / np.maximum(whole_t, 0.1 * whole_t.max() + 1e-9)).max()), w, own_nf
         ),
-        "caption-share": over(lambda lack_t, whole_t: float(lack_t.sum() / max(whole_t.sum(), 1e-9)), w, own_nf),
-        "rarity-share": over(share(LITTLE_WEIGHT), rarity_f, own_nf),
-        "predicted": over(share(LITTLE_WEIGHT), learned_f, prediction.ratio_nf),
-        "predicted-5": over(share(5), learned_f, prediction.ratio_nf),
-        "predicted-or-same-5": over(share(5), learned_f, larger),
+        "caption-share": caption_scores(
+            lambda lack_t, whole_t: float(lack_t.sum() / max(whole_t.sum(), 1e-9)), w, own_nf
+        ),
+        "rarity-share": caption_scores(share(LITTLE_WEIGHT), rarity_f, own_nf),
+        "predicted": caption_scores(share(LITTLE_WEIGHT), learned_f, prediction.ratio_nf),
+        "predicted-5": caption_scores(share(5), learned_f, prediction.ratio_nf),
+        "predicted-or-same-5": caption_scores(share(5), learned_f, larger),
         "caption-nll": np.array([-reading.nll for reading in reads]),
     }
 

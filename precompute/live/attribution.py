@@ -20,7 +20,7 @@ from precompute.model.hooks import replace
 from precompute.model.mllm import Mllm
 from precompute.sae.encode import Scale, sparse_features
 from precompute.sae.sae import SaeV
-from precompute.utils.tensors import exact
+from precompute.utils.tensors import on_float64_device
 from precompute.utils.types import Array
 
 SIDES = ("text", "image", "answer")
@@ -120,16 +120,16 @@ def divide(sae: SaeV, hidden_sd: Tensor, gradient_sd: Tensor, side_s: Array, sca
     stretch_t1 = sae.token_scale(hidden_td)
     if stretch_t1 is not None:
         slope_e = slope_e * stretch_t1[:, 0][token_e]
-    part_e = (exact(events.z_e).double() * exact(slope_e).double()).cpu().numpy()
+    part_e = (on_float64_device(events.z_e).double() * on_float64_device(slope_e).double()).cpu().numpy()
     rebuilt_td = sae.reconstruct(offset_t, events.feature_e, events.z_e, hidden_td)
     no_events = events.feature_e[:0], events.z_e[:0]
     bias_td = sae.reconstruct(torch.zeros_like(offset_t), *no_events, hidden_td)
-    gradient_td = exact(gradient_td).double()
+    gradient_td = on_float64_device(gradient_td).double()
     error_g, bias_g = (
-        np.bincount(side_s[rows], (exact(one_td).double() * gradient_td).sum(1).cpu().numpy(), len(SIDES))
+        np.bincount(side_s[rows], (on_float64_device(one_td).double() * gradient_td).sum(1).cpu().numpy(), len(SIDES))
         for one_td in (hidden_td.to(sae.device) - rebuilt_td, bias_td)
     )
-    dot_s = (exact(hidden_sd).double() * exact(gradient_sd).double()).sum(1).cpu().numpy()
+    dot_s = (on_float64_device(hidden_sd).double() * on_float64_device(gradient_sd).double()).sum(1).cpu().numpy()
     return Attribution(
         0.0, side_s, side_s[:0] > 0, rows[token_e.cpu().numpy()], events.feature_e.cpu().numpy(),
         events.z_e.cpu().numpy(), part_e, error_g, bias_g, float(dot_s[side_s == REST].sum()), float(dot_s.sum()),

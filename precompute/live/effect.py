@@ -19,7 +19,7 @@ from precompute.model.hooks import replace
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from precompute.utils.tensors import exact
+from precompute.utils.tensors import on_float64_device
 from precompute.utils.types import Array
 
 UNCHANGED, ABLATED, CONTROL = 0, 1, 2
@@ -160,4 +160,4 @@ def next_tokens(mllm: Mllm, batch: Batch, ablation: Ablation) -> Tensor | None:
         if ablation.first is None:
             return None
         places = [p - first for p in np.union1d(text - 1, text).tolist() if p >= max(first, ablation.first)]
-        return exact(logits_rnv[:, places[:MAX_PLACES]]).float().log_softmax(dim=-1)
+        return on_float64_device(logits_rnv[:, places[:MAX_PLACES]]).float().log_softmax(dim=-1)

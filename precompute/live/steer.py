@@ -277,8 +277,8 @@ def report(sampler: TokenSampler, candidate: int, parts: Sequence[Tensor], secon
         warning = f"‖Δ‖ reached {max_ratio:.2f} ‖h‖, above {WARN_RATIO}: {AT_THIS_LENGTH}"
     return Done(
         text={
-            "default": sampler.written(sampler.cast.default[candidate]),
-            "steered": sampler.written(sampler.cast.steered[candidate]),
+            "default": sampler.new_text(sampler.cast.default[candidate]),
+            "steered": sampler.new_text(sampler.cast.steered[candidate]),
         },
         mean_kl=float(np.mean(sampler.kl[candidate])) if sampler.kl[candidate] else None,
         delta_ratio=max_ratio,

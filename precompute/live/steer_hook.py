@@ -54,7 +54,7 @@ class SteerHook:
         for number, row in enumerate(self.rows.rows):
             if not row.edit or not self.hooked or row.channel not in self.rows.live:
                 continue
-            hidden_sd = hidden_bsd[self.rows.below(row)]
+            hidden_sd = hidden_bsd[self.rows.source_index(row)]
             index_n = self.in_scope(hidden_sd, begin, row.channel)
             if not len(index_n):
                 continue

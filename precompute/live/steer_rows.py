@@ -82,8 +82,8 @@ class AllRows:
         self.live = {role.channel for role in roles}
         """Channels that go on."""
 
-    def below(self, row: Role) -> int:
-        """Index, below the hook layer, of what a row above it is computed from."""
+    def source_index(self, row: Role) -> int:
+        """Index, among the rows up to layer L, of the one that a row above it is computed from."""
         return self.rows.index(row)
 
     def at(self, role: Role) -> int | None:
@@ -161,7 +161,7 @@ class SharedRows(AllRows):
         self.rows = list(dict.fromkeys(role._replace(channel=self.text_of[role.channel]) for role in live_roles))
         self.texts = sorted({row.channel for row in self.rows})
 
-    def below(self, row: Role) -> int:
+    def source_index(self, row: Role) -> int:
         return self.texts.index(row.channel)
 
     def at(self, role: Role) -> int | None:
@@ -180,7 +180,7 @@ class SharedRows(AllRows):
         self.device = hidden_bsd.device
         if self.packed:
             return torch.cat([hidden_bsd] + [hidden_bsd[:, self.first :]] * self.n_packed, dim=1)
-        return hidden_bsd[[self.below(row) for row in self.rows]]
+        return hidden_bsd[[self.source_index(row) for row in self.rows]]
 
     @property
     def n_packed(self) -> int:

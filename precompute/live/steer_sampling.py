@@ -11,7 +11,7 @@ from torch import Tensor
 
 from precompute.live.steer_rows import Role
 from precompute.model.mllm import Mllm
-from precompute.utils.tensors import exact
+from precompute.utils.tensors import on_float64_device
 
 Name = Literal["default", "steered"]
 NAMES: tuple[Name, Name] = ("default", "steered")
@@ -143,21 +143,21 @@ class TokenSampler:
         for seed, generator in self.noise.items():
             uniform = torch.rand(logits_cv.shape[-1], generator=generator, dtype=torch.float64)
             gumbel[seed] = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-        wide_cv = exact(logits_cv).double() / self.temperature
+        wide_cv = on_float64_device(logits_cv).double() / self.temperature
         rows = [row_v + gumbel[seed].to(row_v.device) for row_v, seed in zip(wide_cv, seeds, strict=True)]
         return torch.stack([row_v.argmax() for row_v in rows])
 
     def piece(self, channel: int, token: int) -> str:
         """What this token adds to the channel's text."""
         self.ids[channel].append(token)
-        text = self.written(channel)
+        text = self.new_text(channel)
         if text.endswith("\ufffd"):
             return ""  # bytes of an unfinished character
         new_text = text[len(self.text[channel]) :]
         self.text[channel] = text
         return new_text
 
-    def written(self, channel: int) -> str:
+    def new_text(self, channel: int) -> str:
         """All that the channel has written."""
         return self.mllm.text_of(self.ids[channel])
 

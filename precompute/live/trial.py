@@ -86,7 +86,7 @@ class Prompt:
         """Of the last token of `ids`."""
         return attribute(self.mllm, self.sae, self.batch, ids, self.scale, self.change())
 
-    def painted(self, patches: Sequence[int], fill: Fill) -> Prompt:
+    def with_painted(self, patches: Sequence[int], fill: Fill) -> Prompt:
         """With patches, by their number in the model's order, painted over: in the colour that the processor takes for
         the mean, or in black."""
         if not patches:
@@ -144,7 +144,7 @@ def run_trial(
     """
 
     def outcome(removal: Removal) -> Outcome:
-        variant = prompt.painted(removal.patches, removal.fill)
+        variant = prompt.with_painted(removal.patches, removal.fill)
         return Outcome(variant.logprobs(ids, removal.features), variant.answer(max_tokens, removal.features, stop))
 
     no_image = None

@@ -16,7 +16,7 @@ from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, TEXT
 from precompute.model.loader import LoadedBatch, load_batches
 from precompute.model.mllm import Mllm
-from precompute.utils.tensors import exact
+from precompute.utils.tensors import on_float64_device
 from precompute.utils.types import Array
 
 MODALITIES = {"text": TEXT, "image": IMAGE}
@@ -65,7 +65,7 @@ def mark_sinks(modality: Array, norm: Array, sink_norm: tuple[float, float]) -> 
 
 def token_norms(hidden: Tensor) -> Array:
     """float64 ‖h‖ of h [..., d]."""
-    norm = torch.linalg.vector_norm(exact(hidden.float()), dim=-1, dtype=torch.float64)
+    norm = torch.linalg.vector_norm(on_float64_device(hidden.float()), dim=-1, dtype=torch.float64)
     return np.asarray(norm.cpu())
 
 
@@ -134,7 +134,8 @@ def average_factor(hidden: Sequence[Tensor]) -> float:
     Raises:
         SaevxError: there is no token, or all are zero.
     """
-    norm_t = torch.cat([exact(hidden_td.float()).norm(dim=-1, dtype=torch.float64) for hidden_td in hidden]).cpu()
+    parts = (on_float64_device(hidden_td.float()) for hidden_td in hidden)
+    norm_t = torch.cat([part_td.norm(dim=-1, dtype=torch.float64) for part_td in parts]).cpu()
     total = float(norm_t.sum())
     if total <= 0:
         raise SaevxError("The SAE's input factor cannot be estimated: no token of the first samples has a norm.")

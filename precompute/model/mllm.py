@@ -27,7 +27,7 @@ from precompute.model.loading import Loading, Parts, check_place, load_parts, ne
 from precompute.model.patterns import no_panic
 from precompute.model.processor import media_marks, process
 from precompute.utils.reading import reading
-from precompute.utils.tensors import exact
+from precompute.utils.tensors import on_float64_device
 from precompute.utils.token_text import text_of_token
 
 _MARK = "\u2983\u2984"
@@ -252,7 +252,7 @@ class Mllm:
             text_bs = text_bs[:, first:]
             target_n = batch.inputs["input_ids"][:, first:][text_bs]
             loss_n = nn.functional.cross_entropy(logits_bsv[text_bs].float(), target_n, reduction="none")
-            loss_n, text_bs = exact(loss_n), exact(text_bs)
+            loss_n, text_bs = on_float64_device(loss_n), on_float64_device(text_bs)
             total_b = torch.zeros(len(text_bs), dtype=torch.float64, device=loss_n.device)
             total_b.index_add_(0, text_bs.nonzero()[:, 0], loss_n.double())
         n_b = text_bs.sum(dim=1).double()

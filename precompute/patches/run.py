@@ -241,14 +241,14 @@ class Job:
         """Of every variant, the patches that stay visible, bool [p]."""
         all_patches = np.ones(len(score["random"]), dtype=bool)
 
-        def visible(score_name: str, keep: float) -> Array:
+        def visible_patches(score_name: str, keep: float) -> Array:
             if score_name in (FULL[0], NONE):
                 return all_patches if score_name == FULL[0] else ~all_patches
             if score_name.startswith(WITHOUT):
                 return ~ranking.best_patches(score[score_name.removeprefix(WITHOUT)], keep)
             return ranking.best_patches(score[score_name], keep)
 
-        return {v: visible(*v[:2]) for v in self.variants}
+        return {v: visible_patches(*v[:2]) for v in self.variants}
 
     def answer(self, group: list[Question]) -> Iterator[Answered]:
         """Every variant of every question; of those that leave the same image, one answer for all."""
@@ -288,11 +288,11 @@ class Job:
     def paint(self, work: tuple[Question, list[list[Variant]]]) -> Painted | RejectedRow:
         question, variants = work
         try:
-            return self.painted(question, variants)
+            return self.paint_variants(question, variants)
         except (BadRow, PairError) as error:  # it fits the model, and with room for an answer it does not
             return RejectedRow(question.row.index, question.row.sample_id, error.reason)
 
-    def painted(self, question: Question, variants: list[list[Variant]]) -> Painted:
+    def paint_variants(self, question: Question, variants: list[list[Variant]]) -> Painted:
         images = [open_image(image).image for image in question.row.images]
         sizes = [image.size for image in images]
         where = regions(question.views, sizes)

@@ -63,7 +63,7 @@ class Table:
         return min(MOST_ROWS, max(16, BLOCK_NUMBERS // len(self.vectors_nd)))
 
     @cached_property
-    def plain(self) -> Rows:
+    def float32_rows(self) -> Rows:
         """In float32; made where it is needed."""
         return self._rows(torch.float32)
 
@@ -86,7 +86,7 @@ class Table:
         """In the number types to try in turn."""
         if self.low is not None:
             yield self.low
-        yield self.plain
+        yield self.float32_rows
 
     def candidates(
         self, left_rd: Tensor, k: int, sides: Sequence[bool] = (LARGEST,), extra_r: Array | None = None

@@ -14,7 +14,7 @@ from precompute.model.calibration import mark_sinks, sink_limits, token_norms
 from precompute.sae.sae import SaeV
 from precompute.sae.sparse import sparse_encoder
 from precompute.utils.ragged import offsets
-from precompute.utils.tensors import exact, nonzero_indices
+from precompute.utils.tensors import nonzero_indices, on_float64_device
 from precompute.utils.types import Array
 
 CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
@@ -164,7 +164,7 @@ def encode_batch(
         offset = torch.nn.functional.pad(events.count_t.cumsum(0), (1, 0))
         rebuilt_td = sae.reconstruct(offset, events.feature_e, events.z_e, counted_td)
         squared_td = (counted_td.to(sae.device) - rebuilt_td).square_()
-        error_t[at_tokens] = exact(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
+        error_t[at_tokens] = on_float64_device(squared_td).sum(dim=-1, dtype=torch.float64).cpu().numpy()
     return EncodedBatch(
         start_b, token_id_t, modality_t, offset_t, feature_e, value_e, norm_t, error_t,
         batch.views, rejection_reasons(start_b, offset_t, norm_t, value_e, error_t), hidden_td, events,

@@ -103,7 +103,7 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     """Bonus for caption words among the promoted tokens, falling with their rank."""
     places = [
         (feature, rank, words.id_of.get(token.strip().lower(), -1))
-        for feature, tokens in enumerate(logits.promoted()) for rank, token in enumerate(tokens)
+        for feature, tokens in enumerate(logits.promoted_tokens()) for rank, token in enumerate(tokens)
     ]  # fmt: skip
     feature, rank, word = np.array([place for place in places if place[2] >= 0], np.int64).reshape(-1, 3).T
     _, first = np.unique(feature * len(words.name) + word, return_index=True)  # of a word's ranks the best
@@ -196,7 +196,7 @@ def keyword_names(
         evidence(data, words, logits, gives_evidence_n, name_test),
         lambda feature, word: ~(on_images_f[feature] & barred_w[word]),
     )
-    words_of, promoted_tokens = choose(feature_c, word_c, name_test, words), logits.promoted()
+    words_of, promoted_tokens = choose(feature_c, word_c, name_test, words), logits.promoted_tokens()
     names: list[Name | None] = [None] * data.n_features
     for k in np.flatnonzero(verdict_f != VERDICTS.index("dead")).tolist():
         if k in words_of:
@@ -243,7 +243,7 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         from precompute.steps.labeller import Labeller, clean
 
         model = Labeller(str(options["labeller"]), options.get("labeller_model"))
-        promoted_tokens = logits.promoted()
+        promoted_tokens = logits.promoted_tokens()
         model_names = model.names(data, named_f, [[token.strip() for token in promoted_tokens[k]] for k in named_f])
         for k, text in zip(named_f, model_names, strict=True):
             names[k] = names[k] if text is None else written_name(words, text)

@@ -111,17 +111,18 @@ class Cooccurrence:
         if feature is not None:
             parts.append(np.union1d(*(pairs.of(feature, side) for side in ("a", "b"))))
         if example is not None:
-            parts.append(pairs.between(*(np.flatnonzero(concept == concept[feature_id]) for feature_id in example)))
+            features_a, features_b = (np.flatnonzero(concept == concept[feature_id]) for feature_id in example)
+            parts.append(pairs.numbers_between(features_a, features_b))
         order = reduce(np.intersect1d, parts)
         order = order[pairs.sorted(pairs.measures(order), sort)]
-        return pairs.strong(order, concept, min_lift).pair_list(min_support, with_alike or example is not None)
+        return pairs.strong_pairs(order, concept, min_lift).pair_list(min_support, with_alike or example is not None)
 
     @cachedmethod(attrgetter("_pair_cache"), key=lambda _, *arguments: arguments, lock=attrgetter("_lock"))
     def _strong_pairs(self, kind: str, sort: str, min_lift: float) -> StrongPairs:
         """All pairs with enough lift."""
         pairs = self.pairs[kind]
         order = pairs.by_support if sort == "support" else pairs.column(f"by_{sort}")
-        return pairs.strong(order, self._core.concept, min_lift)
+        return pairs.strong_pairs(order, self._core.concept, min_lift)
 
     def _of_kind(self, kind: str) -> FeaturePairs:
         if kind not in COOCCURRENCE_KINDS:

@@ -19,7 +19,7 @@ from precompute.model.calibration import MODALITIES, mark_sinks, token_norms
 from precompute.model.loader import LoadedBatch, load_batch, prefetch
 from precompute.model.mllm import Mllm
 from precompute.sae.reconstruction import WHICH, QualitySums
-from precompute.utils.tensors import exact
+from precompute.utils.tensors import on_float64_device
 
 
 class Stream:
@@ -125,9 +125,9 @@ class Meter:
     @torch.no_grad()
     def update(self, output: Any, modality_t: NDArray[np.uint8], step: int) -> None:
         """Count SAELens' TrainStepOutput of a batch."""
-        h_td, acts_tf = exact(output.sae_in.detach()).double(), output.feature_acts.detach()
+        h_td, acts_tf = on_float64_device(output.sae_in.detach()).double(), output.feature_acts.detach()
         active_tf = (acts_tf.to_dense() if acts_tf.is_sparse else acts_tf) > 0
-        error_t = (h_td - exact(output.sae_out.detach())).square().sum(-1)
+        error_t = (h_td - on_float64_device(output.sae_out.detach())).square().sum(-1)
         for m in MODALITIES.values():
             at = torch.from_numpy(np.flatnonzero(modality_t == m)).to(h_td.device)
             if len(at):

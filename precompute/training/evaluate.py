@@ -33,7 +33,7 @@ from precompute.training.card import Activity, card
 from precompute.training.figures import PARTS, Sums, figures, runs_of
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
-from precompute.utils.tensors import exact
+from precompute.utils.tensors import on_float64_device
 from precompute.utils.types import Array
 
 RECORDED = {"text_alone", "patch_special", "sinks", "max_samples", "resamples", "seed", "quantize", "top"}
@@ -73,7 +73,7 @@ def rebuild(sae: SaeV, hidden_td: Tensor, kind_t: Array, top: Sequence[int] = ()
         for m in (TEXT, IMAGE):
             at = torch.from_numpy(np.flatnonzero(kind_c == m)).to(sae.device)
             count_mf[m] += on_tf[at].sum(0).cpu().numpy()
-            energy_mf[m] += exact(acts_tf[at]).square().sum(0).cpu().numpy()
+            energy_mf[m] += on_float64_device(acts_tf[at]).square().sum(0).cpu().numpy()
         counts.append(on_tf.sum(1).cpu().numpy())
         parts[0].append(sae.decode(acts_tf, h_td))
         for part, n in zip(parts[1:], top, strict=True):
@@ -104,14 +104,14 @@ class SharedModel:
     Give each of them the same one, empty at first."""
 
     mllm: Mllm | None = None
-    known: dict[tuple[str, tuple[int, ...]], Any] = field(default_factory=dict)
+    results: dict[tuple[str, tuple[int, ...]], Any] = field(default_factory=dict)
     """By the name of the run and the batch's rows."""
 
     def result_of(self, run: str, rows: tuple[int, ...], work: Callable[[], Any]) -> Any:
         """What `work` returns, computed for the first SAE alone."""
-        if (run, rows) not in self.known:
-            self.known[run, rows] = work()
-        return self.known[run, rows]
+        if (run, rows) not in self.results:
+            self.results[run, rows] = work()
+        return self.results[run, rows]
 
 
 def evaluate(options: EvaluateOptions, cache: SharedModel | None = None) -> dict[str, Any]:
@@ -263,7 +263,7 @@ class Evaluation:
             good_b: bool [b]. n_b: int64 [b] predicted text tokens. nll_rb: by run, float64 [b]: their cross-entropy.
             h_td: [t, d] of the taken tokens. rebuilt: what the SAE makes of them.
         """
-        rebuilt_td = exact(rebuilt.hidden_td)
+        rebuilt_td = on_float64_device(rebuilt.hidden_td)
         h_td = h_td.to(rebuilt_td.device).double()
         error_t = (h_td - rebuilt_td).square().sum(1).cpu().numpy()
         square_t = h_td.square().sum(1).cpu().numpy()

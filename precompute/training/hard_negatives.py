@@ -102,7 +102,7 @@ def against_one_word(table: Held) -> Wins:
     """Beside captions that differ in the name's word alone."""
     pairs = one_word_apart(table.captions)
 
-    def compared(k: int) -> tuple[Array, Array] | None:
+    def pairs_of(k: int) -> tuple[Array, Array] | None:
         name = set(table.names[k])
         of_name = [(i, j) for word in table.names[k] for i, j in pairs.get(word, [])]
         with_other_name = [(i, j) for i, j in of_name if not name & set(table.captions[j])]
@@ -112,7 +112,7 @@ def against_one_word(table: Held) -> Wins:
     def share(value_n: Array, right: Array, wrong: Array) -> float:
         return float(((value_n[right] > value_n[wrong]) + 0.5 * (value_n[right] == value_n[wrong])).mean())
 
-    return wins(table, compared, share)
+    return wins(table, pairs_of, share)
 
 
 def against_nearest(table: Held) -> Wins:
@@ -122,7 +122,7 @@ def against_nearest(table: Held) -> Wins:
         for word in set(words):
             of_word[word].append(i)
 
-    def compared(k: int) -> tuple[Array, Array] | None:
+    def pairs_of(k: int) -> tuple[Array, Array] | None:
         right = np.unique([i for word in table.names[k] for i in of_word.get(word, [])]).astype(np.int64)
         if not len(right) or table.nearest[k] < 0:
             return None
@@ -135,7 +135,7 @@ def against_nearest(table: Held) -> Wins:
         figure = auroc(value_n[right], value_n[wrong], resamples=1)
         return figure["value"] if figure else 0.5
 
-    return wins(table, compared, share)
+    return wins(table, pairs_of, share)
 
 
 def wins(

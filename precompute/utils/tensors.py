@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def exact(x: Tensor) -> Tensor:
+def on_float64_device(x: Tensor) -> Tensor:
     """x on a device that has float64: moved to the CPU where its own has none (Apple's GPUs)."""
     return x.cpu() if x.device.type == "mps" else x
 
@@ -39,13 +39,13 @@ def nonzero_indices(mask_n: Tensor) -> Tensor:
 def mix(x: Tensor, number: Tensor) -> Tensor:
     """int64: a hash with one more number mixed in (splitmix64's finaliser, Steele et al. 2014). int64 wraps around."""
     result = x ^ number
-    result += signed(0x9E3779B97F4A7C15)
+    result += as_int64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         result ^= result >> shift & (1 << 64 - shift) - 1  # zeros come in from the left
-        result *= signed(factor)
+        result *= as_int64(factor)
     return result
 
 
-def signed(number: int) -> int:
+def as_int64(number: int) -> int:
     """The int64 that has the same 64 bits as an unsigned number."""
     return number - (number >> 63 << 64)

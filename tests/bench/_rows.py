@@ -90,7 +90,7 @@ def precompute(data: str, model: str, sae: str, out: Path, *, prepare_only: bool
         with parts.part("fingerprint"):
             pipeline.fingerprint()
         with parts.part("plan"):
-            _ = session.planned
+            _ = session.data_and_plan
         if not prepare_only:
             own = merge.merge
 

@@ -38,7 +38,7 @@ def run(setup: Setup) -> dict[str, Any]:
         out=setup.scratch / "store", device="cpu", shard_samples=shard_samples,
         batch_tokens=64 if setup.small else 1024,
     )  # fmt: skip
-    data, plan = Session(options).planned
+    data, plan = Session(options).data_and_plan
     plan = plan._replace(shards=plan.shards[:n_shards])
     batches = [b for shard in plan.shards for b in shard]
     n = sum(len(plan.batches[b]) for b in batches)

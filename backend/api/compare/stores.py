@@ -80,7 +80,7 @@ def features_of(store: OpenStore, ids: list[int]) -> dict[int, Feature]:
         for start in range(0, len(unique_ids), MAX_POINTS)
         for item in store.store.features.list(ids=unique_ids[start : start + MAX_POINTS], limit=MAX_POINTS).items
     ]
-    return {f["id"]: Feature.model_validate({**f, **store.annotations.own("feature", f["id"])}) for f in items}
+    return {f["id"]: Feature.model_validate({**f, **store.annotations.list_fields("feature", f["id"])}) for f in items}
 
 
 @router.get("/compare/stores/only", summary="Features of a store without a match in another store")

@@ -124,7 +124,7 @@ def draw(
         ("features", members["features"]), *(("sample", key) for key in members["sample"])
     ]  # fmt: skip
     by_id = {row["id"]: row for row in store.store.features.list(ids=ids, limit=DRAWN).items} if ids else {}
-    features = [Feature.model_validate({**by_id[id], **store.annotations.own("feature", id)}) for id in ids]
+    features = [Feature.model_validate({**by_id[id], **store.annotations.list_fields("feature", id)}) for id in ids]
     return render_for(
         request, "annotations/list.html", state, store, section="/lists", about=about, body=body,
         features=features, previews=previews(request, store, ids), cards=cards(request, store, body.samples, rows),
@@ -144,7 +144,7 @@ def cards(request: Request, store: OpenStore, ids: list[str], rows: dict[str, in
     items = store.store.samples.items(rows_of_cards)
     with_images = Links(request, store).all_images(items[row] for row in rows_of_cards)
     notes = store.annotations
-    return [card(Sample.model_validate({**s, **notes.own("sample", s["sample_id"])})) for s in with_images]
+    return [card(Sample.model_validate({**s, **notes.list_fields("sample", s["sample_id"])})) for s in with_images]
 
 
 def history(store: OpenStore, name: str | None) -> list[Item]:

@@ -49,7 +49,7 @@ class ListForm(SignedForm):
         """Features and samples to add. Raises HTTP 422."""
         return parse_numbers(self.features, "features", MAX_MEMBERS), [sample_of(key) for key in self.sample]
 
-    def changed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def change_list(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The list with what the form changes. Raises HTTP 422."""
         features, samples = self.members()
         drop_features = {int(key[1:]) for key in self.drop if key[:1] == "f" and key[1:].isdigit()}
@@ -84,7 +84,7 @@ def write_list(
         return lead_to(request, state, open_store, form, f"/lists/{name}" if old_body else "/lists")
 
     def make(current: Entry) -> Mapping[str, Any]:
-        return form.changed(current.body or {})
+        return form.change_list(current.body or {})
 
     only_members = form.do == "add"  # overwrites nothing that another may have written
     version = None if only_members else form.version

@@ -143,10 +143,10 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
 def with_own_labels(graph: PairGraph, labels: Mapping[int, str]) -> PairGraph:
     """The same graph with the labels that people gave, by number, in place of the automatic names."""
 
-    def named(ref: F) -> F:
+    def with_name(ref: F) -> F:
         return ref.model_copy(update={"label": labels[ref.id], "label_score": 1.0}) if ref.id in labels else ref
 
-    update = {"feature": named(graph.feature), "partners": [named(partner) for partner in graph.partners]}
+    update = {"feature": with_name(graph.feature), "partners": [with_name(partner) for partner in graph.partners]}
     return graph.model_copy(update=update)
 
 

@@ -157,13 +157,13 @@ def wrap(parts: Sequence[str], separator: str) -> Iterator[str]:
 def halves(line: dict[str, Any]) -> dict[str, Any]:
     """A line of the concordance as text before its token, the token, and what comes after, cut to fit."""
 
-    def joined(runs: Sequence[TokenRun]) -> str:
+    def join_runs(runs: Sequence[TokenRun]) -> str:
         return "".join(" " * run.spaced + run.text for run in runs)
 
-    before_text, after_text = joined(line["before"]), joined(line["after"])
+    before_text, after_text = join_runs(line["before"]), join_runs(line["after"])
     return {
         "before": before_text if len(before_text) <= HALF_LINE else "…" + before_text[1 - HALF_LINE :],
-        "token": joined(line["token"]).strip(),
+        "token": join_runs(line["token"]).strip(),
         "after": after_text if len(after_text) <= HALF_LINE else after_text[: HALF_LINE - 1] + "…",
         "activation": line["activation"],
     }

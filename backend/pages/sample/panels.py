@@ -84,7 +84,8 @@ def near_panel(
         {
             "sample_id": item.sample_id, "text": item.text, "url": item.images[0].url + CARD if item.images else None,
             "value": item.cosine, "flags": [FLAGS[name][0] for name in item.flags], "reason": "", "shared": item.shared,
-            "own_label": None, "tags": [], "reviewed": False, **open_store.annotations.own("sample", item.sample_id),
+            "own_label": None, "tags": [], "reviewed": False,
+            **open_store.annotations.list_fields("sample", item.sample_id),
         }
         for item in answer.items
     ]  # fmt: skip

@@ -194,10 +194,10 @@ class Steering:
         return {
             "target": target, "group": group, "features": directions.features, "family": directions.family,
             "strength": strength, "worths": worths,
-            "other_question": {m: self.others(target, m, strength, report_scenes) for m in OTHERS},
+            "other_question": {m: self.other_question_hits(target, m, strength, report_scenes) for m in OTHERS},
         }  # fmt: skip
 
-    def others(self, target: str, method: str, strength: dict[str, float], scenes: Sequence[Scene]) -> int:
+    def other_question_hits(self, target: str, method: str, strength: dict[str, float], scenes: Sequence[Scene]) -> int:
         """In how many of the scenes another question is answered rightly while the model is steered."""
         delta_d = strength.get(method, 0.0) * self.directions[target].delta[method][0]
         pairs = [other_question(scene, self.group_of[target]) for scene in scenes]

@@ -15,7 +15,7 @@ class Remembering(Mllm):
     """Several trainings on the same data read the same batches, each in an order of its own."""
 
     @cached_property
-    def known(self) -> dict[bytes, Tensor]:
+    def hidden_of(self) -> dict[bytes, Tensor]:
         """Residual streams [b, s, d] by the SHA-256 of the inputs."""
         return {}
 
@@ -25,6 +25,6 @@ class Remembering(Mllm):
         for name in sorted(batch.inputs):
             digest.update(batch.inputs[name].cpu().numpy().tobytes())
         key = digest.digest()
-        if key not in self.known:
-            self.known[key] = super().hidden(batch)
-        return self.known[key]
+        if key not in self.hidden_of:
+            self.hidden_of[key] = super().hidden(batch)
+        return self.hidden_of[key]

@@ -93,7 +93,7 @@ class Projector(nn.Module):
         self.linear_1.bias.data = state["linear_1.bias"].float() + weight[:, :n] @ self.mean_d
         self.linear_2.load_state_dict({k: state[f"linear_2.{k}"].float() for k in ("weight", "bias")})
 
-    def exported(self) -> dict[str, Tensor]:
+    def export_weights(self) -> dict[str, Tensor]:
         """Weights of LLaVA's projector, float32, that read features which are not standardised."""
         w, n = self.linear_1.weight.detach(), len(self.mean_d)
         weight = torch.cat([w[:, :n] / self.std_d, w[:, n:]], 1)
@@ -230,7 +230,7 @@ def main() -> None:
     texts = plain_texts(lm, tokenizer)
     tokenizer.padding_side = "right"
     lora = stage1(lm, projector, Mixture(scenes, vqa, texts, tokenizer, o).batches(), o, log)
-    state = {k: v.to(torch.bfloat16).contiguous() for k, v in {**projector.exported(), **lora}.items()}
+    state = {k: v.to(torch.bfloat16).contiguous() for k, v in {**projector.export_weights(), **lora}.items()}
     o.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, o.out)
     log.add(out=o.out.name, bytes=o.out.stat().st_size)

@@ -92,7 +92,7 @@ def start_training(bench: Bench, steps: int, seed: int) -> Path:
     adapter = folder.with_suffix(".safetensors")
     if not adapter.exists():
         student = bench.tune(np.arange(len(bench.captions)), steps, seed)
-        state = {**student.projector.exported(), **student.lora}
+        state = {**student.projector.export_weights(), **student.lora}
         with atomic_write(adapter) as file:
             file.write(save({k: v.detach().to(torch.bfloat16).contiguous() for k, v in state.items()}))
     return assemble(folder, adapter)

@@ -81,12 +81,12 @@ class Bench:
         self.work, self.captions, self.test, self.n_start = work, captions, test, n_start
         work.mkdir(parents=True, exist_ok=True)
         self.tokenizer = AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False)
-        self.pairs_npd = self.cached("pairs", pairs)
-        self.test_npd = self.cached("test", test)
+        self.pairs_npd = self.image_features("pairs", pairs)
+        self.test_npd = self.image_features("test", test)
         self.words = Words(self.tokenizer)
 
-    def cached(self, name: str, scenes: Sequence[Scene]) -> Tensor:
-        """(n, 49, 1456) bfloat16 vision features, from the work folder where they lie there."""
+    def image_features(self, name: str, scenes: Sequence[Scene]) -> Tensor:
+        """bfloat16 [n, 49, 1456]: vision features of the scenes, read from the work folder where it has them."""
         path = self.work / f"{name}-{len(scenes)}.safetensors"
         if not path.exists():
             with torch.autocast("cpu", torch.bfloat16):
@@ -107,7 +107,7 @@ class Bench:
         path = self.work / f"start-{self.n_start}.safetensors"
         if not path.exists():
             scenes = [make_scene("train", i) for i in range(self.n_start)]
-            features = self.cached("scenes", scenes)
+            features = self.image_features("scenes", scenes)
             o = AdapterTraining(stage0_steps=START_STEPS, log=self.work / "start.json")
             torch.manual_seed(o.seed)
             lm = self.base()
@@ -116,7 +116,7 @@ class Bench:
             images = [SeenImage(f, s, []) for f, s in zip(features, scenes, strict=True)]
             embedding_vd = lm.get_input_embeddings().weight.detach().float()
             stage0(projector, images, embedding_vd, self.tokenizer, o, Log(o))
-            state = {**projector.exported(), "mean": projector.mean_d, "std": projector.std_d}
+            state = {**projector.export_weights(), "mean": projector.mean_d, "std": projector.std_d}
             with atomic_write(path) as file:
                 file.write(save({k: v.detach().float().contiguous() for k, v in state.items()}))
         return load_file(path)

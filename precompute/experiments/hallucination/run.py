@@ -50,7 +50,7 @@ class Model(NamedTuple):
     sae: SaeV
     scale: Scale
 
-    def steered(self, batch: Batch, unit: Unit, strength: float) -> AbstractContextManager[None]:
+    def steering(self, batch: Batch, unit: Unit, strength: float) -> AbstractContextManager[None]:
         """While open, the features act on every text, image and written token."""
         if not strength:
             return nullcontext()
@@ -77,17 +77,17 @@ class Model(NamedTuple):
         for begin in range(0, len(questions), BATCH):
             part = questions[begin : begin + BATCH]
             batch = self.mllm.prepare([Pair(q.text, [scenes[q.scene].image]) for q in part], generate=True)
-            with capture(self.mllm.decoder_layer()) as outputs, self.steered(batch, unit or {}, strength):
+            with capture(self.mllm.decoder_layer()) as outputs, self.steering(batch, unit or {}, strength):
                 logits_bsv = self.mllm.model(**self.mllm.causal_inputs(batch), use_cache=False).logits
             last = torch.from_numpy(batch.length_b) - 1
             log_bv = logits_bsv[torch.arange(len(last)), last].float().log_softmax(-1)
             yes, no = (log_bv[:, sorted(set(side))].logsumexp(-1) for side in ids)
             margins += (yes - no).tolist()
             if not strength:
-                active_nf[begin : begin + len(part)] = self.active(outputs[0], batch)
+                active_nf[begin : begin + len(part)] = self.active_features(outputs[0], batch)
         return np.array(margins), active_nf
 
-    def active(self, hidden_bsd: Tensor, batch: Batch) -> Array:
+    def active_features(self, hidden_bsd: Tensor, batch: Batch) -> Array:
         """bool [b, F]: the features that are active on the last of each pair's own text tokens."""
         encoded_batch = encode_batch(hidden_bsd, batch, self.sae, self.scale)
         active_bf = np.zeros((len(batch.length_b), self.sae.n_features), dtype=bool)
@@ -103,7 +103,7 @@ class Model(NamedTuple):
         result: list[str] = []
         for begin in range(0, len(scenes), BATCH):
             batch = self.mllm.prepare([Pair("", [s.image]) for s in scenes[begin : begin + BATCH]], generate=True)
-            with self.steered(batch, unit, strength):
+            with self.steering(batch, unit, strength):
                 ids = self.mllm.model.generate(**batch.inputs, max_new_tokens=CAPTION_TOKENS, do_sample=False)
             new_ids = ids[:, batch.inputs["input_ids"].shape[1] :]
             result += self.mllm.tokenizer.batch_decode(new_ids, skip_special_tokens=True)

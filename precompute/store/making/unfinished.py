@@ -190,7 +190,7 @@ class Lens:
     def _text(self, token: int) -> str:
         return self.vocabulary[token] if token < len(self.vocabulary) else f"<{token}>"
 
-    def promoted(self) -> list[list[str]]:
+    def promoted_tokens(self) -> list[list[str]]:
         """Of each feature the promoted tokens (centred), the strongest first; none where the lens says nothing."""
         if not self.step:
             return [[] for _ in range(self.n_features)]

@@ -244,7 +244,7 @@ def rejected_rows(data: Collected) -> Iterator[Item]:
 
 def feature_words(labels: list[str | None], lens: Lens) -> Iterator[tuple[int, str, str]]:
     """(id, label, promoted tokens where the lens says something) of each feature, for full-text search."""
-    for feature, (label, tokens) in enumerate(zip(labels, lens.promoted(), strict=True)):
+    for feature, (label, tokens) in enumerate(zip(labels, lens.promoted_tokens(), strict=True)):
         words = " ".join(tokens)
         if label or words:
             yield feature, indexed_words(bare_name(label or "")), indexed_words(words)

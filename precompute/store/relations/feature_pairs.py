@@ -158,7 +158,7 @@ class FeaturePairs:
         low, high = np.searchsorted(self.sorted_b, edges)
         return by_b[low:high].astype(np.int64)
 
-    def between(self, a: Array, b: Array) -> Array:
+    def numbers_between(self, a: Array, b: Array) -> Array:
         """int64 [p], ascending: the numbers of the pairs of a feature of `a` with one of `b`, both int64 [k]."""
         numbers = []
         for features_a, features_b in ((a, b),) if self.kind == "text-image" else ((a, b), (b, a)):
@@ -182,7 +182,7 @@ class FeaturePairs:
         b: Array = self.column("b")[self.column("by_b")]
         return b
 
-    def strong(self, order: Array, concept: Array, min_lift: float) -> StrongPairs:
+    def strong_pairs(self, order: Array, concept: Array, min_lift: float) -> StrongPairs:
         """Those of some pairs whose lift is at least `min_lift`.
 
         Args:

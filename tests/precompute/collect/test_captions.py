@@ -25,7 +25,7 @@ def test_captions_alone_and_beside_other_images(tiny_files: Tiny, whole: Mllm, t
     )  # fmt: skip
     job = Pipeline(options)
     data = Collected(job.part, job.collect())
-    rows, other = job.session.planned[0].rows, data.sample["other_row"]
+    rows, other = job.session.data_and_plan[0].rows, data.sample["other_row"]
     chosen = np.flatnonzero(other >= 0)
     assert len(chosen) > 10 and (other[chosen] != chosen).all() and len(set(other[chosen])) == len(chosen)
     assert np.array_equal(np.isfinite(data.sample["other_nll"]), other >= 0)

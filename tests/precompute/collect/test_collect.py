@@ -45,7 +45,7 @@ def run(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Col
 def hidden_by_row(job: Pipeline) -> dict[int, tuple[torch.Tensor, np.ndarray, np.ndarray]]:
     """h, modality and token ids of every sample, from the planned batches."""
     result = {}
-    data, plan = job.session.planned
+    data, plan = job.session.data_and_plan
     for batch in plan.batches:
         rows = [data.rows[i] for i in batch]
         made = job.session.mllm.prepare([Pair(r.text, [open_image(p).image for p in r.images]) for r in rows])
@@ -157,7 +157,7 @@ def test_reconstruction_and_caption_loss(run: tuple[Collected, Pipeline], whole:
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
             assert data.sample[f"sse_{name}"][row] == pytest.approx(error_t[modality_t == m].sum(), rel=1e-4)
     sample = data.samples[3]
-    pair = Pair(sample["text"], [open_image(p).image for p in job.session.planned[0].rows[3].images])
+    pair = Pair(sample["text"], [open_image(p).image for p in job.session.data_and_plan[0].rows[3].images])
     nll = whole.hidden_and_nll(whole.prepare([pair]))[1][0]
     assert data.sample["caption_nll"][3] == pytest.approx(nll, rel=1e-2)  # the pass may round above layer L
     h = torch.cat([h[torch.from_numpy(kind == IMAGE)] for h, kind, _ in hidden_by_row(job).values()]).double()
@@ -236,7 +236,7 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     limit = 65504 / 2.0**extra
     assert 0 < (largest > limit).sum() < len(largest)
     run = Pipeline(options())
-    data, plan = run.session.planned
+    data, plan = run.session.data_and_plan
     run.part.mkdir(parents=True)
     result = {"scale_log2": manifest["scale_log2"] + extra, "sinks": manifest["sinks"]}
     (run.part / "calibration.json").write_text(json.dumps(result))
@@ -299,7 +299,7 @@ def test_a_missing_input_factor_is_estimated_and_folded(options: Maker, tmp_path
     data = Collected(job.part, manifest)
     engine = load_engine(Settings(stores=[job.part], device="cpu"), Served("store", job.part, manifest), [])
     row = data.samples[5]
-    pair = Pair(row["text"], [open_image(path).image for path in job.session.planned[0].rows[5].images])
+    pair = Pair(row["text"], [open_image(path).image for path in job.session.data_and_plan[0].rows[5].images])
     live = encode_pair(engine.mllm, engine.sae, manifest, pair)
     stored = data.events.of(5)
     assert len(stored.feature_e) > 20

@@ -19,7 +19,7 @@ def test_errors_by_place(options: Maker) -> None:
     job = Pipeline(options(shard_samples=9, sinks="keep"))
     data = Collected(job.part, job.collect())
     errors, counts = np.zeros((PLACE_SIDE, PLACE_SIDE)), np.zeros((PLACE_SIDE, PLACE_SIDE))
-    mllm, sae, rows = job.session.mllm, job.session.sae, job.session.planned[0].rows
+    mllm, sae, rows = job.session.mllm, job.session.sae, job.session.data_and_plan[0].rows
     for record in data.samples:
         row = next(one for one in rows if one.index == record["index"])
         made = mllm.prepare([Pair(row.text, [open_image(image).image for image in row.images])])

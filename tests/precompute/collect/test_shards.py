@@ -74,7 +74,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(options: Maker, tmp_path: Path) 
     assert len(shards) == 2 and not (again.part / "manifest.json").exists()
     before = [(again.part / "shards" / name).stat().st_mtime_ns for name in shards]
     run = Pipeline(again)
-    data, plan = run.session.planned
+    data, plan = run.session.data_and_plan
     job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0, text_alone=True)
     job.run()
     assert before == [(again.part / "shards" / name).stat().st_mtime_ns for name in shards], "not done again"
@@ -102,7 +102,7 @@ def test_written_while_the_next_is_computed_the_bytes_are_the_same(
         with pytest.raises(OSError, match="No space left"):
             run.collect()
         assert len(threads) == 1 and threading.current_thread().name not in threads
-        assert 1 in run.session.collector().missing() and 0 not in run.session.collector().missing()
+        assert 1 in run.session.collector().missing_shards() and 0 not in run.session.collector().missing_shards()
     again = collected(options(shard_samples=4, out=tmp_path / "b" / "store"))[0]
     assert files_of(again) == files_of(right)
 

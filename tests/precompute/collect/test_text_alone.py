@@ -31,7 +31,7 @@ def test_texts_without_their_images_are_run_apart(run: tuple[Collected, Pipeline
     """Reference (b) again: the same batches without any image, features and their maxima in float64."""
     data, job = run
     weights = {name: tensor.double() for name, tensor in job.session.sae.sae.state_dict().items()}
-    rows, plan = job.session.planned
+    rows, plan = job.session.data_and_plan
     number = {record["index"]: row for row, record in enumerate(data.samples[i] for i in range(data.n_samples))}
     assert data.has_alone
     stored = data.maxima_alone(np.arange(data.n_samples)).toarray()

@@ -59,7 +59,7 @@ def test_maxima_stand_in_where_not_all_activations_are_kept(
 
 def test_captions_are_exchanged_within_their_length(made_up: Store) -> None:
     sides = Sides.read(made_up, 10_000)
-    order = sides.exchanged(np.random.default_rng(1))
+    order = sides.draw_exchange(np.random.default_rng(1))
     np.testing.assert_array_equal(sides.stratum[order], sides.stratum)
     np.testing.assert_array_equal(np.sort(order), np.arange(len(order)))
     assert (order != np.arange(len(order))).all()

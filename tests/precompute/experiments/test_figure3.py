@@ -128,7 +128,7 @@ def test_a_remembering_model_trains_the_same_saes(tiny_files: Tiny, tmp_path: Pa
     for seed in (0, 1):
         plain = train(TrainOptions(**given, seed=seed, out=tmp_path / f"plain-{seed}"))
         again = train(TrainOptions(**given, seed=seed, out=tmp_path / f"again-{seed}"), model)
-        n_known.append(len(model.known))
+        n_known.append(len(model.hidden_of))
         for name in ("cfg.json", "sae_weights.safetensors", "training.json"):
             assert (plain / name).read_bytes() == (again / name).read_bytes()
     assert n_known[0] == n_known[1] > 3

@@ -122,7 +122,7 @@ def test_lists_of_pairs_in_every_order(part: Part, sort: str, in_a_family: int) 
                 two = (int(family[report.a[i]]), int(family[report.b[i]]))
                 if two[0] != two[1]:
                     of_families.setdefault(two if kind == "text-image" else tuple(sorted(two)), []).append(i)
-            enough_lift = pairs.strong(order, family, lift)
+            enough_lift = pairs.strong_pairs(order, family, lift)
             assert enough_lift.pair_list(support, True).order.tolist() == strong
             at, n_alike, hidden = enough_lift.pair_list(support, False)
             assert at.tolist() == [one[0] for one in of_families.values()]

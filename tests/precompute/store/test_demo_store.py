@@ -31,7 +31,7 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
             batch_tokens=options["batch_tokens"], ds=options["ds"], seed=options["seed"],
         )
     )  # fmt: skip
-    data, plan = run.planned
+    data, plan = run.data_and_plan
     row_of = {sample_id: row for row, sample_id in enumerate(ids_of(store))}
     p999_f = store_p999(store)
     n_compared = 0
