@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.helpers.architecture import ROOT, floor_of, imports, modules
-from tests.helpers.names import NO_NAMES, local_names
+from tests.helpers.names import FUNCTION_NAMES, NO_NAMES, function_names, local_names
 
 MAX_MODULE_LINES = 330
 MAX_FUNCTION_LINES = 60
@@ -214,13 +214,15 @@ def test_no_folder_is_too_full() -> None:
 
 
 def test_names_say_what_a_thing_is() -> None:
-    """Participles, adjectives and pronouns are no names of parameters and variables; fields may be public."""
+    """Participles, adjectives and pronouns are no names of parameters, variables and functions; fields are free."""
     wrong = []
     for path in (*CODE, *HELPERS):
         for line, name in local_names(parse(path)):
             if name.strip("_") in NO_NAMES:
                 wrong.append(f"{at(path, line)}: {name}")
     for path in CODE:
+        wrong += [f"{at(path, line)}: {name}()" for line, name in function_names(parse(path))
+                  if name.strip("_") in NO_NAMES - FUNCTION_NAMES]  # fmt: skip
         for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
             if token.type == tokenize.NAME and token.string in WORDS:
                 wrong.append(f"{at(path, token.start[0])}: {token.string}")
@@ -247,6 +249,7 @@ def f(own):
 """
     assert [name for _, name in local_names(ast.parse(source))] == ["own", "one", "drawn", "known", "gone", "bad"]
     assert {"own", "one", "drawn", "known", "gone", "bad"} <= NO_NAMES
+    assert [name for _, name in function_names(ast.parse(source))] == ["f"]
 
 
 def without_texts(source: str) -> str:

@@ -138,10 +138,10 @@ class Database:
         with self._in_sentences():
             self._prepare()
             with self.engine.begin() as conn:
-                self._alone(conn)
+                self._lock_writers(conn)
                 yield conn
 
-    def _alone(self, conn: Connection) -> None:
+    def _lock_writers(self, conn: Connection) -> None:
         if self.engine.dialect.name == "postgresql":
             conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
 
@@ -167,7 +167,7 @@ class Database:
                 return
             self.engine.dispose()  # connections to a file that was deleted
             with self.engine.begin() as conn:
-                self._alone(conn)
+                self._lock_writers(conn)
                 migrate(conn)
             self._ready = True
 

@@ -55,7 +55,7 @@ class StaticPage(HTMLParser):
             if tag not in VOID:
                 self.left_out_tags.append(tag)
         elif tag != "template":  # what only such a site shows
-            self.parts.append(self._opened(tag, values))
+            self.parts.append(self._start_tag(tag, values))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if not self.left_out_tags:
@@ -99,7 +99,7 @@ class StaticPage(HTMLParser):
             return False
         return bool(classes & DEAD_LINKS or {name for name in values if name.startswith("data-")} - DEAD_DATA)
 
-    def _opened(self, tag: str, values: Attributes) -> str:
+    def _start_tag(self, tag: str, values: Attributes) -> str:
         addresses = {name: values[name] for name in ("href", "src", "data-url", "data-next") if values.get(name)}
         extra_attributes = self.add.get("html" if tag == "html" else values.get("id") or "", {})
         if not addresses and not extra_attributes:

@@ -69,7 +69,7 @@ class Forward:
 
     async def _forward(self, scope: Scope, body: RecordedBody, send: Send) -> None:
         try:
-            content = await body.whole()
+            content = await body.read_all()
         except HTTPException as refusal:
             await refuse(refusal, scope, body, send)
             return
@@ -120,7 +120,7 @@ class RecordedBody:
             self.complete = not message.get("more_body", False)
         return message
 
-    async def whole(self) -> bytes:
+    async def read_all(self) -> bytes:
         while not self.complete and (await self())["type"] != "http.disconnect":
             pass
         return b"".join(self.parts)

@@ -53,7 +53,7 @@ class JsonFile:
         try:
             if (file_format := foreign_format(self.path)) is not None and not self._has_row():
                 raise SaevxError(f"{self.path} is {file_format}.")
-            return self._whole()
+            return self._read_array()
         except OSError as error:
             raise SaevxError(
                 f"{self.path} cannot be read ({error.strerror or error}): check its path and your rights."
@@ -64,7 +64,7 @@ class JsonFile:
         with self.path.open("rb") as file:
             return any(not isinstance(parse_record(line), BadRow) for line in islice(file, LINES_TRIED))
 
-    def _whole(self) -> list[Any] | None:
+    def _read_array(self) -> list[Any] | None:
         with self.path.open("rb") as file:
             lines = (line.strip() for line in file if line.strip())
             first_line, second_line = next(lines, b"").removeprefix(BOM).strip(), next(lines, b"")

@@ -70,7 +70,7 @@ class ImageRoot(NamedTuple):
         roots = _roots(self.folder)
         if path.name == "..":
             return _is_below(os.path.realpath(path), roots)
-        if not _is_below(f"{_real(str(path.parent))}{os.sep}{path.name}", roots):
+        if not _is_below(f"{_real_path(str(path.parent))}{os.sep}{path.name}", roots):
             return False
         return not path.is_symlink() or _is_below(os.path.realpath(path), roots)
 
@@ -137,7 +137,7 @@ def _candidates(folder: Path, name: str) -> Iterator[Path]:
 
 
 @lru_cache(maxsize=4096)
-def _real(folder: str) -> str:
+def _real_path(folder: str) -> str:
     return os.path.realpath(folder)
 
 

@@ -181,15 +181,15 @@ def corner(e: Entity) -> str | None:
 def write_caption(rng: np.random.Generator, entities: list[Entity], background: str) -> str:
     """What, how many, which colour, where: worded in one of several ways."""
 
-    def one(options: list[str]) -> str:
+    def draw_one(options: list[str]) -> str:
         return options[rng.integers(len(options))]
 
-    tail = one(["", "", f" on {article(background)} background", f", {background} background"])
+    tail = draw_one(["", "", f" on {article(background)} background", f", {background} background"])
     first = entities[0]
     if len(entities) > 1 and all(e.noun == first.noun and e.colour == first.colour for e in entities):
         nouns = f"{first.colour} {plural(first.noun)}" if first.colour else plural(first.noun)
         number = NUMBERS[len(entities)]
-        return one([f"{number} {nouns}", f"there are {number} {nouns}", f"a picture of {number} {nouns}"]) + tail
+        return draw_one([f"{number} {nouns}", f"there are {number} {nouns}", f"a picture of {number} {nouns}"]) + tail
     if len(entities) == 1:
         where = corner(first)
         words = article(first.words)
@@ -200,7 +200,7 @@ def write_caption(rng: np.random.Generator, entities: list[Entity], background: 
                 f"there is {words} in the {where}",
                 f"in the {where} there is {words}",
             ]
-        return one(options) + tail
+        return draw_one(options) + tail
     if len(entities) == 2 and rng.random() < 0.6:
         (ax, ay), (bx, by) = centre(entities[0]), centre(entities[1])
         a, b = (article(e.words) for e in entities)
@@ -208,10 +208,10 @@ def write_caption(rng: np.random.Generator, entities: list[Entity], background: 
             relation = "to the left of" if ax < bx else "to the right of"
         else:
             relation = "above" if ay < by else "below"
-        return one([f"{a} {relation} {b}", f"there is {a} {relation} {b}"]) + tail
+        return draw_one([f"{a} {relation} {b}", f"there is {a} {relation} {b}"]) + tail
     phrases = [article(e.words) for e in entities]
     things = ", ".join(phrases[:-1]) + " and " + phrases[-1]
-    return one([things, f"a picture of {things}", f"here we see {things}", f"there is {things}"]) + tail
+    return draw_one([things, f"a picture of {things}", f"here we see {things}", f"there is {things}"]) + tail
 
 
 def ask(rng: np.random.Generator, scene: Scene) -> tuple[str, str]:

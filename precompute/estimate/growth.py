@@ -89,16 +89,16 @@ def widen(trial: Trial, narrow_trial: Trial, share: float, stride: int) -> Trial
         narrow_trial: the same samples with a part `share` of the features of `trial`.
     """
 
-    def more(of_wide: dict[str, float], of_narrow: dict[str, float]) -> dict[str, float]:
+    def with_all_features(of_wide: dict[str, float], of_narrow: dict[str, float]) -> dict[str, float]:
         due = {name: max(0.0, y - of_narrow[name]) / (1 - share) for name, y in of_wide.items()}
         return {name: y + (stride - 1) * due[name] for name, y in of_wide.items()}
 
-    return trial._replace(
-        seconds=more(trial.seconds, narrow_trial.seconds), memory=more(trial.memory, narrow_trial.memory),
-        shard=more({"shard": trial.shard}, {"shard": narrow_trial.shard})["shard"],
-        bytes=more(trial.bytes, narrow_trial.bytes), events=more(trial.events, narrow_trial.events),
-        counts=more(trial.counts, narrow_trial.counts),
-    )  # fmt: skip
+    amounts = {
+        name: with_all_features(getattr(trial, name), getattr(narrow_trial, name))
+        for name in ("seconds", "memory", "bytes", "events", "counts")
+    }
+    shard = with_all_features({"shard": trial.shard}, {"shard": narrow_trial.shard})["shard"]
+    return trial._replace(**amounts, shard=shard)
 
 
 class Width(NamedTuple):

@@ -86,7 +86,7 @@ class RayWorkers(CommandOptions):
     """With --ray: how many workers, each with the model in it and, where there are GPUs, one GPU."""
 
     @model_validator(mode="after")
-    def _together(self) -> Self:
+    def _check_ray(self) -> Self:
         if self.ray is None and self.workers is not None:
             raise ValueError("--workers goes with --ray: add --ray local for processes of this machine.")
         if self.ray is not None and self.workers is None:

@@ -188,20 +188,21 @@ class NewPairs:
         self.store, self.samples, self.texts, self.thumbnails = store, samples, texts, thumbnails
         self.sample_ids, self.n_features, self.unit = sample_ids, store.n_features, 2.0**-store.scale_log2
 
-    def _joined(self, name: str) -> Array:
+    def _concatenate(self, name: str) -> Array:
         return np.concatenate([getattr(sample, name) for sample in self.samples])
 
     @cached_property
     def maxima(self) -> tuple[csr_matrix, csr_matrix]:
         n_active_nm = np.stack([sample.max_m for sample in self.samples])
-        start, feature, value = offsets(n_active_nm.reshape(-1)), self._joined("max_feature"), self._joined("max_value")
+        feature, value = self._concatenate("max_feature"), self._concatenate("max_value")
+        start = offsets(n_active_nm.reshape(-1))
 
-        def largest(modality: int) -> csr_matrix:
+        def maxima_of(modality: int) -> csr_matrix:
             at = expand(start[modality:-1:2], n_active_nm[:, modality])
             z, row_start = value[at].astype(np.float64) * self.unit, offsets(n_active_nm[:, modality])
             return csr_matrix((z, feature[at].astype(np.int64), row_start), shape=(len(self.samples), self.n_features))
 
-        return largest(TEXT), largest(IMAGE)
+        return maxima_of(TEXT), maxima_of(IMAGE)
 
     @cached_property
     def n_events_n(self) -> Array:
@@ -231,14 +232,14 @@ class NewPairs:
     @cached_property
     def text_events(self) -> TextEvents:
         n_tokens = np.array([len(sample.token_id_t) for sample in self.samples])
-        n_events_t = self._joined("count_t")
-        is_text_e = np.repeat(self._joined("modality_t") == TEXT, n_events_t)
+        n_events_t = self._concatenate("count_t")
+        is_text_e = np.repeat(self._concatenate("modality_t") == TEXT, n_events_t)
         position_t = np.concatenate([np.arange(n) for n in n_tokens])
         return TextEvents(
             np.repeat(np.repeat(np.arange(len(self.samples)), n_tokens), n_events_t)[is_text_e],
             np.repeat(position_t, n_events_t)[is_text_e],
-            self._joined("feature_e")[is_text_e].astype(np.int64),
-            self._joined("value_e")[is_text_e].astype(np.float64) * self.unit,
+            self._concatenate("feature_e")[is_text_e].astype(np.int64),
+            self._concatenate("value_e")[is_text_e].astype(np.float64) * self.unit,
         )
 
     def token(self, i: int, position: int) -> str:

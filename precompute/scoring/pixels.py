@@ -101,13 +101,13 @@ def pixel_hashes(files: list[Path]) -> Array:
     """Perceptual hashes (64-bit DCT) as bool [n, 64]."""
     import imagehash
 
-    def one(path: Path) -> Array:
+    def pixel_hash(path: Path) -> Array:
         with Image.open(path) as image:
             bits: Array = imagehash.phash(image.convert("RGB")).hash.ravel()
         return bits
 
     with ThreadPoolExecutor() as pool:
-        hashes = list(pool.map(one, files))
+        hashes = list(pool.map(pixel_hash, files))
     return np.array(hashes, dtype=bool).reshape(len(files), HASH_BITS)
 
 

@@ -97,14 +97,14 @@ def most_unsupported(tokens: UnsupportedTokens, candidates: Array, text_of: Call
         int64: entries of `tokens`.
     """
     entries = candidates[tokens.feature_t[candidates] >= 0]
-    entries = _preferred(entries, [has_letters(text_of(int(p))) for p in tokens.position_t[entries]])
+    entries = _prefer(entries, [has_letters(text_of(int(p))) for p in tokens.position_t[entries]])
     entries = entries[np.argsort(-tokens.share_t[entries], kind="stable")]
     entries = entries[tokens.share_t[entries] >= 0.5 * tokens.share_t[entries].max(initial=0.0)]
     words = [text_of(int(p)).strip().lower() for p in tokens.position_t[entries]]
-    return _preferred(entries, [word not in ENGLISH_FUNCTION_WORDS for word in words])[:N_NAMED]
+    return _prefer(entries, [word not in ENGLISH_FUNCTION_WORDS for word in words])[:N_NAMED]
 
 
-def _preferred(entries: Array, is_preferred: list[bool]) -> Array:
+def _prefer(entries: Array, is_preferred: list[bool]) -> Array:
     """Those entries, or all where none is."""
     mask = np.array(is_preferred, dtype=bool)
     return entries[mask] if mask.any() else entries

@@ -165,7 +165,7 @@ def in_text(data: Collected, row: int, position: int) -> str:
     window = range(max(0, position - CONTEXT_TOKENS), min(len(sample.token_id_t), position + CONTEXT_TOKENS + 1))
     positions = [t for t in window if sample.modality_t[t] == TEXT]
     text = join([data.vocabulary[int(sample.token_id_t[t])] for t in positions])
-    token, end = text.whole(positions.index(position)), text.stop[positions.index(position)]
+    token, end = text.characters(positions.index(position)), text.stop[positions.index(position)]
     begin = end - len(token.lstrip())
     return " ".join(f"{text.text[:begin]}[[{token.lstrip()}]]{text.text[end:]}".split())
 

@@ -92,7 +92,7 @@ class JoinedText(NamedTuple):
     visible: list[str]
     """Each token's own: the characters that begin in it, marks for bytes of one that began before."""
 
-    def whole(self, i: int) -> str:
+    def characters(self, i: int) -> str:
         """The characters of which token i holds at least a byte."""
         return self.text[self.start[i] : self.stop[i]]
 
@@ -163,4 +163,4 @@ def whole_token(pieces: Sequence[str], at: int) -> str:
         low -= 1
     while high + 1 < len(pieces) and has_marks(pieces[high + 1]):
         high += 1
-    return join(pieces[low : high + 1]).whole(at - low)
+    return join(pieces[low : high + 1]).characters(at - low)

@@ -1,4 +1,5 @@
-"""Words that are no names of parameters and variables, and where such names are bound: for tests/test_house.py."""
+"""Words that are no names of parameters, variables and functions, and where such names are bound: for
+tests/test_house.py."""
 
 from __future__ import annotations
 
@@ -35,6 +36,11 @@ NO_NAMES = {
 }
 """Participles, adjectives, prepositions and pronouns, which do not say what a thing is. A word that is missing here is
 used somewhere as the name of a truth value, or is a field of the API."""
+OF_THE_PUBLIC_API = {"flagged", "grouped", "held", "raised", "random", "ranked", "strongest"}
+"""Methods of a store, in docs/python.md."""
+FUNCTION_NAMES = OF_THE_PUBLIC_API | {"again", "close", "of", "signed", "visible", "waiting"}
+"""Functions that may have such names: these; `of`, which makes or gives what belongs to its argument; `close`, as files
+have it; what templates call; and a figure of the live model."""
 
 
 def local_names(node: ast.AST, within_function: bool = False, is_endpoint: bool = False) -> Iterator[tuple[int, str]]:
@@ -53,3 +59,12 @@ def local_names(node: ast.AST, within_function: bool = False, is_endpoint: bool 
         elif isinstance(child, ast.ExceptHandler) and child.name:
             yield child.lineno, child.name
         yield from local_names(child, inside_function, endpoint)
+
+
+def function_names(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, name) of the functions; not those that a router or the application calls, whose names nobody reads."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            decorators = " ".join(map(ast.unparse, child.decorator_list))
+            if "router." not in decorators and "exception_handler" not in decorators:
+                yield child.lineno, child.name

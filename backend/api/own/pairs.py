@@ -49,7 +49,7 @@ class OwnQuery(FormQuery):
     text: OwnText = ""
     """Its caption, or words alone."""
 
-    def own(self) -> OwnPair:
+    def own_pair(self) -> OwnPair:
         return OwnPair(self.text, self.image)
 
 
@@ -145,8 +145,8 @@ def own_why(store: OpenStore, reading: Reading, name: ScoreName, limit: int) -> 
 async def get_try(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnQuery, Query()]
 ) -> Response:
-    reading = await read_required(request, state, store, query.own())
-    return await json_reply(partial(tried_pair, request, store, query.own(), reading))
+    reading = await read_required(request, state, store, query.own_pair())
+    return await json_reply(partial(tried_pair, request, store, query.own_pair(), reading))
 
 
 @router.get(
@@ -156,7 +156,7 @@ async def get_try(
 async def get_own_activations(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnFeatures, Query()]
 ) -> Response:
-    reading = await read_required(request, state, store, query.own())
+    reading = await read_required(request, state, store, query.own_pair())
     return await json_reply(partial(own_activations, store, reading, query.feature))
 
 
@@ -167,7 +167,7 @@ async def get_own_activations(
 async def get_own_features(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnPlace, Query()]
 ) -> Response:
-    reading = await read_required(request, state, store, query.own())
+    reading = await read_required(request, state, store, query.own_pair())
     return await json_reply(partial(own_features_at, store, reading, query))
 
 
@@ -177,5 +177,5 @@ async def get_own_features(
 async def get_own_why(
     request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnScore, Query()]
 ) -> Response:
-    reading = await read_required(request, state, store, query.own())
+    reading = await read_required(request, state, store, query.own_pair())
     return await json_reply(partial(own_why, store, reading, query.score, query.limit))

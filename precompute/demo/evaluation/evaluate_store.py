@@ -136,12 +136,12 @@ def headline(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
         for name in SCORES
     }
 
-    def whole(name: str) -> float:
-        auroc_of_swapped = result[name]["swapped"]
-        return auroc_of_swapped["value"] if auroc_of_swapped else 0.0
+    def auroc_of_swapped(name: str) -> float:
+        estimate = result[name]["swapped"]
+        return estimate["value"] if estimate else 0.0
 
     from_sae = [name for name in SCORES if name not in FROM_LIKELIHOOD and name != "random"]
-    return {"validation_auroc": result, "headline": max(from_sae, key=whole), "n_validation": len(scenes)}
+    return {"validation_auroc": result, "headline": max(from_sae, key=auroc_of_swapped), "n_validation": len(scenes)}
 
 
 def families(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:

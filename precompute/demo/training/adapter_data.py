@@ -82,7 +82,7 @@ def patch_words(scene: Scene, words: dict[str, int]) -> Tensor:
 
 
 class Sequences(ABC):
-    """Endless batches of training sequences; what one is made of, `one` says."""
+    """Endless batches of training sequences; `draw_sequence` says what each is made of."""
 
     def __init__(self, tokenizer: Any, o: AdapterTraining) -> None:
         self.tokenizer, self.o = tokenizer, o
@@ -90,7 +90,7 @@ class Sequences(ABC):
         self.newline = tokenizer("\n").input_ids
 
     @abstractmethod
-    def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+    def draw_sequence(self) -> tuple[Tensor | None, list[int], list[int]]:
         """Image, tokens that are only read, tokens that are learnt."""
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
@@ -106,7 +106,7 @@ class Sequences(ABC):
         """`<|im_start|>` + patches + newline + text; a patch keeps the position it has among all 49."""
         bos, pad = self.tokenizer.bos_token_id, self.tokenizer.pad_token_id
         rows, patches, indices = [], [], []
-        for image, input_ids, learn in (self.one() for _ in range(self.o.batch_size)):
+        for image, input_ids, learn in (self.draw_sequence() for _ in range(self.o.batch_size)):
             if image is None:
                 ids, where = [bos, *learn], list(range(1 + len(learn)))
             else:
@@ -142,7 +142,7 @@ class Mixture(Sequences):
         super().__init__(tokenizer, o)
         self.scenes, self.vqa, self.texts = scenes, vqa, texts
 
-    def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+    def draw_sequence(self) -> tuple[Tensor | None, list[int], list[int]]:
         """As in `Sequences`, of a kind drawn by chance."""
         rng, kind = self.rng, self.rng.random()
         end = [self.tokenizer.eos_token_id]

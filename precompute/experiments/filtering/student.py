@@ -64,7 +64,7 @@ class Captions(Sequences):
         while True:
             yield from self.rng.permutation(self.rows).tolist()
 
-    def one(self) -> tuple[Tensor | None, list[int], list[int]]:
+    def draw_sequence(self) -> tuple[Tensor | None, list[int], list[int]]:
         """The next pair: the image's features [p, d], tokens before the caption (none), the caption's tokens."""
         i = next(self.order)
         return self.features[i], [], [*self.tokenizer(self.captions[i]).input_ids, self.tokenizer.eos_token_id]

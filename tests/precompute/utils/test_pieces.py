@@ -45,10 +45,10 @@ def test_any_cut_of_a_text_joins_to_it(text: str, data: st.DataObject) -> None:
     for i, part in enumerate(parts):
         held = {c for c in range(len(text)) if begins[c] < at + len(part) and begins[c + 1] > at}
         if not has_marks(text):
-            assert joined.whole(i) == "".join(text[c] for c in sorted(held))
-            assert whole_token(pieces, i) == joined.whole(i)
+            assert joined.characters(i) == "".join(text[c] for c in sorted(held))
+            assert whole_token(pieces, i) == joined.characters(i)
             low = max(0, i - NEIGHBOURS)
-            assert whole_token(pieces[low : i + NEIGHBOURS + 1], i - low) == joined.whole(i)
+            assert whole_token(pieces[low : i + NEIGHBOURS + 1], i - low) == joined.characters(i)
             assert joined.visible[i] or not part
         at += len(part)
 
