@@ -93,12 +93,14 @@ def widen(trial: Trial, narrow_trial: Trial, share: float, stride: int) -> Trial
         due = {name: max(0.0, y - of_narrow[name]) / (1 - share) for name, y in of_wide.items()}
         return {name: y + (stride - 1) * due[name] for name, y in of_wide.items()}
 
-    amounts = {
-        name: with_all_features(getattr(trial, name), getattr(narrow_trial, name))
-        for name in ("seconds", "memory", "bytes", "events", "counts")
-    }
     shard = with_all_features({"shard": trial.shard}, {"shard": narrow_trial.shard})["shard"]
-    return trial._replace(**amounts, shard=shard)
+    seconds, memory, stored_bytes, events, counts = (
+        with_all_features(getattr(trial, name), getattr(narrow_trial, name))
+        for name in ("seconds", "memory", "bytes", "events", "counts")
+    )
+    return trial._replace(
+        seconds=seconds, memory=memory, shard=shard, bytes=stored_bytes, events=events, counts=counts
+    )
 
 
 class Width(NamedTuple):

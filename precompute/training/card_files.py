@@ -64,7 +64,7 @@ def patches_figures(path: Path) -> list[Figure]:
         ("kept", "keep", "with the best {:g} % alone", "--keep", "higher"),
         ("knocked_out", "knock_out", "without the best {:g} %", "--knock-out", "lower"),
     )
-    for part, percent, name, needs, better in ways:
+    for part, percent, name, needs, direction in ways:
         try:
             by_percent = sorted(content.get(part, []), key=lambda e: e[percent])
             of_score, chance = (
@@ -72,12 +72,12 @@ def patches_figures(path: Path) -> list[Figure]:
             )
             if of_score is None or chance is None:
                 note = f"Needs a file of `saevx patches {needs} 25` with {entries}."
-                figures.append(Figure("patches", name.format(25), None, note, better))
+                figures.append(Figure("patches", name.format(25), None, note, direction))
                 continue
             control = "–" if chance["of_full"] is None else f"{chance['of_full']['value']:.3f}"
             note = f"Accuracy, of that with all patches; others removed by {of_score['removed']}. "
             note += f"Random patches: {control}."
-            figures.append(Figure("patches", name.format(of_score[percent]), of_score["of_full"], note, better))
+            figures.append(Figure("patches", name.format(of_score[percent]), of_score["of_full"], note, direction))
         except (KeyError, TypeError, AttributeError) as error:
             raise SaevxError(f"{path} is no result of `saevx patches`: name a file that it wrote.") from error
     return figures
@@ -100,9 +100,9 @@ def hallucination_figures(content: Any, path: Path) -> list[Figure]:
                 "hallucination", f"change of {title} by steering", differences[name],
                 "Less the change that random features of equal length cause. Share when steered "
                 f"{number(towards[name] and towards[name]['value'])}, unsteered {number(baseline[name])}.",
-                better,
+                direction,
             )
-            for name, title, better in changes
+            for name, title, direction in changes
         ]  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise SaevxError(

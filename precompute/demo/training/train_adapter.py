@@ -70,7 +70,7 @@ class Log:
 
 
 class Projector(nn.Module):
-    """LLaVA's projector, reading standardised features; `exported` folds the standardisation into it."""
+    """LLaVA's projector, reading standardised features; `export_weights` folds the standardisation into it."""
 
     def __init__(self, mean_d: Tensor, std_d: Tensor, d_model: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Projector(nn.Module):
         return self.linear_2(nn.functional.gelu(self.linear_1(x)))
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """What `exported` gave."""
+        """What `export_weights` gave."""
         weight, n = state["linear_1.weight"].float(), len(self.mean_d)
         self.linear_1.weight.data = torch.cat([weight[:, :n] * self.std_d, weight[:, n:]], 1)
         self.linear_1.bias.data = state["linear_1.bias"].float() + weight[:, :n] @ self.mean_d
