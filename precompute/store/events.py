@@ -1,8 +1,7 @@
-"""`store.events`: which features fire on which token, and how strongly, as memory-mapped arrays. An event is one feature
-that is active on one token: entry i of `event_feature` and `event_value`; `token_event` says where a token's begin.
-
-Values are float16 in stored units; `scale_log2` undoes them: z = value · 2^(−scale_log2). A store has the tokens and
-maxima of every sample; it may have the events of some samples only (`making/trim.py`).
+"""`store.events`: memory-mapped arrays of events. An event is one feature that is active on one token: entry i of
+`event_feature` and `event_value`; `token_event` says where the events of a token begin. Values are float16 in stored
+units: z = value · 2^(−scale_log2). A store has tokens and maxima of all samples, and the events of all or of some
+(`making/trim.py`).
 """
 
 from __future__ import annotations
