@@ -110,12 +110,12 @@ def test_the_headline_is_the_best_score_from_the_sae() -> None:
 
 def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "results" / "wrong-pairs.json"
-    options = ["--demo", demo.root, "--out", out, "--n-scenes", 4, "--n-choice", 2, "--n-train", 16]
+    options = ["--demo", demo.root, "--out", out, "--n-scenes", 3, "--n-choice", 1, "--n-train", 8]
     monkeypatch.setattr(sys, "argv", ["wrong_pairs", *map(str, options)])
     run_script(W.Options, W.__doc__)
     text = out.read_text()
     result = json.loads(text)
-    assert str(demo.root) not in text and result["about"]["options"]["n_scenes"] == 4
+    assert str(demo.root) not in text and result["about"]["options"]["n_scenes"] == 3
     assert set(result["kinds"]) == {*W.KINDS, "one-word"} and result["headline"]["name"] in W.FROM_SAE
     whole = result["kinds"]["whole"]["auroc"]
     assert set(whole) == set(result["scores"]) == {*SCORES, *SUPPORT, "caption-nll-alone", "unsupported"}

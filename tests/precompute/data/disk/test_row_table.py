@@ -87,7 +87,7 @@ def traced_bytes(folder: Path, n: int) -> tuple[int, int]:
 def test_many_rows_take_little_memory(tmp_path: Path) -> None:
     """As objects they would take a kilobyte each; Python's own table of interned parts of paths takes a dozen bytes. In
     a process of its own, where nothing else allocates."""
-    n = 60_000
+    n = 30_000
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         current, most = process.submit(traced_bytes, tmp_path, n).result()
     assert current < 60 * n and most < 60 * n + 3 * json_table.IN_MEMORY
