@@ -100,7 +100,7 @@ def server(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=20_000)  # a page may wait for its turn on two busy cores
+    expect.set_options(timeout=60_000)  # a page, or an answer of the model, may wait for its turn on two busy cores
     path = chromium()
     if path is None:
         message = "no Chromium on this machine: `apt-get install chromium`, or name one in CHROMIUM"

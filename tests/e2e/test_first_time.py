@@ -110,7 +110,7 @@ def test_word_to_feature_to_patch_to_partner_to_sample_to_steer(
     # And the feature steers.
     page.goto(f"/steer?sample={sample}&feature={feature}:add:2&max_tokens=8")
     page.get_by_test_id("steer-go").click()
-    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=60_000)
+    expect(page.get_by_test_id("steer-done")).to_be_visible()
     for channel in ("default", "steered"):
         assert page.get_by_test_id(f"out-{channel}").inner_text().strip()
 
@@ -159,7 +159,7 @@ def test_a_dropped_picture_finds_features(page: Page, demo: Demo, truth: dict[st
     page.get_by_test_id("image-input").set_input_files(Path(demo.data / row["file_name"]))
     if not page.get_by_test_id("ranked").is_visible():
         page.get_by_test_id("search-button").click()
-    expect(page.get_by_test_id("ranked")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("ranked")).to_be_visible()
     assert page.get_by_test_id("result-feature").count() >= 5
     assert page.get_by_test_id("nearest-samples").locator("li").count() >= 1
 

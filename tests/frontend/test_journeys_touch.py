@@ -75,8 +75,8 @@ def test_from_a_lasso_to_a_list_that_another_phone_opens(page: Page, browser: Br
     x, y, width, height = box_of(page, "map-canvas")
     scrolled = page.evaluate("scrollY")
     corners = [(0.15, 0.15), (0.8, 0.15), (0.8, 0.75), (0.15, 0.75)]
-    stroke(page, [(x + width * across, y + height * down) for across, down in corners])
-    assert page.evaluate("scrollY") == scrolled  # the stroke draws, it does not scroll
+    at_end = stroke(page, [(x + width * across, y + height * down) for across, down in corners])
+    assert at_end == scrolled  # the stroke draws, it does not scroll; the list of its area then comes into view
     area = page.get_by_test_id("area")
     expect(area).to_be_visible()
     n = number(area.locator("h2").inner_text())
@@ -131,7 +131,7 @@ def test_from_a_word_to_a_sample_of_a_pair(page: Page) -> None:
 def test_from_a_photo_to_a_feature_and_back(browser: Browser, live_url: str, made: Path) -> None:
     with page_of(browser, live_url, **PHONE) as page:  # a server with a live model
         page.goto("/search")
-        expect(page.get_by_test_id("image-input")).to_be_enabled(timeout=60_000)
+        expect(page.get_by_test_id("image-input")).to_be_enabled()
         with page.expect_file_chooser() as chooser:
             page.get_by_test_id("image-input").tap()
         chooser.value.set_files(made / "data" / "005.png")

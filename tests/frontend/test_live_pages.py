@@ -155,7 +155,7 @@ def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Brow
         assert reply.value.json()["state"] == "loading" and len(reply.value.body()) < 500
         expect(page.locator("#steer")).to_have_attribute("data-ready", "no")
         server.let_go()
-        expect(page.locator("#steer")).to_have_attribute("data-ready", "yes", timeout=60_000)
+        expect(page.locator("#steer")).to_have_attribute("data-ready", "yes")
         page.context.close()
     assert not any(path.startswith("/api/v1/store") for path in query), query
 
@@ -176,7 +176,7 @@ def test_a_run_of_steering_stays_and_says_what_it_is_of(page: Page, made: Path) 
     page.keyboard.press("/")
     expect(page.get_by_test_id("steer-find")).to_be_focused()
     page.get_by_test_id("steer-prompt").press("Control+Enter")
-    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("steer-done")).to_be_visible()
     answer = page.get_by_test_id("out-steered").inner_text()
     first = page.url
     page.locator("a.label").click()
@@ -190,7 +190,7 @@ def test_a_run_of_steering_stays_and_says_what_it_is_of(page: Page, made: Path) 
     expect(page.get_by_test_id("steer-status")).to_contain_text("From other settings: #3 2 ×")
     page.get_by_test_id("steer-strength").press("Control+Enter")
     expect(page.get_by_test_id("steer-history").locator("li")).to_have_count(1)
-    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("steer-done")).to_be_visible()
     page.get_by_test_id("steer-history").locator("a").click()
     page.wait_for_url(first)
     expect(page.get_by_test_id("out-steered")).to_have_text(answer, use_inner_text=True)

@@ -95,7 +95,7 @@ def test_a_token_tells_its_log_probability_in_both_models(page: Page, live_url: 
 
     page.goto("/steer?feature=3:add:2&sample=pair-1&max_tokens=4")
     page.get_by_test_id("steer-go").click()
-    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("steer-done")).to_be_visible()
     body = {"prompt": "What is in the image?", "features": [{"id": 3, "strength": 2}], "sample_id": "pair-1"}
     reply = httpx.post(live_url + API + "/steer", json={**body, "max_tokens": 4, "alternatives": 5}, timeout=60)
     tokens = [data for name, data in events(reply) if name == "token" and data["channel"] == "steered"]
@@ -134,7 +134,7 @@ def test_only_chosen_patches_are_steered_and_stand_in_the_address(page: Page, ma
         page.keyboard.press(key)
     page.wait_for_url("**mask=0%3A0%3A0-2%2C0%3A1%3A0*")
     page.get_by_test_id("steer-go").click()
-    expect(page.get_by_test_id("steer-done")).to_contain_text("over 4 tokens", timeout=30_000)
+    expect(page.get_by_test_id("steer-done")).to_contain_text("over 4 tokens")
     page.get_by_test_id("steer-all-patches").click()
     expect(page.get_by_test_id("steer-paint")).to_be_visible()
     expect(page).not_to_have_url(re.compile("mask="))
@@ -142,7 +142,7 @@ def test_only_chosen_patches_are_steered_and_stand_in_the_address(page: Page, ma
     page.get_by_test_id("steer-image").set_input_files(made / "data" / "005.png")  # whose patches only the model knows
     page.wait_for_url("**image=*")
     page.get_by_test_id("steer-paint").click()
-    expect(pad).to_be_visible(timeout=30_000)
+    expect(pad).to_be_visible()
     pad.focus()
     for key in ("ArrowRight", "Space"):
         page.keyboard.press(key)
@@ -206,7 +206,7 @@ def test_frozen_attention_is_in_the_address_and_in_every_run(page: Page, live_ur
     with page.expect_request("**/api/v1/steer") as sent:
         page.get_by_test_id("steer-go").click()
     assert sent.value.post_data_json["attention"] == "frozen"
-    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("steer-done")).to_be_visible()
     page.reload()
     expect(page.get_by_test_id("steer-frozen")).to_be_checked()
     body: dict[str, Any] = {"prompt": "What is in the image?", "sample_id": "pair-1", "max_tokens": 3}
@@ -247,7 +247,7 @@ def test_a_question_can_be_stopped_and_says_so(page: Page, made: Path) -> None:
     from playwright.sync_api import expect
 
     page.goto("/explain?sample=pair-1&ask=1&max_tokens=2")
-    expect(page.get_by_test_id("answer")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("answer")).to_be_visible()
 
     held: list[Any] = []  # the server's answer takes its time
     page.route("**/explain?**", lambda route: held.append(route))
@@ -259,4 +259,4 @@ def test_a_question_can_be_stopped_and_says_so(page: Page, made: Path) -> None:
     page.unroute("**/explain?**")
     page.get_by_test_id("explain-ask").click()
     expect(page.get_by_test_id("explain-stopped")).to_have_count(0)
-    expect(page).to_have_url(re.compile("what\\+else"), timeout=30_000)
+    expect(page).to_have_url(re.compile("what\\+else"))

@@ -12,8 +12,11 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch":
 """Options of a browser context."""
 
 
-def stroke(page: Page, places: Iterable[tuple[float, float]]) -> None:
-    """One finger down at the first place of the window, through the others, and up."""
+def stroke(page: Page, places: Iterable[tuple[float, float]]) -> float:
+    """One finger down at the first place of the window, through the others, and up.
+
+    Returns: how far down the page is scrolled just before the finger is lifted; what it ends may scroll the page.
+    """
     first, *later_places = places
     session = page.context.new_cdp_session(page)
 
@@ -30,8 +33,10 @@ def stroke(page: Page, places: Iterable[tuple[float, float]]) -> None:
         start = to
     page.wait_for_timeout(150)  # lifted in motion, a finger flings, and the next tap only ends that
     send("touchMove", start)
+    scrolled: float = page.evaluate("scrollY")
     send("touchEnd")
     session.detach()
+    return scrolled
 
 
 def is_reachable(page: Page) -> bool:
