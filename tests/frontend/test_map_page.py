@@ -14,7 +14,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from tests.helpers.colours import COLOUR_BLIND, contrast, linear, oklab, palette
-from tests.helpers.map_page import go_on, lonely, opened, painted, place
+from tests.helpers.map_page import colours_once, go_on, lonely, opened, painted, place
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
@@ -218,7 +218,7 @@ def test_other_colours_come_when_chosen(context: BrowserContext, sample_id: str,
         page.get_by_test_id(f"colour-{colour}").click()
     expect(page).to_have_url(re.compile(f"colour={colour}"))
     if any(reply.value.body()):
-        assert painted(page) != before
+        colours_once(page, lambda colours: colours != before)
     page.reload()
     expect(page.get_by_test_id(f"colour-{colour}")).to_have_attribute("aria-current", "true")
 
@@ -231,7 +231,7 @@ def test_a_colour_that_does_not_come_leaves_the_map_as_it_is(browser: object, ba
     page.get_by_test_id("colour-agreement").click()
     expect(page.get_by_test_id("map-problem")).to_contain_text("cannot be reached")
     expect(page.get_by_test_id("colour-verdict")).to_have_attribute("aria-current", "true")
-    assert painted(page) == before
+    colours_once(page, lambda colours: colours == before)
     offline.close()
 
 
@@ -244,7 +244,7 @@ def test_words_mark_features(context: BrowserContext, columns: mapfile.FeatureMa
     expect(page.get_by_test_id("found").locator(f'[data-feature="{RED}"]').first).to_be_visible()
     expect(page).to_have_url(re.compile(r"/map\?q=red&view="))  # the view moves to what was found
     expect(page.get_by_test_id("map-tip")).to_be_hidden()
-    assert painted(page) != before
+    colours_once(page, lambda colours: colours != before)
     page.get_by_test_id("map-q").fill("nosuchword")
     expect(page.get_by_test_id("found")).to_contain_text("No feature")
 

@@ -9,7 +9,18 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from precompute.store import mapfile
-from tests.helpers.map_page import ALL_SAMPLES, draw_area, drawn, go_on, lonely, number, opened, painted, place
+from tests.helpers.map_page import (
+    ALL_SAMPLES,
+    colours_once,
+    draw_area,
+    drawn,
+    go_on,
+    lonely,
+    number,
+    opened,
+    painted,
+    place,
+)
 
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])
@@ -134,7 +145,7 @@ def test_colours_come_when_chosen(context: BrowserContext) -> None:
     choice.select_option("pooled-cosine")
     expect(page).to_have_url(re.compile("colour=pooled-cosine"))
     expect(page.get_by_test_id("map-ramp")).to_contain_text("pooled-cosine")
-    assert painted(page) != before
+    colours_once(page, lambda colours: colours != before)
     flag = choice.locator("option[data-kind=flag]").first.get_attribute("value") or ""
     choice.select_option(flag)
     expect(page.get_by_test_id("map-flag")).to_be_visible()
@@ -153,7 +164,7 @@ def test_a_colour_that_does_not_come_leaves_the_map_as_it_is(browser: Browser, b
     page.get_by_test_id("map-colour").select_option("l0")
     expect(page.get_by_test_id("map-problem")).to_contain_text("cannot be reached")
     expect(page.get_by_test_id("map-colour")).to_have_value("flags")
-    assert painted(page) == before
+    colours_once(page, lambda colours: colours == before)
     offline.close()
 
 
@@ -174,8 +185,7 @@ def test_filters_mark_points_and_narrow_the_area(context: BrowserContext) -> Non
     page.get_by_test_id("map-q").fill("red")
     expect(page.get_by_test_id("found-total")).to_be_visible()
     expect(page).to_have_url(re.compile(r"/map\?of=samples&q=red&view="))
-    page.wait_for_timeout(300)
-    assert painted(page) != before
+    colours_once(page, lambda colours: colours != before)
     page.get_by_test_id("map-home").click()
     page.get_by_test_id("map-canvas").focus()
     for key in ("l", "Enter"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from playwright.sync_api import BrowserContext, Page, expect
@@ -57,6 +59,14 @@ def painted(page: Page) -> set[str]:
         }"""
     )
     return {f"#{colour:06x}" for colour in result}
+
+
+def colours_once(page: Page, met: Callable[[set[str]], bool]) -> set[str]:
+    """The colours on the canvas once they are as `met` wants: what a filter marks is drawn when its answer comes."""
+    end = time.monotonic() + 60
+    while not met(colours := painted(page)):
+        assert time.monotonic() < end, "the map is not drawn anew"
+    return colours
 
 
 def go_on(page: Page, key: str, name: str) -> int:
