@@ -36,6 +36,27 @@ class FormQuery(QueryModel):
         return {name: value for name, value in values.items() if value not in ("", [""])}
 
 
+class FromMap(FormQuery):
+    """Those of a list to which the map of features led: how the map was, so that a link leads back to it. The list does
+    not depend on them."""
+
+    view: Annotated[str, Query(max_length=100)] = ""
+    """x,y,zoom."""
+    layout: Annotated[str, Query(max_length=20)] = ""
+    colour: Annotated[str, Query(max_length=20)] = ""
+    sample: Annotated[str, Query(max_length=20_000)] = ""
+    """Of the colour `sample`."""
+    hide: Annotated[str, Query(max_length=200)] = ""
+    """Verdicts, separated by commas."""
+
+    def of_map(self) -> dict[str, str | None]:
+        """The parameters of an address."""
+        return {name: getattr(self, name) or None for name in MAP_STATE}
+
+
+MAP_STATE = ("view", "layout", "colour", "sample", "hide")
+
+
 def parse_patch(text: str) -> tuple[int, int, int]:
     """`view,row,col` of a patch. Raises HTTP 422."""
     parts = text.split(",")

@@ -175,6 +175,11 @@ class OpenStore:
     def content_id(self) -> str:
         return str(self.manifest["content_id"])
 
+    @property
+    def has_images(self) -> bool:
+        """Whether any of its samples has an image token; otherwise pages leave out what only images can have."""
+        return bool(self.manifest["tokens"]["image"])
+
 
 class StoreSlot:
     """The place of one store: the open store, or in `reason` one sentence why there is none."""

@@ -186,7 +186,7 @@ def render(
         "stores": stores,
         "store_titles": store_titles(stores) if len(stores) > 1 else {},
         "tour": None,
-        "draw": Linked(links.page, links.again, values.get("own_labels", {})),
+        "draw": Linked(links.page, links.again, values.get("own_labels", {}), not store or store.n_image_tokens > 0),
     }
     return templates.TemplateResponse(request, template, {**context, **values}, status_code=status)
 

@@ -48,7 +48,7 @@ def tour_of(request: Request, store: OpenStore) -> Tour | None:
 
 def steps(open_store: OpenStore) -> list[Step]:
     """The steps on this store's own feature, pair and flag."""
-    store, has_images = open_store.store, bool(open_store.manifest["tokens"]["image"])
+    store, has_images = open_store.store, open_store.has_images
     feature = best_feature(open_store)
     detail = store.features.get(feature)
     side = "image" if detail["max_image"] > detail["max_text"] else "text"

@@ -28,6 +28,11 @@ def format_count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
+def with_noun(n: int, noun: str) -> str:
+    """A number of things, such as "1 sample"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def format_figure(value: float | None) -> str:
     """A count as a whole number with commas; another value with three decimals, from 10 on with one. Else a dash."""
     if value is None or abs(value) < 10 or value != value:

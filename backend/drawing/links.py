@@ -35,13 +35,14 @@ class Linked:
 
     Args:
         page: address of a page, with parameters. changed_address: of this page with changed ones.
-        own_labels: what people named features, by number.
+        own_labels: what people named features, by number. has_images: whether the store has any.
     """
 
     def __init__(
-        self, page: Callable[..., str], changed_address: Callable[..., str], own_labels: Mapping[int, str]
-    ) -> None:
-        self.page, self.again, self.own_labels = page, changed_address, own_labels
+        self, page: Callable[..., str], changed_address: Callable[..., str], own_labels: Mapping[int, str],
+        has_images: bool = True,
+    ) -> None:  # fmt: skip
+        self.page, self.again, self.own_labels, self.has_images = page, changed_address, own_labels, has_images
 
     def why(self, word: str, anchor: str) -> Markup:
         """A link to what a word of the method means."""
@@ -115,6 +116,8 @@ class Linked:
 
     def sample_link(self, s: Mapping[str, Any]) -> Markup:
         """The image of a sample, which leads to it."""
+        if not s["url"] and not self.has_images:
+            return Markup()
         content: str = '<span class="empty tiny">no image</span>'
         if s["url"]:
             content = parts.image(s["url"], f"Sample {visible(s['sample_id'])}", None, True, "square")

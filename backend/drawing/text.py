@@ -58,4 +58,4 @@ def display_caption(text: str) -> str:
         return text
     if not is_blank(text):
         return _CONTROL.sub(lambda match: _sign(match[0]), text)
-    return f"(only {visible(text)})" if text else "(no caption)"
+    return f"(only {visible(text)})" if text else "(no text)"

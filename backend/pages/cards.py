@@ -17,7 +17,7 @@ from backend.pages.feature.examples import as_examples
 from backend.schemas.live import SampleHit
 from backend.schemas.samples import Flag, Sample, SampleDetail, Score
 from backend.stores import OpenStore
-from precompute.store.schema import FLAGS
+from precompute.store.schema import FLAGS, OF_IMAGES
 
 THUMB = "&size=128"
 CARD = "&size=320"
@@ -87,8 +87,14 @@ def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, 
 
 
 def list_flags(open_store: OpenStore) -> list[Flag]:
-    """The flags of the store, with thresholds and counts."""
-    return [Flag.model_validate(flag) for flag in open_store.store.quality.flags]
+    """The flags that samples of the store can have, with thresholds and counts."""
+    flags = open_store.store.quality.flags
+    return [Flag.model_validate(flag) for flag in flags if is_possible(open_store, flag["name"])]
+
+
+def is_possible(open_store: OpenStore, name: str) -> bool:
+    """Whether samples of the store can have this score or flag."""
+    return open_store.has_images or name not in OF_IMAGES
 
 
 def worse_end(name: str) -> Literal["low", "high"] | None:
@@ -106,5 +112,6 @@ def colour_help(open_store: OpenStore) -> dict[str, tuple[str, str]]:
 
 
 def list_scores(open_store: OpenStore) -> list[Score]:
-    """The scores of the store, with their distributions."""
-    return [Score.model_validate(score) for score in open_store.store.quality.scores]
+    """The scores that samples of the store can have, with their distributions."""
+    scores = open_store.store.quality.scores
+    return [Score.model_validate(score) for score in scores if is_possible(open_store, score["name"])]

@@ -15,8 +15,9 @@ from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import place_map, range_filter
+from backend.drawing.parts import VERDICT_HELP
 from backend.pages.cards import previews, word_lines
-from backend.params import FormQuery
+from backend.params import MAP_STATE, FromMap
 from backend.schemas.common import FeatureSort, Order
 from backend.stores import OpenStore
 from backend.templating import Addresses, render_for
@@ -75,6 +76,13 @@ FEATURE_COLUMNS = {
 """name → title, meaning."""
 SHOWN_COLUMNS = ("agreement", "pair_lift", "omega", "density", "n_samples")
 PLACE_COLUMNS = ("agreement", "density", "n_samples", "place_share", "place_map")
+OF_IMAGES = frozenset((
+    "agreement", "agreement_low", "pair_lift", "pair_lift_low", "pair_lift_alone", "place_share", "place_map", "lift",
+    "omega", "omega_centred", "lift_without_self", "density_image", "modality_share", "same_sample_rate", "evidence",
+))  # fmt: skip
+"""Figures that take images: a store of texts alone has none of them."""
+TEXT_DENSITY = "Share of text tokens that activate it; bars on a logarithmic scale"
+TEXT_COLUMNS = ("label_score", "density", "max_activation", "n_samples")
 RANGE_TITLES = {
     "agreement": "Agreement",
     "label_score": "Name score",
@@ -89,7 +97,7 @@ RANGE_TITLES = {
 LIST_ROWS = 30
 
 
-class FeatureList(FormQuery, FeatureQuery):
+class FeatureList(FromMap, FeatureQuery):
     """As in the API, but the best match and the most evidence first; without words one line for each name."""
 
     sort: FeatureSort = "match"
@@ -110,14 +118,21 @@ class FeatureList(FormQuery, FeatureQuery):
 
     def in_address(self) -> dict[str, Any]:
         """Order and filters in an address of the API; without a cursor."""
-        unset = {"limit", "cursor", "cols"}
+        unset = {"limit", "cursor", "cols", *MAP_STATE}
         return self.of_api().model_dump(exclude_none=True, exclude=unset)
 
-    def columns(self) -> list[str]:
+    def of_store(self, has_images: bool) -> FeatureList:
+        """Without evidence, which takes images, the features with the best names come first."""
+        best_names = not has_images and self.sort == "match" and not self.q
+        return self.model_copy(update={"sort": "label_score"}) if best_names else self
+
+    def columns(self, has_images: bool) -> list[str]:
         """The columns to show, in the order of `FEATURE_COLUMNS`; unknown names are left out. Without a choice also the
         one that the list is ordered by, and those about places where it is about them."""
         about_place = self.sort == "place_share" or self.place not in (None, "", "none")
-        usual_columns = PLACE_COLUMNS if about_place else (*SHOWN_COLUMNS, self.sort)
+        usual_columns = (
+            TEXT_COLUMNS if not has_images else PLACE_COLUMNS if about_place else (*SHOWN_COLUMNS, self.sort)
+        )
         columns = usual_columns if self.cols is None else [name.strip() for name in self.cols.split(",")]
         return [name for name in FEATURE_COLUMNS if name in columns]
 
@@ -127,11 +142,15 @@ def features(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]
 ) -> HTMLResponse:
     """The list of features."""
+    query = query.of_store(open_store.has_images)
     page = features_api.get_features(open_store, query.of_api())
     store_verdicts = get_store_detail(state, open_store).verdicts
     list_verdicts = get_verdicts(open_store, query.of_api()).verdicts
     ids = [f.id for f in page.items]
     missing_figures = set() if open_store.store.hallucination.separation else {HALLUCINATION}
+    if not open_store.has_images:
+        missing_figures |= OF_IMAGES
+    shown = [name for name in query.columns(open_store.has_images) if name not in missing_figures]
     return render_for(
         request,
         "features.html",
@@ -141,15 +160,19 @@ def features(
         page=page,
         api_query=query.in_address(),
         q={**query.model_dump(), "lines": query.lines, "verdict": query.verdict[0] if query.verdict else None},
+        on_map=query.of_map() if query.q or query.area or query.view else None,
         number=feature_number(open_store, query.q),
         ranges=[
             (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
-            for d in get_distributions(open_store).items
+            for d in get_distributions(open_store).items if d.name not in missing_figures
         ],
         sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in missing_figures],
-        columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures},
-        shown=[name for name in query.columns() if name not in missing_figures],
-        verdicts={name: n for name, n in list_verdicts.items() if name in store_verdicts},
+        columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures}
+        | ({} if open_store.has_images else {"density": ("Density", TEXT_DENSITY)}),
+        shown=shown,
+        verdicts={name: n for name, n in list_verdicts.items()
+                  if store_verdicts.get(name) or (name in store_verdicts and open_store.has_images)},
+        possible=[name for name in VERDICT_HELP if open_store.has_images or store_verdicts.get(name)],
         controls=get_controls(open_store),
         tags=open_store.annotations.tags("feature"),
         saved=get_filters(open_store, "/features").items,
@@ -158,7 +181,7 @@ def features(
         previews=previews(request, open_store, ids),
         words=word_lines(open_store, ids),
         places={id: place_map(place) for id, place in open_store.store.features.place_maps(ids).items()}
-        if "place_map" in query.columns() else {},
+        if "place_map" in shown else {},
     )
 
 

@@ -16,6 +16,7 @@ from backend.drawing.charts import verdict_bar
 from backend.drawing.figures import format_significant
 from backend.pages.cards import list_flags, previews, word_lines
 from backend.pages.feature.summary import DIFFERS
+from backend.schemas.common import StoreDetail
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
 from backend.templating import Addresses, render_for
@@ -33,24 +34,7 @@ CARDS = 6
 def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
     """The front page of a store."""
     store = get_store_detail(state, open_store)
-    strips = feature_strips(open_store)
-    quality = store.quality
-    provenance = [
-        ("model", store.model),
-        ("layer", f"{store.layer} (resid_post, counted from 0), width {store.d_model}"),
-        ("SAE", store.sae),
-        ("data", store.dataset),
-        (
-            "special tokens, sinks",
-            f"{store.n_special_tokens:,}, {store.n_sink_tokens:,} (not counted in any figure)",
-        ),
-        ("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items())),
-        ("labels", label_source(store.manifest.get("labels", {}))),
-        *((name, text) for name in ("fvu", "l0", "dead") if (text := per_modality(quality.get(name)))),
-        ("content id", store.content_id),
-        ("created", f"{store.created:%Y-%m-%d %H:%M}" if store.created else "–"),
-        ("code version", store.version),
-    ]
+    strips = [*([] if open_store.has_images else [strip_of_names(open_store)]), *feature_strips(open_store)]
     return render_for(
         request,
         "front.html",
@@ -67,12 +51,32 @@ def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLRespon
         words=word_lines(open_store, [f.id for strip in strips if strip["by_side"] for f in strip["features"]]),
         n_flags=sum(flag.count for flag in list_flags(open_store)),
         n_flagged=open_store.store.quality.n_flagged,
-        provenance=provenance,
+        provenance=provenance_of(store, open_store.has_images),
         unavailable=state.unavailable,
-        sae_warning=sae_warning(quality),
+        sae_warning=sae_warning(store.quality),
         rejected=open_store.store.rejected.kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
+
+
+def provenance_of(store: StoreDetail, has_images: bool) -> list[tuple[str, str]]:
+    """Where the figures come from, and what the SAE is on this data."""
+    n_special, n_sink = f"{store.n_special_tokens:,}", f"{store.n_sink_tokens:,}"
+    delta = [("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items()))]
+    of_sae = [(name, per_modality(store.quality.get(name), has_images)) for name in ("fvu", "l0", "dead")]
+    return [
+        ("model", store.model),
+        ("layer", f"{store.layer} (resid_post, counted from 0), width {store.d_model}"),
+        ("SAE", store.sae),
+        ("data", store.dataset),
+        ("special tokens, sinks", f"{n_special}, {n_sink} (not counted in any figure)"),
+        *(delta if has_images else []),
+        ("labels", label_source(store.manifest.get("labels", {}))),
+        *((name, text) for name, text in of_sae if text),
+        ("content id", store.content_id),
+        ("created", f"{store.created:%Y-%m-%d %H:%M}" if store.created else "–"),
+        ("code version", store.version),
+    ]
 
 
 @router.get("/tour")
@@ -126,12 +130,21 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
         },
         {
             "name": "Behind the flags",
-            "help": "Named most often in the reasons of flagged pairs.",
+            "help": f"Named most often in the reasons of flagged {'pairs' if store.has_images else 'texts'}.",
             "features": [feature_of[k] for k in ids if k in feature_of][:CARDS],
             "more": None,
             "by_side": False,
         },
     ]  # fmt: skip
+
+
+def strip_of_names(store: OpenStore) -> dict[str, Any]:
+    """Of a store without images, whose features have no second side: those with the best names."""
+    query = FeatureQuery(sort="label_score", order="desc", has_label=True, fold="names", limit=CARDS)
+    return {
+        "name": "Named best", "help": "Features whose names tell their texts best from others.", "by_side": False,
+        "features": features_api.get_features(store, query).items, "more": {"sort": "label_score"},
+    }  # fmt: skip
 
 
 def label_source(labels: dict[str, Any]) -> str:
@@ -142,9 +155,11 @@ def label_source(labels: dict[str, Any]) -> str:
     return f"written by {labels.get('labeller') or 'a model'}" + (f", {n_failed} from keywords" if n_failed else "")
 
 
-def per_modality(value: Any) -> str:
-    """A figure of the manifest's `quality` in words: a number, or one per modality."""
+def per_modality(value: Any, has_images: bool = True) -> str:
+    """A figure of the manifest's `quality` in words: a number, or one per modality; without images that of text."""
     if isinstance(value, dict):
+        if not has_images:
+            return per_modality(value.get("text"))
         return ", ".join(f"{name} {text}" for name, part in value.items() if (text := per_modality(part)))
     if isinstance(value, int):
         return f"{value:,}"

@@ -93,7 +93,7 @@ def quality(
         counts=counts,
         n_flagged=overlap.n_flagged,
         table=overlap_table(overlap),
-        titles={f.name: f.title for f in flags},
+        titles={name: title for name, (title, _) in FLAGS.items()},
         marks=marks,
         marked={mark.sample_id: mark.right for mark in marks.items},
         marks_off=open_store.annotations.why_read_only() is not None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ from fastapi.responses import HTMLResponse
 from backend.api import sae as sae_api
 from backend.api.controls import get_hallucination
 from backend.deps import StateDep, StoreDep
-from backend.drawing.charts import Curves, curves, verdict_bar
-from backend.drawing.figures import format_figure, with_minus
+from backend.drawing.charts import Bar, Curves, curves, range_bars, verdict_bar
+from backend.drawing.figures import format_figure, format_percent, with_minus, with_noun
 from backend.pages.hallucination import hallucination_panel
 from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
 from backend.templating import render_for
@@ -49,6 +50,7 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
         charts=training_charts(report.training) if report.training else [],
         split=verdict_bar(report.verdicts),
         density=density_map(report.density),
+        text_density=text_density(report.density),
         spreads=[
             ("FVU of samples", "lower is better", "samples", report.fvu_samples.n, group_bars(report.fvu_samples, 3)),
             ("Active features of tokens (L0)", "", "samples", report.l0_tokens.n, group_bars(report.l0_tokens, 0)),
@@ -195,13 +197,21 @@ def density_map(grid: DensityGrid) -> DensityMap:
     cells = [
         MapCell(
             place(i), side - 1 - place(j), 1 + round(7 * math.log(n) / math.log(max_count)) if max_count > 1 else 8,
-            f"{n:,} features; text: {words(i)}; images: {words(j)}",
+            f"{with_noun(n, 'feature')}; text: {words(i)}; images: {words(j)}",
         )
         for i, j, n in bins
     ]  # fmt: skip
     decades = range(first - 1 + per_decade, len(grid.edges), per_decade)  # the first would stand in the way of "never"
     ticks = [(0.5, "never"), *((GAP + k + 1 - first, f"{100 * grid.edges[k]:.4g} %") for k in decades)]
     return DensityMap(cells, ticks, side, max_count)
+
+
+def text_density(grid: DensityGrid) -> tuple[Sequence[Bar], str, str, int]:
+    """The features by density on text alone: bars, both ends of the axis, and how many are active on no text."""
+    counts = [sum(row) for row in grid.counts]
+    first = next((k for k, n in enumerate(counts) if k and n), 1)
+    bars, _ = range_bars(tuple(grid.edges[first - 1 :]), tuple(counts[first:]), None, None)
+    return bars, format_percent(grid.edges[first - 1], 3), format_percent(grid.edges[-1], 0), counts[0]
 
 
 class GroupedBar(NamedTuple):

@@ -155,12 +155,13 @@ def word_search(request: Request, open_store: OpenStore, q: str) -> dict[str, An
     """Features and captions with the words."""
     hits = search_api.get_search(request, open_store, q)
     number, n = NUMBER.fullmatch(q), open_store.store.n_features
+    texts = "Captions" if open_store.has_images else "Texts"
     return {
         **NO_RESULTS,
         "no_feature": f"There is no feature {number[1]}. This store has features 0 to {n - 1}." if number else None,
         "hits": hits,
         "words": hits.features,
-        "nearest": [("Captions with these words", [card(sample) for sample in hits.samples])],
+        "nearest": [(f"{texts} with these words", [card(sample) for sample in hits.samples])],
         "n": len(hits.features),
     }
 

@@ -73,7 +73,8 @@ def steer(
         "features": features,
         "faulty": bool(faults),
         "layer": open_store.manifest["model"]["layer"],
-        "scope": [name for name in query.scope.split(",") if name in SCOPES],
+        "images": open_store.has_images,
+        "scope": [name for name in query.scope.split(",") if name in (SCOPES if open_store.has_images else SCOPES[1:])],
     }
     return render_for(
         request,
@@ -108,7 +109,10 @@ def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, 
 def start_sample(
     request: Request, open_store: StoreDep, sample: str | None, features: list[dict[str, Any]]
 ) -> str | None:
-    """The sample of the address; without one, a sample in which the first feature is off, or the store's first."""
+    """The sample of the address; without one, a sample in which the first feature is off, or the store's first. None
+    in a store of texts: the model reads a sample's image alone."""
+    if not open_store.has_images:
+        return None
     if sample is not None:
         return None if sample == NO_SAMPLE else sample
     if features:

@@ -84,6 +84,12 @@ FLAGS = {
     "few-features": ("Few features", "model"),
 }
 
+OF_IMAGES = frozenset((
+    "cosine", "cosine-weighted", "cosine-cooccurring", "cosine-mean", "pooled-cosine", "supported-share", "caption-nll",
+    "image-gain", "cooccurring-l0", "mismatch", "unsupported", "near-duplicate", "blank", "dark", "blurred", "tiny",
+))  # fmt: skip
+"""Scores and flags that take an image: where a store has none, none of its samples has them."""
+
 OMEGA_FIELDS = (
     "omega", "omega_baseline", "omega_centred", "omega_without_self", "lift", "lift_low", "lift_high",
     "lift_without_self", "p_value",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from tests.helpers.colours import COLOUR_BLIND, contrast, linear, oklab, palette
-from tests.helpers.map_page import colours_once, go_on, lonely, opened, painted, place
+from tests.helpers.map_page import colours_once, drawn, go_on, lonely, opened, painted, place
 from tests.helpers.synthetic import word_feature
 
 RED = word_feature("red")
@@ -199,6 +200,43 @@ def test_a_lasso_makes_a_list_that_can_be_shared(
     expect(page).not_to_have_url(re.compile("area="))
     page.go_back()
     expect(page.get_by_test_id("area").locator("h2")).to_have_text(heading)
+
+
+def test_a_list_leads_back_to_the_map_as_it_was(context: BrowserContext) -> None:
+    page = opened(context, "/map?layout=profile&colour=omega&hide=rare&view=0.3,0.6,4")
+    page.get_by_test_id("map-canvas").focus()
+    page.keyboard.press("+")  # after the server has written the links
+    expect(page).to_have_url(re.compile(r"view=0.3000%2C0.6000%2C6.00"))
+    for list_link in ("list-image-only", "area-list"):
+        if list_link == "area-list":
+            page.get_by_test_id("map-canvas").focus()
+            for key in ("l", "Enter"):
+                page.keyboard.press(key)
+            expect(page).to_have_url(re.compile("area="))
+        state = parse_qs(urlsplit(page.url).query)
+        assert state.keys() >= {"layout", "colour", "hide", "view"} or list_link == "area-list"
+        page.get_by_test_id(list_link).click()
+        expect(page.get_by_test_id("feature-table")).to_be_visible()
+        api = [link.get_attribute("href") or "" for link in page.get_by_test_id("json-link").all()]
+        assert not any(name in link for link in api for name in ("view=", "colour=", "hide="))
+        page.get_by_test_id("on-map").click()
+        drawn(page)
+        assert parse_qs(urlsplit(page.url).query) == state
+
+
+def test_back_leads_to_what_was_seen_last(context: BrowserContext) -> None:
+    """Also where one leaves the map before its address has followed."""
+    page = opened(context)
+    page.evaluate(
+        """() => {
+          document.getElementById("map").dispatchEvent(new KeyboardEvent("keydown", { key: "+" }));
+          document.querySelector("[data-testid=list-image-only]").click();
+        }"""
+    )
+    expect(page.get_by_test_id("feature-table")).to_be_visible()
+    page.go_back()
+    drawn(page)
+    expect(page).to_have_url(re.compile(r"view=0.5000%2C0.5000%2C1.50"))
 
 
 def test_an_area_without_a_pointer(context: BrowserContext, columns: mapfile.FeatureMap) -> None:

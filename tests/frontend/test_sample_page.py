@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 RED = word_feature("red")
 
 
+@pytest.mark.parametrize("width", [390, 768, 1000, 1440])
+def test_the_scores_fit_beside_the_image(context: BrowserContext, width: int) -> None:
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto("/samples/s00000")
+    assert page.get_by_test_id("scores").locator(".scroll").evaluate("one => one.scrollWidth - one.clientWidth") <= 0
+
+
 @pytest.fixture
 def red_sample(client: TestClient) -> dict[str, Any]:
     """The sample on whose image the feature of a word is strongest, with its strongest features on both sides."""

@@ -43,13 +43,14 @@ class Server:
 
     Args:
         command: that is `saevx`, such as SAEVX, the entry point in a fresh process; by default a copy, which starts at
-            once (forked.py).
+            once (forked.py). port: of a server that this one takes the place of; by default a free one.
     """
 
     def __init__(
-        self, *args: str | Path, log: Path, command: Sequence[str] | None = None, cwd: Path | None = None
-    ) -> None:
-        port = free_port()
+        self, *args: str | Path, log: Path, command: Sequence[str] | None = None, cwd: Path | None = None,
+        port: int | None = None,
+    ) -> None:  # fmt: skip
+        self.port = port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         arguments = ["serve", *map(str, args), "--port", str(port)]

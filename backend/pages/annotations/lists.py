@@ -13,6 +13,7 @@ from backend.api.annotations.common import author_name
 from backend.api.annotations.lists import Name
 from backend.api.own.matrix import OwnList, OwnResult, read_all
 from backend.deps import StateDep, StoreDep
+from backend.drawing.figures import with_noun
 from backend.links import Links, check_feature, sample_key, sample_of
 from backend.pages.annotations.panel import in_words, signature
 from backend.pages.cards import card, previews
@@ -158,9 +159,10 @@ def history(store: OpenStore, name: str | None) -> list[Item]:
     rows = []
     for entry in entries:
         body: Item = dict(entry.body or {})
-        summary = "deleted" if entry.body is None else (
-            f"{len(body['features'])} features, {len(body['samples'])} samples; title: {in_words(body['title'])}"
-        )
+        summary = "deleted"
+        if entry.body is not None:
+            features, samples = with_noun(len(body["features"]), "feature"), with_noun(len(body["samples"]), "sample")
+            summary = f"{features}, {samples}; title: {in_words(body['title'])}"
         rows.append({**signature(entry), "what": summary})
     return rows
 

@@ -35,6 +35,8 @@ FIGURES = (
     ("same-sample rate", "same_sample_rate", 2), ("largest activation", "max_activation", 2),
 )  # fmt: skip
 """Title, field and decimals of the figures that stand beside each other."""
+OF_TEXTS = tuple(figure for figure in FIGURES if figure[1] in ("label_score", "max_activation"))
+"""Those that take no image."""
 
 
 class CompareView(FormQuery):
@@ -90,7 +92,7 @@ def features_page(request: Request, state: State, store: OpenStore, query: Compa
         near=list(neighbours.values()), start=[] if a is not None or b is not None else suggestions(store),
         layers=layer_links(request, state, store, a=a, b=b) if pair else [],
         layer_notes=layer_note(state, store, query.from_, query.missing, [pair.a.id, pair.b.id]) if pair else [],
-        others=[name for name in state.stores if name != store.name], figures=FIGURES,
+        others=[name for name in state.stores if name != store.name], figures=FIGURES if store.has_images else OF_TEXTS,
         drawn=[side(request, store, f) for f in (pair.a, pair.b)] if pair else [],
     )  # fmt: skip
 
@@ -104,7 +106,8 @@ def side(request: Request, store: OpenStore, f: FeatureDetail) -> dict[str, Any]
         for query in [ExampleQuery.model_validate({"modality": modality, "limit": N_EXAMPLES})]
     }
     return {
-        "f": f, "lens": lens_panel(f, "centred", store), "says": summary(f, store.store.top_words.held),
+        "f": f, "lens": lens_panel(f, "centred", store),
+        "says": summary(f, store.store.top_words.held, store.has_images),
         "images": [example for example in groups["image"]["examples"] if example["images"]],
         "lines": groups["text"]["examples"] if groups["text"]["lines"] else [],
     }  # fmt: skip

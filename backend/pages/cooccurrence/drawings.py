@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
+from backend.drawing.figures import with_noun
 from backend.drawing.heat import LEVELS
 from backend.pages.sample.marks import short_name
 from backend.schemas.cooccurrence import Link, PairGraph, PairMatrix
@@ -100,7 +101,7 @@ def cut_text(text: str, n: int) -> str:
 def in_words(link: Link, a: str, b: str) -> str:
     """A pair in one line, for readers of a cell or a line."""
     interval = f"{link.lift_low:.1f} to {link.lift_high:.1f}"
-    return f"{a} with {b}: lift {link.lift:.1f} ({interval}), {link.support:,} samples"
+    return f"{a} with {b}: lift {link.lift:.1f} ({interval}), {with_noun(link.support, 'sample')}"
 
 
 def draw_matrix(matrix: PairMatrix) -> Matrix:

@@ -47,6 +47,8 @@ def cooccurrence(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairList, Query()]
 ) -> HTMLResponse:
     """Features that share samples."""
+    if not open_store.has_images:
+        query = query.model_copy(update={"kind": "text-text"})
     candidates = [] if query.q is None else matches(open_store, query.q)
     if query.q is not None:  # words go before a number: they were typed later
         query = query.model_copy(update={"feature": candidates[0].id if candidates else None})
@@ -69,7 +71,7 @@ def cooccurrence(
         like=example_pair,
         matrix=None if feature_ref or example_pair else drawn_matrix(open_store, query),
         graph=None if query.feature is None or example_pair else drawn_graph(open_store, query.feature),
-        kinds=KINDS,
+        kinds=KINDS if open_store.has_images else {},
         sides=SIDES[query.kind],
         sorts=PAIR_SORTS.items(),
         previews=previews(request, open_store, [pair.b.id for pair in page.items]),

@@ -36,6 +36,7 @@ from backend.templating import SampleKey, render_for
 router = APIRouter(default_response_class=HTMLResponse)
 
 QUESTION = "What is in the image?"
+NO_IMAGE = "This sample has no image: the model reads its text, then the question."
 N_CANDIDATES = 8
 """Samples that are offered where words of a caption were given instead of an id."""
 MAX_WORDS = 500
@@ -84,6 +85,8 @@ async def explain(
     request: Request, state: StateDep, open_store: StoreDep, query: Annotated[ExplainQuery, Query()]
 ) -> HTMLResponse:
     """The form; where the model is to be asked, its answer or in a sentence why there is none."""
+    if query.prompt is None and not open_store.has_images:  # the usual question is of an image
+        query = query.model_copy(update={"prompt": ""})
     refusal: HTTPException | None = None
     explanation, test = None, None
     sample = await run_in_threadpool(start_sample, request, open_store, query)
@@ -157,7 +160,7 @@ def input_images(
         images = samples_api.get_sample(request, open_store, sample).images
     except HTTPException as error:
         return [], str(error.detail)
-    note = None if images else "This sample has no image: the model reads its text, then the question."
+    note = None if images or not open_store.has_images else NO_IMAGE
     return [image.model_dump() for image in images], note
 
 

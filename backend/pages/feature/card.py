@@ -63,7 +63,7 @@ def card_of(request: Request, store: OpenStore, id: int) -> Card:
     named_partners = {p.id: p for group in (f.cooccurring.text_to_image, f.cooccurring.image_to_text) for p in group}
     return Card(
         feature=f,
-        parts=[part.text for part in summary(f, store.store.top_words.held)],
+        parts=[part.text for part in summary(f, store.store.top_words.held, store.has_images)],
         images=[e for e in values["image"]["examples"] if e["images"]],
         lines=values["text"]["examples"] if values["text"]["lines"] else [],
         place=place_map(f.place_map.model_dump()) if f.place_map else None,

@@ -40,7 +40,7 @@ async def effect(request: Request, state: StateDep, open_store: StoreDep, id: in
         detail = get_feature(open_store, id)
         return render_for(
             request, "effect.html", state, open_store, section="/features", f=detail, refusal=refusal,
-            auto_effect=False, model_off=None,
+            auto_effect=False, model_off=None, model_loads=state.live.state_of(open_store.name).state == "loading",
             effect=None if result is None else panel(result, detail),
         )  # fmt: skip
 

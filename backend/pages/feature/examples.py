@@ -24,11 +24,18 @@ COUNTER = {
     "it missed the thing, or the caption names what is not there. Captions that fit their image best come first.",
     "unnamed": "The feature is above half of its p99.9, but the caption has no word of the name.",
 }
+COUNTER_ALONE = {
+    "off": "The text has a word of the name, but the feature is off (at most a tenth of its p99.9).",
+    "unnamed": "The feature is above half of its p99.9, but the text has no word of the name.",
+}
+"""In a store of texts."""
 UNITS = {"text": "tokens", "image": "patches"}
 FOLDED_HELP = {
     "text": "Further samples with the same words around the token, or with a near-duplicate image and the same caption",
     "image": "Further samples with the same image file or a near-duplicate image",
+    "alone": "Further samples with the same words around the token",
 }
+"""By side; `alone` in a store of texts."""
 
 
 def as_examples(items: Iterable[Mapping[str, Any]]) -> list[Example]:

@@ -18,7 +18,7 @@ from backend.links import check_feature
 from backend.live.query import OwnPair
 from backend.pages.annotations.panel import panel
 from backend.pages.compare.layer import layer_links, layer_note
-from backend.pages.feature.examples import BANDS, COUNTER, FOLDED_HELP, as_drawn, as_examples
+from backend.pages.feature.examples import BANDS, COUNTER, COUNTER_ALONE, FOLDED_HELP, as_drawn, as_examples
 from backend.pages.feature.panels import family_panel, histogram, lens_panel, place_cells
 from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
@@ -29,6 +29,9 @@ from backend.stores import OpenStore, State
 from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
+
+
+MODALITIES: dict[Literal["text", "image"], str] = {"text": "text tokens", "image": "image patches"}
 
 
 class FeatureView(FormQuery):
@@ -76,7 +79,7 @@ def draw(
     items = features_api.example_items(request, open_store, id, ExampleQuery(modality=side, band=band))
     examples = as_examples(items)
     live_status = state.live.status(open_store.name)
-    top = tops(detail, query.scale)
+    top, why = tops(detail, query.scale), COUNTER if open_store.has_images else COUNTER_ALONE
     own_values = panel_values(request, state, open_store, detail, trial, top)
     result = own_values["own_result"]
     return render_for(
@@ -87,17 +90,17 @@ def draw(
         section="/features",
         f=detail,
         notes=panel(request, open_store, "feature", id),
-        summary=summary(detail, open_store.store.top_words.held),
+        summary=summary(detail, open_store.store.top_words.held, open_store.has_images),
         around=neighbours_of(id, query.list, open_store),
         view=query.model_dump(exclude_none=True, exclude_defaults=True),
         modality=side,
         band=band,
         bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
         band_help=BANDS[band][1],
-        folded_help=FOLDED_HELP[side],
+        folded_help=FOLDED_HELP[side if open_store.has_images else "alone"],
         has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
         groups=[
-            as_drawn(kind and COUNTER[kind].format(side=side), [e for e in examples if e.counter == kind], top)
+            as_drawn(kind and why[kind].format(side=side), [e for e in examples if e.counter == kind], top)
             for kind in (("off", "unnamed") if band == "counter" else (None,))
         ],
         snippet=snippet(id, side, band),
@@ -107,14 +110,13 @@ def draw(
         tops=dict(zip(("text", "image"), top, strict=True)),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[
-            histogram(detail, "text", "text tokens", result and result.value("text")),
-            histogram(detail, "image", "image patches", result and result.value("image")),
+            histogram(detail, kind, name, result and result.value(kind)) for kind, name in MODALITIES.items()
+            if kind == "text" or open_store.has_images
         ],
         **own_values,
         layers=layer_links(request, state, open_store, feature=id),
         layer_notes=layer_note(state, open_store, query.from_, query.missing, [id]),
-        effect=None,
-        refusal=None,
+        effect=None, refusal=None, model_loads=False,  # of effect.html alone
         auto_effect=query.effect,
         model_off=live_status.reason if live_status.state in ("off", "failed") else None,
         lens=lens_panel(detail, query.lens, open_store),

@@ -21,9 +21,9 @@ class Part(NamedTuple):
     """"text" or "image", of a part about one side."""
 
 
-def summary(f: FeatureDetail, has_words: bool) -> list[Part]:
+def summary(f: FeatureDetail, has_words: bool, has_images: bool = True) -> list[Part]:
     """What both sides show in a word each (of a store that has these words), how well they agree, and what else tells
-    the feature."""
+    the feature. A store without images has one side."""
 
     def shown(name: str, word: TopWord | None, n_samples: int) -> str:
         if word is not None:
@@ -31,7 +31,9 @@ def summary(f: FeatureDetail, has_words: bool) -> list[Part]:
         return f"{name}: no common word" if n_samples else f"{name}: none"
 
     sides = (("text", "text", f.words.text, f.samples_text), ("images", "image", f.words.image, f.samples_image))
-    parts = [Part(shown(name, word, n), side) for name, side, word, n in sides if has_words or not n]
+    parts = [
+        Part(shown(name, word, n), side) for name, side, word, n in sides[: 1 + has_images] if has_words or not n
+    ]
     if f.agreement is not None:
         parts.append(Part(f"agreement {two(f.agreement)} ({two(f.agreement_low or 0)}–{two(f.agreement_high or 0)})"))
     if f.label_score is not None:

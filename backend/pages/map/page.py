@@ -37,6 +37,8 @@ COLOURS = {
     "place": ("place", "Whether it fires at one patch, row or column of the image"),
     "sample": ("in the sample", "Largest activation in the sample, as a share of the feature's p99.9"),
 }
+OF_TEXTS = ("verdict", "density", "family", "label_score", "sample")
+"""The colours that take no image."""
 STRONGEST_BY: dict[str, Any] = dict.fromkeys(TESTED_VERDICTS, "evidence")
 """Order of the lists under the map; the other verdicts have no evidence and are sorted by largest activation."""
 MAX_MATCHES, N_LISTED, N_STRONGEST = 500, 24, 10
@@ -97,8 +99,9 @@ def feature_map(
         preserved=preserved_neighbours(open_store, layout),
         n_nowhere=n_nowhere(open_store, layout),
         version=Links(request, open_store).version,
-        colours=COLOURS,
+        colours=COLOURS if open_store.has_images else {name: COLOURS[name] for name in OF_TEXTS},
         q=query,
+        to_list={name: value for name, value in map_state(query, layout).items() if value},
         hidden=[name for name in query.hide.split(",") if name in VERDICT_HELP],
         verdicts=verdicts,
         lists=lists,
@@ -109,6 +112,13 @@ def feature_map(
         chosen=feature,
         previews=previews(request, open_store, [feature.id]) if feature else {},
     )
+
+
+def map_state(query: MapQuery, layout: str) -> dict[str, str | None]:
+    """How the map is, as its lists take it (`params.FromMap`); what is as on a fresh map is left out."""
+    colour = None if query.colour == "verdict" else query.colour
+    layout_of_map = None if layout == "decoder" else layout
+    return {"view": query.view, "layout": layout_of_map, "colour": colour, "sample": query.sample, "hide": query.hide}
 
 
 def preserved_neighbours(open_store: OpenStore, layout: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from backend.api.sample.explained import get_nearest
 from backend.drawing.figures import format_signed
-from backend.pages.cards import CARD, list_scores
+from backend.pages.cards import CARD, is_possible, list_scores
 from backend.schemas.samples import NearSamples, PairDetail, PairWhy, SampleDetail, ScorePart
 from backend.stores import OpenStore
 from precompute.scoring.why import EXPLAINED
@@ -60,7 +60,7 @@ def score_rows(open_store: OpenStore, detail: PairDetail) -> list[dict[str, Any]
             "name": name, "value": value, "rank": detail.score_ranks.get(name),
             "description": descriptions.get(name, ""), "explained": name in EXPLAINED and value is not None,
         }
-        for name, value in detail.scores.items()
+        for name, value in detail.scores.items() if is_possible(open_store, name)
     ]  # fmt: skip
 
 

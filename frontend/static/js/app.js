@@ -1,5 +1,5 @@
 // On every page: partial updates, keys, panels that fill the window. Pages work without it.
-import { $, $$, errorMessage, say } from "./dom.js";
+import { $, $$, errorMessage, h, say } from "./dom.js";
 import "./basket.js";
 import "./keys.js";
 import "./trail.js";
@@ -11,8 +11,8 @@ for (const toggle of $$("[data-theme-toggle]")) toggle.hidden = false;
  * Dispatches "swap" on the new element, so that a page's module can add its handlers; "busy" and "idle" around it.
  *
  * @param {{history?: "push" | "replace" | "back" | null, init?: object, background?: boolean}} options `push` for what one chooses, so that Back
- *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays. In the
- *   background, neither ends the other: it, or what one has chosen meanwhile.
+ *   undoes it; `replace` while one types or drags; `back` on the way through the history; null where the address stays. Such a
+ *   one, and one in the background, ends no other part's request, and no other part's ends it.
  */
 const running = new Map(); // id → its request
 const origin = new WeakMap(); // by part that was fetched: the address of the page that it is a part of
@@ -25,9 +25,10 @@ export async function swap(address, id, { history: how = "push", init = {}, back
   const old = document.getElementById(id);
   if (!background) swaps.add(id);
   const control = new AbortController();
-  const spares = background || how === "back"; // Back fetches all parts, one after the other
-  for (const [part, request] of running) if (part === id || !(spares || request.background)) request.control.abort();
-  running.set(id, { control, background });
+  const alone = background || !how;
+  for (const [part, request] of running) if (part === id || !(alone || how === "back" || request.alone)) request.control.abort(); // Back fetches all parts, one after the other
+  running.set(id, { control, alone });
+  const note = (text, retry) => h("p", { class: "note error", role: "alert" }, text, retry && " ", retry && h("button", { type: "button", onclick: () => swap(address, id, { history: how, init, background }) }, "Try again"));
   old.setAttribute("aria-busy", "true");
   old.dispatchEvent(new CustomEvent("busy", { bubbles: true }));
   try {
@@ -37,7 +38,7 @@ export async function swap(address, id, { history: how = "push", init = {}, back
     if (!next && response.redirected) { location.assign(response.url); return; } // another page answers: a feature by its number
     if (!next) { // an error page: show its sentence here
       const detail = page.querySelector("[data-error]")?.textContent ?? `The server answered ${response.status}.`;
-      old.replaceChildren(Object.assign(document.createElement("p"), { className: "note error", textContent: detail }));
+      old.replaceChildren(note(detail, response.status >= 500));
       return;
     }
     if (how === "back") $$(`form[data-swap="${id}"]`).forEach((form, i) => restore(form, $$(`form[data-swap="${id}"]`, page)[i]));
@@ -58,7 +59,7 @@ export async function swap(address, id, { history: how = "push", init = {}, back
   } catch (error) {
     if (error.name === "AbortError") { if (control.signal.reason === STOPPED) old.dispatchEvent(new CustomEvent("stopped", { bubbles: true })); return; }
     $(":scope > .note.error", old)?.remove();
-    old.prepend(Object.assign(document.createElement("p"), { className: "note error", textContent: errorMessage(error) }));
+    old.prepend(note(errorMessage(error), true));
   } finally {
     if (running.get(id)?.control === control) { // no later one of this part
       running.delete(id);

@@ -9,7 +9,7 @@ const file = () => $("[data-image-form] input[type=file]");
 
 /** Give the form the image among these files and send it; a sentence where there is none. */
 function take(files) {
-  if (!files.length || !form()) return;
+  if (!files.length || !file()) return; // a store of texts takes no image
   const image = [...files].find((file) => file.type.startsWith("image/"));
   if (file().disabled) { refuse("The model is not ready, so an image cannot be read now."); return; }
   if (!image) { refuse(`${files[0].name} is not an image: drop a PNG, JPEG, WebP or GIF file.`); return; }
@@ -26,7 +26,7 @@ function refuse(sentence) {
   say(sentence);
 }
 
-const holdsFiles = (event) => form() && [...(event.dataTransfer?.types ?? [])].includes("Files");
+const holdsFiles = (event) => file() && [...(event.dataTransfer?.types ?? [])].includes("Files");
 const over = (on) => $("[data-image-form] [data-drop]")?.classList.toggle("over", on);
 document.addEventListener("dragover", (event) => { if (holdsFiles(event)) { event.preventDefault(); over(true); } });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(false); });
@@ -52,7 +52,17 @@ export function imageForm(send) {
   });
   document.addEventListener("swap", enable);
   enable();
-  if (form()?.dataset.liveState === "loading") whenLoaded(() => swap(location.href, form().dataset.imageForm, { history: null }));
+  if (form()?.dataset.liveState === "loading") whenLoaded(renew);
+}
+
+/** Show the form of a model that is ready, with what was typed while it loaded. */
+async function renew() {
+  const old = form();
+  await swap(location.href, old.dataset.imageForm, { history: null });
+  for (const field of $$("textarea, [type=search], [type=checkbox]", old)) {
+    const next = form()?.elements[field.name];
+    if (next && next !== field) { next.value = field.value; next.checked = field.checked; }
+  }
 }
 
 /** Post the form, and show its part of the page that answers. */

@@ -1,6 +1,7 @@
 // The page of an answer. The server renders every state; this module asks at once where the address names what to read,
 // uploads an image, and lets the pointer and the keys choose patches to paint over.
-import { stopSwap, swap } from "./app.js";
+import { swap } from "./app.js";
+import { showProgress } from "./progress.js";
 import { $, $$, api, errorMessage, h, url } from "./dom.js";
 import { whenLoaded } from "./live.js";
 import { wirePad } from "./paint.js";
@@ -44,18 +45,7 @@ async function hold(input) {
   }
 }
 
-// While the model works: a button that ends it. Leaving the page or asking something else ends it too, as the server sees the request go.
-document.addEventListener("busy", ({ target }) => {
-  if (target.id !== "explain") return;
-  for (const element of $$("[data-asking], [data-stopped]")) element.remove();
-  const stop = h("button", { type: "button", class: "stop-asking", "data-testid": "explain-stop", onclick: () => stopSwap("explain") }, "Stop the model");
-  target.before(h("p", { class: "row section-tight", "data-asking": true }, h("span", { class: "small soft", role: "status" }, "The model is asked …"), stop));
-});
-document.addEventListener("idle", ({ target }) => { if (target.id === "explain") for (const element of $$("[data-asking]")) element.remove(); });
-document.addEventListener("stopped", (event) => {
-  if (event.target.id !== "explain") return;
-  event.target.before(h("p", { class: "note section-tight", role: "status", "data-stopped": true, "data-testid": "explain-stopped" }, "Cancelled: the model was stopped before it had answered. Ask again for an answer."));
-});
+showProgress("explain", "The model is asked", "Cancelled: the model was stopped before it had answered. Ask again for an answer.");
 
 wire();
 document.addEventListener("swap", (event) => { if (event.target.id === "explain") wire(); });

@@ -1,6 +1,8 @@
 // The feature page: j and k follow the list from which the feature was opened, instead of the feature numbers.
 import { swap } from "./app.js";
+import { showProgress } from "./progress.js";
 import { $, say } from "./dom.js";
+import { whenLoaded } from "./live.js";
 import { follow } from "./trail.js";
 
 const place = $("[data-testid=in-list]");
@@ -16,7 +18,8 @@ place.parentElement.addEventListener("click", (event) => {
   link.href = to.href;
 }, true);
 
-// The effect is measured on demand: the model takes seconds. Its page has the same panel; the address keeps the choice.
+// The effect is measured on demand: the model takes seconds, or more where it has other requests. Its page has the same panel; the address keeps the choice.
+showProgress("effect", "Measuring", "Stopped: nothing was measured. Try again to measure it.");
 async function measure(link) {
   link.textContent = "Measuring …";
   say("Measuring");
@@ -32,7 +35,11 @@ document.addEventListener("click", (event) => {
   if (to.href !== location.href) history.pushState({ swapped: ["effect"] }, "", to);
   measure(link);
 });
-const begin = () => { const link = $("a[data-effect][data-auto]"); if (link) measure(link); };
+const begin = () => {
+  const link = $("a[data-effect]");
+  if (link && "auto" in link.dataset) measure(link);
+  else if (link && "loading" in link.dataset) whenLoaded(() => { if (link.isConnected) measure(link); });
+};
 addEventListener("swap", (event) => { if (event.target.id === "effect") begin(); });
 begin();
 

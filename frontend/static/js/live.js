@@ -2,12 +2,10 @@
 import { api } from "./dom.js";
 
 /** Ask for the model's state until it no longer loads, then call `then` once. */
-export function whenLoaded(then) {
-  const timer = setInterval(async () => {
-    try {
-      if ((await api("/live")).state === "loading") return;
-      clearInterval(timer);
-      then();
-    } catch { /* the server does not answer now: try again */ }
-  }, 3000);
+export async function whenLoaded(then) {
+  for (;;) {
+    await new Promise((done) => setTimeout(done, 3000));
+    try { if ((await api("/live")).state !== "loading") break; } catch { /* the server does not answer now: try again */ }
+  }
+  then();
 }

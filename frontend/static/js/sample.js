@@ -69,7 +69,9 @@ function wire() {
       stage.classList.add("previewing");
       paint(stage, answer);
     } catch (error) {
+      $("[data-readout]", stage).textContent = errorMessage(error); // pointing at it again asks again
       say(errorMessage(error));
+      if (hoveredFeature === feature) hoveredFeature = null;
     }
   };
   const hide = (event) => {

@@ -3,7 +3,9 @@ import { query, swap } from "./app.js";
 import { $, say } from "./dom.js";
 import { imageForm, post } from "./drop.js";
 import { drawMark, patchAt } from "./heatmap.js";
+import { showProgress } from "./progress.js";
 
+showProgress("search", "Searching", "Stopped: nothing was searched. Search again for results.");
 imageForm((form) => {
   if ($("input[type=file]", form).files.length) { post(form); return; }
   const to = new URL(form.action);

@@ -82,7 +82,7 @@ def test_every_token_has_something_to_see(text: str, drawn: str) -> None:
 
 
 def test_a_caption_without_anything_to_read_says_so() -> None:
-    assert display_caption("") == "(no caption)"
+    assert display_caption("") == "(no text)"
     assert display_caption(" \n") == "(only ␣⏎)"
     assert display_caption("a\nb") == "a\nb"
 

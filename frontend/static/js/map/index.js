@@ -88,6 +88,7 @@ new MutationObserver(onTheme).observe(document.documentElement, { attributeFilte
 for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)", "print"]) matchMedia(query).addEventListener("change", onTheme);
 
 document.addEventListener("click", (event) => {
+  if (state.plot && event.target.closest("main a")) updateAddress(); // Back returns to what was seen last
   if (!state.plot || event.ctrlKey || event.metaKey || event.shiftKey) return;
   const zoom = event.target.closest("[data-zoom]");
   if (zoom) { if (Number(zoom.dataset.zoom)) zoomAt(Number(zoom.dataset.zoom)); else showAll(); return; }

@@ -67,8 +67,8 @@ export function updateAddress(more = {}) {
   history.replaceState({ ...history.state, ...more }, "", address());
   // Lists lead back to this view.
   for (const list of $$("main a[data-view]")) {
-    const to = new URL(list.href);
-    to.searchParams.set("view", new URL(location).searchParams.get("view") ?? "");
+    const to = new URL(list.href), state = new URL(location).searchParams;
+    for (const name of list.dataset.view.split(" ")) to.searchParams.set(name, state.get(name) ?? "");
     list.href = to;
   }
 }

@@ -47,7 +47,7 @@ function Status({ run, stale, n }) {
   if (run.phase === "idle") return null;
   if (run.phase === "running" && run.before > 0) return html`<p class="note" role="status" data-testid="steer-waiting">Waits for the model: ${run.before} before you.</p>`;
   return html`<p class=${`small ${stale ? "note warn-note" : "soft"}`} data-testid="steer-status">${stale ? html`From other settings: <a href=${run.address}>${run.what}, ${run.input}</a>. ` : `With ${run.what}, ${run.input}. `}
-    ${run.phase === "running" ? `${n} of at most ${run.max_tokens} tokens …` : run.phase === "stopped" ? `Stopped after ${n} tokens.` : same(run) ? "Both answers are the same: try more strength, another sample or another prompt." : n ? "Marked tokens are not in the other answer. Choose a token for its log-probability and alternatives." : ""}</p>`;
+    ${run.phase === "running" ? `${n} of at most ${run.max_tokens} tokens …` : run.phase === "stopped" || (run.phase === "error" && n) ? `Stopped after ${n} token${n === 1 ? "" : "s"}.` : same(run) ? "Both answers are the same: try more strength, another sample or another prompt." : n ? "Marked tokens are not in the other answer. Choose a token for its log-probability and alternatives." : ""}</p>`;
 }
 
 export function Answers({ run, stale }) {
@@ -57,7 +57,7 @@ export function Answers({ run, stale }) {
   const [picked, pick] = useState(null);
   const [result, setResult] = useState(null);
   useEffect(() => pick(null), [run.address, busy]);
-  useEffect(() => { if (run.phase !== "idle") import("./result.js").then(setResult); }, [run.phase]);
+  useEffect(() => { if (run.phase !== "idle") import("./result.js").then(setResult, () => {}); }, [run.phase]);
   const both = { run, picked, pick };
   return html`<div class="stack" aria-busy=${false} data-stale=${stale ? "yes" : "no"} data-testid="answers">
     ${run.error && html`<p class="note error" role="alert" data-testid="steer-error">${run.error}</p>`}

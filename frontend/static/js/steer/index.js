@@ -28,9 +28,9 @@ function Input({ state, set }) {
   const tick = (value) => (e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) });
   return html`<section class="panel" aria-labelledby="si-h"><header><h2 id="si-h">Input</h2></header>
     <div class="stack">
-      <${ImageInput} state=${state} set=${set} live=${live} note=${start.note} />
+      ${start.images && html`<${ImageInput} state=${state} set=${set} live=${live} note=${start.note} />`}
       <label class="field">Prompt<textarea rows="2" value=${state.prompt} onInput=${(e) => set({ prompt: e.target.value })} data-testid="steer-prompt"></textarea></label>
-      <fieldset class="row"><legend class="tiny soft">Steer at</legend>${Object.entries(SCOPES).map(([value, name]) => html`<label class="check" key=${value}><input type="checkbox" checked=${state.scope.includes(value)} onChange=${tick(value)} data-testid=${`scope-${value}`} /> ${name}</label>`)}</fieldset>
+      <fieldset class="row"><legend class="tiny soft">Steer at</legend>${Object.entries(SCOPES).filter(([value]) => start.images || value !== "image").map(([value, name]) => html`<label class="check" key=${value}><input type="checkbox" checked=${state.scope.includes(value)} onChange=${tick(value)} data-testid=${`scope-${value}`} /> ${name}</label>`)}</fieldset>
       <label class="check"><input type="checkbox" checked=${state.attention === "frozen"} onChange=${(e) => set({ attention: e.target.checked ? "frozen" : "free" })} data-testid="steer-frozen" /> <span>Freeze attention <span class="tiny soft">above layer ${start.layer}: each token looks where it looks without steering</span></span></label>
       <div class="thirds-row">
         <label class="field">Maximum tokens<input type="number" min="1" max="256" value=${state.max_tokens} onInput=${(e) => set({ max_tokens: Number(e.target.value) })} /></label>

@@ -29,7 +29,7 @@ function Kl({ steps }) {
 
 function Done({ done }) {
   return html`<p class="small soft" data-testid="steer-done">
-    ‖Δ‖ / ‖h‖ at most ${done.delta_ratio.toFixed(2)}, on average ${done.delta_ratio_mean.toFixed(2)}, over ${done.n_steered} tokens.
+    ‖Δ‖ / ‖h‖ at most ${done.delta_ratio.toFixed(2)}, on average ${done.delta_ratio_mean.toFixed(2)}, over ${done.n_steered} ${done.n_steered === 1 ? "token" : "tokens"}.
     ${done.warning && html` <span class="warn">${done.warning}</span>`}
     ${done.capped && !done.warning && html` <span class="bad">The change Δ was scaled down to the norm of the residual h.</span>`}
     ${done.mean_kl !== null && ` Mean KL ${done.mean_kl.toFixed(3)} nats.`} ${done.seconds.toFixed(1)} s.</p>`;

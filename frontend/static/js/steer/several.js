@@ -58,14 +58,15 @@ export function Several({ state, live, busy, set }) {
   useEffect(() => { if (state.many && live && cellsOf(state, state.many).length) begin(state.many); }, []); // of the address
   const View = plan && views?.[plan.mode];
   const missing = !state.features.length ? "Select a feature first." : !state.scope.length ? "Select where to steer." : "";
+  const isOff = (mode) => !live || busy || Boolean(missing) || !cellsOf(state, mode).length;
   return html`<section class="panel" aria-labelledby="sw-h" data-testid="sweep" data-running=${running ? "yes" : plan ? "no" : "never"}>
     <header><h2 id="sw-h">Several runs at once</h2><p>Beside each runs a random feature that changes h as much: what only the feature does is its own effect.</p></header>
     <label class="field">Target word, whose probability is shown<input value=${state.target ?? ""} maxlength="60" onInput=${(e) => set({ target: e.target.value })} placeholder="red" data-testid="sweep-word" /></label>
-    <div class="row many section-tight">${Object.entries(MODES).map(([mode, title]) => html`<button type="button" key=${mode} aria-pressed=${plan?.mode === mode} onClick=${() => begin(mode)} disabled=${!live || busy || Boolean(missing) || !cellsOf(state, mode).length} data-testid=${`many-${mode}`}>${title}</button>`)}
+    <div class="row many section-tight">${Object.entries(MODES).map(([mode, title]) => html`<button type="button" key=${mode} aria-pressed=${plan?.mode === mode} onClick=${() => begin(mode)} disabled=${isOff(mode)} data-testid=${`many-${mode}`}>${title}</button>`)}
       ${running && html`<button type="button" onClick=${() => { control.current.abort(); setRunning(false); }} data-testid="sweep-stop">Stop</button>`}</div>
-    <p class="tiny soft section-tight" role="status" data-testid="many-status">${missing || (running ? "Running …" : `Strengths up to beyond the cap, each feature alone and ranked, or ${N_SEEDS} seeds${state.temperature > 0 ? "" : " (set a temperature above 0)"}.`)}</p>
-    ${error && html`<p class="note error section-tight" role="alert">${error}</p>`}
+    <p class="tiny soft section-tight" role="status" data-testid="many-status">${missing || (running ? `${results.feature.length + results.random.length} of ${2 * plan.cells.length} answers …` : `Strengths up to beyond the cap, each feature alone and ranked, or ${N_SEEDS} seeds${state.temperature > 0 ? "" : " (set a temperature above 0)"}.`)}</p>
+    ${error && html`<p class="note error section-tight" role="alert" data-testid="sweep-error">${error} <button type="button" onClick=${() => begin(plan.mode)} disabled=${isOff(plan.mode)} data-testid="sweep-again">Try again</button></p>`}
     ${plan && plan.address !== address(state) && html`<p class="note warn-note section-tight">From other settings.</p>`}
-    ${View && html`<${View} cells=${plan.cells} results=${results} target=${plan.target} />`}
+    ${View && html`<${View} cells=${plan.cells} results=${results} target=${plan.target} blank=${running ? "…" : "not run"} />`}
   </section>`;
 }
