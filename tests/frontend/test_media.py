@@ -65,6 +65,14 @@ SHOWN = """(selectors) => {
 """Which of them are seen. By the browser itself: a page of all documents has ten thousand elements, for which the
 locators of Playwright take minutes with `:has`."""
 DRAWINGS = ".hist, .share, .split, .places, .scale svg, .interval, .curve, .density, .matrix, .ego, .steps"
+DIVIDED = """() => {
+  const seen = (selector) => [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility());
+  const without = (selector, name) => seen(selector).filter((one) => getComputedStyle(one)[name] !== "avoid");
+  const wholes = without("main :is(.card, tr, li, .totals, figure, svg, .pic, .note, .kv, .legend)", "breakInside");
+  const heads = without("main :is(h1, h2, h3, .panel > header, .section > header, .hist, .curve)", "breakAfter");
+  return [...wholes, ...heads].map((one) => one.outerHTML.slice(0, 120));
+}"""
+"""Cards, rows and charts that a sheet's end may cut, and headings and charts that it may part from what follows."""
 SELECTED = """() => {
   const look = (one) => {
     const s = getComputedStyle(one);
@@ -109,6 +117,25 @@ def test_nothing_is_cut_on_paper_and_controls_are_left_out(paper: Page, path: st
     assert paper.evaluate("getComputedStyle(document.body).color") == "rgb(23, 27, 33)"  # the light theme's ink
     if "/card" not in path and path not in ("/docs", "/features/99999"):  # pages of no store have no provenance
         assert paper.get_by_test_id("provenance").locator("dl").is_visible()
+
+
+@pytest.mark.parametrize("path", ["/features", "/samples", f"/features/{RED}", "/cooccurrence", "/quality"])
+def test_a_page_of_a_wide_window_fits_on_paper(browser: Browser, base_url: str, path: str) -> None:
+    """What a script has opened or moved in a wide window is left out too."""
+    page = browser.new_context(base_url=base_url, viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(path)
+    page.wait_for_load_state("networkidle")
+    page.set_viewport_size({"width": A4_PX, "height": 1000})
+    page.emulate_media(media="print")
+    assert page.evaluate(CUT, A4_PX) == []
+    assert page.evaluate(SHOWN, HIDDEN) == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/features", f"/features/{RED}", "/samples/s00000", "/quality", "/sae", "/method"])
+def test_nothing_is_divided_between_two_sheets(paper: Page, path: str) -> None:
+    paper.goto(path)
+    assert paper.evaluate(DIVIDED) == []
 
 
 @pytest.mark.parametrize("path", [f"/features/{RED}", "/quality", "/features", "/cooccurrence"])
