@@ -132,7 +132,10 @@ def test_a_page_of_a_wide_window_fits_on_paper(browser: Browser, base_url: str, 
     page.context.close()
 
 
-@pytest.mark.parametrize("path", ["/", "/features", f"/features/{RED}", "/samples/s00000", "/quality", "/sae", "/method"])
+WITH_PARTS = ["/", "/features", f"/features/{RED}", "/samples/s00000", "/quality", "/sae", "/method"]
+
+
+@pytest.mark.parametrize("path", WITH_PARTS)
 def test_nothing_is_divided_between_two_sheets(paper: Page, path: str) -> None:
     paper.goto(path)
     assert paper.evaluate(DIVIDED) == []
