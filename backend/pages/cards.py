@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from fastapi import Request
 from markupsafe import Markup
 
 from backend.drawing.heat import HeatImage, example_image
@@ -14,8 +13,9 @@ from backend.drawing.text import visible
 from backend.links import Links
 from backend.live.lru import Lru
 from backend.pages.feature.examples import as_examples
+from backend.pages.visit import Visit
 from backend.schemas.live import SampleHit
-from backend.schemas.samples import Flag, Sample, SampleDetail, Score
+from backend.schemas.samples import Flag, NearSample, Sample, SampleDetail, Score
 from backend.stores import OpenStore
 from precompute.store.schema import FLAGS, OF_IMAGES
 
@@ -33,14 +33,14 @@ def cached_previews(keys: Iterable[Key]) -> dict[Key, Markup]:
     return {key: preview for key in keys if (preview := CACHE.get(key)) is not None}
 
 
-def previews(request: Request, open_store: OpenStore, ids: Iterable[int], n: int = 3) -> dict[int, Markup]:
+def previews(visit: Visit, ids: Iterable[int], n: int = 3) -> dict[int, Markup]:
     """By feature id, the preview that a list shows: at most `n` small images with activations, one per sample; for a
     feature without images its strongest tokens, each once."""
-    links = Links(request, open_store)
-    key_of = {id: (open_store.content_id, links.base, links.store, id, n) for id in ids}
+    links = Links(visit.request, visit.store)
+    key_of = {id: (visit.store.content_id, links.base, links.store, id, n) for id in ids}
     svg_of = cached_previews(key_of.values())
     if missing_ids := [id for id, key in key_of.items() if key not in svg_of]:
-        for id, preview in draw_previews(links, open_store, missing_ids, n).items():
+        for id, preview in draw_previews(links, visit.store, missing_ids, n).items():
             svg_of[key_of[id]] = preview
             CACHE.put(key_of[id], preview)
     return {id: svg_of[key] for id, key in key_of.items()}
@@ -73,17 +73,26 @@ def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -
     return {id: preview(images[id], words.get(id, [])[: n + 1]) for id in ids}
 
 
-def card(sample: Sample | SampleDetail | SampleHit, value: float | None = None, reason: str = "") -> dict[str, Any]:
+def card(
+    sample: Sample | SampleDetail | SampleHit | NearSample, value: float | None = None, reason: str = ""
+) -> dict[str, Any]:
     """A sample as the macro `sample_card` draws it: `value` in its corner, `reason` under it."""
     return {
         "sample_id": sample.sample_id,
         "text": sample.text,
         "url": sample.images[0].url + CARD if sample.images else None,
         "value": value,
-        "flags": [FLAGS[name][0] for name in sample.flags] if isinstance(sample, Sample) else [],
+        "flags": [FLAGS[name][0] for name in sample.flags] if isinstance(sample, Sample | NearSample) else [],
         "reason": reason,
         **{name: getattr(sample, name, None) for name in ("own_label", "tags", "reviewed")},
     }
+
+
+def nearest_cards(samples: Sequence[SampleHit]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Titles and cards of the samples that are near by their image, and of those near by their caption."""
+    titles = (("image", "Nearest images"), ("text", "Nearest captions"))
+    groups = [(title, [card(s, s.cosine) for s in samples if s.modality == side]) for side, title in titles]
+    return [group for group in groups if group[1]]
 
 
 def list_flags(open_store: OpenStore) -> list[Flag]:

@@ -9,14 +9,14 @@ from itertools import pairwise
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from backend.deps import StateDep, StoreDep
 from backend.openapi.examples import BODIES, FORMS, PARAMETERS
-from backend.templating import FRONTEND, render_for
+from backend.pages.visit import VisitDep
+from backend.templating import FRONTEND
 
 router = APIRouter()
 
@@ -125,19 +125,14 @@ def kind(schema: dict[str, Any]) -> str:
 
 
 @router.get("/docs")
-def docs(
-    request: Request, state: StateDep, open_store: StoreDep, q: Annotated[str, Query(max_length=200)] = ""
-) -> HTMLResponse:
+def docs(visit: VisitDep, q: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
     """The reference of the API, or the endpoints that have the words `q`."""
-    document = request.app.openapi()
-    sample = open_store.store.samples.sample_id(0)
-    entries = operations(document, str(request.base_url), sample)
+    document = visit.request.app.openapi()
+    sample = visit.reader.samples.sample_id(0)
+    entries = operations(document, str(visit.request.base_url), sample)
     models = document.get("components", {}).get("schemas", {})
-    return render_for(
-        request,
+    return visit.render(
         "docs.html",
-        state,
-        open_store,
         section="/docs",
         q=q,
         operations=[entry for entry in entries if matches(entry, q)],
@@ -172,7 +167,7 @@ def method_page() -> tuple[Markup, list[tuple[str, str]]]:
 
 
 @router.get("/method")
-def method(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+def method(visit: VisitDep) -> HTMLResponse:
     """What every figure of the pages means."""
     text, sections = method_page()
-    return render_for(request, "method.html", state, open_store, section="/method", text=text, sections=sections)
+    return visit.render("method.html", section="/method", text=text, sections=sections)

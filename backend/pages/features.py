@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import features as features_api
@@ -13,14 +13,13 @@ from backend.api.controls import get_controls
 from backend.api.feature_table import get_distributions, get_verdicts, random_feature
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
-from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import place_map, range_filter
 from backend.drawing.parts import VERDICT_HELP
 from backend.pages.cards import previews, word_lines
+from backend.pages.visit import VisitDep
 from backend.params import MAP_STATE, FromMap
 from backend.schemas.common import FeatureSort, Order
 from backend.stores import OpenStore
-from backend.templating import Addresses, render_for
 from precompute.store.companion_files import HALLUCINATION
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -138,58 +137,52 @@ class FeatureList(FromMap, FeatureQuery):
 
 
 @router.get("/features")
-def features(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]
-) -> HTMLResponse:
+def features(visit: VisitDep, query: Annotated[FeatureList, Query()]) -> HTMLResponse:
     """The list of features."""
-    query = query.of_store(open_store.has_images)
-    page = features_api.get_features(open_store, query.of_api())
-    store_verdicts = get_store_detail(state, open_store).verdicts
-    list_verdicts = get_verdicts(open_store, query.of_api()).verdicts
+    query = query.of_store(visit.store.has_images)
+    page = features_api.get_features(visit.store, query.of_api())
+    store_verdicts = get_store_detail(visit.state, visit.store).verdicts
+    list_verdicts = get_verdicts(visit.store, query.of_api()).verdicts
     ids = [f.id for f in page.items]
-    missing_figures = set() if open_store.store.hallucination.separation else {HALLUCINATION}
-    if not open_store.has_images:
+    missing_figures = set() if visit.reader.hallucination.separation else {HALLUCINATION}
+    if not visit.store.has_images:
         missing_figures |= OF_IMAGES
-    shown = [name for name in query.columns(open_store.has_images) if name not in missing_figures]
-    return render_for(
-        request,
+    shown = [name for name in query.columns(visit.store.has_images) if name not in missing_figures]
+    return visit.render(
         "features.html",
-        state,
-        open_store,
         section="/features",
         page=page,
         api_query=query.in_address(),
         q={**query.model_dump(), "lines": query.lines, "verdict": query.verdict[0] if query.verdict else None},
         on_map=query.of_map() if query.q or query.area or query.view else None,
-        number=feature_number(open_store, query.q),
+        number=feature_number(visit.store, query.q),
         ranges=[
             (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
-            for d in get_distributions(open_store).items if d.name not in missing_figures
+            for d in get_distributions(visit.store).items if d.name not in missing_figures
         ],
         sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in missing_figures],
         columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures}
-        | ({} if open_store.has_images else {"density": ("Density", TEXT_DENSITY)}),
+        | ({} if visit.store.has_images else {"density": ("Density", TEXT_DENSITY)}),
         shown=shown,
         verdicts={name: n for name, n in list_verdicts.items()
-                  if store_verdicts.get(name) or (name in store_verdicts and open_store.has_images)},
-        possible=[name for name in VERDICT_HELP if open_store.has_images or store_verdicts.get(name)],
-        controls=get_controls(open_store),
-        tags=open_store.annotations.tags("feature"),
-        saved=get_filters(open_store, "/features").items,
-        can_write=open_store.annotations.why_read_only() is None,
-        lists=[(e.key, (e.body or {}).get("title") or e.key) for e in open_store.annotations.entries("list")],
-        previews=previews(request, open_store, ids),
-        words=word_lines(open_store, ids),
-        places={id: place_map(place) for id, place in open_store.store.features.place_maps(ids).items()}
+                  if store_verdicts.get(name) or (name in store_verdicts and visit.store.has_images)},
+        possible=[name for name in VERDICT_HELP if visit.store.has_images or store_verdicts.get(name)],
+        controls=get_controls(visit.store),
+        tags=visit.store.annotations.tags("feature"),
+        saved=get_filters(visit.store, "/features").items,
+        can_write=visit.store.annotations.why_read_only() is None,
+        lists=[(e.key, (e.body or {}).get("title") or e.key) for e in visit.store.annotations.entries("list")],
+        previews=previews(visit, ids),
+        words=word_lines(visit.store, ids),
+        places={id: place_map(place) for id, place in visit.reader.features.place_maps(ids).items()}
         if "place_map" in shown else {},
     )
 
 
 @router.get("/features/random")
-def random(request: Request, state: StateDep, open_store: StoreDep, query: Annotated[FeatureList, Query()]) -> Response:
+def random(visit: VisitDep, query: Annotated[FeatureList, Query()]) -> Response:
     """Leads to a random feature of the list."""
-    links = Addresses.of_store(request, state, open_store)
-    address = links.page(f"/features/{random_feature(open_store, query.of_api())}")
+    address = visit.links.page(f"/features/{random_feature(visit.store, query.of_api())}")
     return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
 
 

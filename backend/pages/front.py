@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api import features as features_api
 from backend.api.controls import get_controls
 from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
-from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import verdict_bar
 from backend.drawing.figures import format_significant
 from backend.pages.cards import list_flags, previews, word_lines
 from backend.pages.feature.summary import DIFFERS
+from backend.pages.visit import VisitDep
 from backend.schemas.common import StoreDetail
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
-from backend.templating import Addresses, render_for
 from backend.tour import steps
 from precompute.sae.reconstruction import sae_warning
 from precompute.store.schema import PLACES, TESTED_VERDICTS
@@ -31,30 +30,27 @@ CARDS = 6
 
 
 @router.get("/")
-def front(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+def front(visit: VisitDep) -> HTMLResponse:
     """The front page of a store."""
-    store = get_store_detail(state, open_store)
-    strips = [*([] if open_store.has_images else [strip_of_names(open_store)]), *feature_strips(open_store)]
-    return render_for(
-        request,
+    store = get_store_detail(visit.state, visit.store)
+    strips = [*([] if visit.store.has_images else [strip_of_names(visit.store)]), *feature_strips(visit.store)]
+    return visit.render(
         "front.html",
-        state,
-        open_store,
         section="/",
-        has_model=state.live.status(open_store.name).state not in ("off", "failed"),
+        has_model=visit.model.state not in ("off", "failed"),
         verdicts=store.verdicts,
         n_tested=sum(store.verdicts.get(name, 0) for name in TESTED_VERDICTS),
         split=verdict_bar(store.verdicts),
-        controls=get_controls(open_store),
+        controls=get_controls(visit.store),
         strips=strips,
-        previews=previews(request, open_store, {f.id for strip in strips for f in strip["features"]}),
-        words=word_lines(open_store, [f.id for strip in strips if strip["by_side"] for f in strip["features"]]),
-        n_flags=sum(flag.count for flag in list_flags(open_store)),
-        n_flagged=open_store.store.quality.n_flagged,
-        provenance=provenance_of(store, open_store.has_images),
-        unavailable=state.unavailable,
+        previews=previews(visit, {f.id for strip in strips for f in strip["features"]}),
+        words=word_lines(visit.store, [f.id for strip in strips if strip["by_side"] for f in strip["features"]]),
+        n_flags=sum(flag.count for flag in list_flags(visit.store)),
+        n_flagged=visit.reader.quality.n_flagged,
+        provenance=provenance_of(store, visit.store.has_images),
+        unavailable=visit.state.unavailable,
         sae_warning=sae_warning(store.quality),
-        rejected=open_store.store.rejected.kinds if store.n_quarantined else [],
+        rejected=visit.reader.rejected.kinds if store.n_quarantined else [],
         shuffled=bool(store.manifest.get("options", {}).get("shuffle_images")),
     )
 
@@ -80,11 +76,10 @@ def provenance_of(store: StoreDetail, has_images: bool) -> list[tuple[str, str]]
 
 
 @router.get("/tour")
-def tour(request: Request, state: StateDep, open_store: StoreDep) -> RedirectResponse:
+def tour(visit: VisitDep) -> RedirectResponse:
     """Leads to the first step of the tour on this store."""
-    links = Addresses.of_store(request, state, open_store)
-    first = steps(open_store)[0]
-    return RedirectResponse(f"{links.page(first.path, **first.params, tour=1)}#{first.panel}", 303)
+    first = steps(visit.store)[0]
+    return RedirectResponse(f"{visit.links.page(first.path, **first.params, tour=1)}#{first.panel}", 303)
 
 
 def feature_strips(store: OpenStore) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import HTMLResponse
 
 from backend.annotations.filters import rightly_flagged
@@ -14,15 +14,14 @@ from backend.api import samples as samples_api
 from backend.api.annotations.lists import get_filters
 from backend.api.annotations.marks import get_marks
 from backend.api.samples import SampleQuery
-from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import chart
 from backend.pages.cards import card, list_flags, list_scores
+from backend.pages.visit import Visit, VisitDep
 from backend.params import Cursor, FormQuery
 from backend.schemas.common import FlagName, ScoreName
 from backend.schemas.quality import FilterPreview, FlagOverlap
 from backend.schemas.samples import Score
 from backend.stores import OpenStore
-from backend.templating import render_for
 from precompute.scoring.scores import FROM_LIKELIHOOD
 from precompute.store.schema import FLAGS
 
@@ -62,11 +61,9 @@ class QualityQuery(FormQuery):
 
 
 @router.get("/quality")
-def quality(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[QualityQuery, Query()]
-) -> HTMLResponse:
+def quality(visit: VisitDep, query: Annotated[QualityQuery, Query()]) -> HTMLResponse:
     """Flags and scores of the data, and what an export of them holds."""
-    flags, scores = list_flags(open_store), list_scores(open_store)
+    flags, scores = list_flags(visit.store), list_scores(visit.store)
     flag = next((f for f in flags if f.name == query.flag), None) if query.flag else flags[0]
     score = next((s for s in scores if s.name == query.by), None)
     if flag is None or (query.by and score is None):
@@ -75,20 +72,17 @@ def quality(
     limit = flag.threshold if query.threshold is None else query.threshold
     name: Any = flag.name
     sample_query = SampleQuery(flag=name, threshold=limit, sort=name, order="desc", cursor=query.cursor, limit=12)
-    samples = samples_api.get_samples(request, open_store, sample_query)
+    samples = samples_api.get_samples(visit.request, visit.store, sample_query)
     limit_changed = limit != flag.threshold
     option = f"{flag.name}:{limit!r}" if limit_changed else flag.name
-    tray = export_tray(open_store, query, {flag.name: option})
-    overlap = quality_api.get_overlap(open_store, [option] if limit_changed else [])
-    marks = get_marks(open_store, name, limit)
+    tray = export_tray(visit.store, query, {flag.name: option})
+    overlap = quality_api.get_overlap(visit.store, [option] if limit_changed else [])
+    marks = get_marks(visit.store, name, limit)
     counts = {flag_option.partition(":")[0]: overlap.counts[i][i] for i, flag_option in enumerate(overlap.flags)}
-    return render_for(
-        request,
+    return visit.render(
         "quality.html",
-        state,
-        open_store,
         section="/quality",
-        saved=get_filters(open_store, "/quality").items,
+        saved=get_filters(visit.store, "/quality").items,
         flags=flags,
         counts=counts,
         n_flagged=overlap.n_flagged,
@@ -96,14 +90,14 @@ def quality(
         titles={name: title for name, (title, _) in FLAGS.items()},
         marks=marks,
         marked={mark.sample_id: mark.right for mark in marks.items},
-        marks_off=open_store.annotations.why_read_only() is not None,
+        marks_off=visit.store.annotations.why_read_only() is not None,
         flag=flag,
         threshold=limit,
         moved=limit_changed,
         option=option,
         chart=chart(flag.histogram, mark=limit),
         flagged={
-            "items": [flagged_card(request, open_store, sample.sample_id, flag.name) for sample in samples.items],
+            "items": [flagged_card(visit, sample.sample_id, flag.name) for sample in samples.items],
             "total": samples.total,
             "next": samples.next,
         },
@@ -190,11 +184,11 @@ def headline(scores: list[Score], from_likelihood: bool) -> Score | None:
     return max(with_auroc, key=lambda s: s.auroc.value if s.auroc else 0.0) if with_auroc else None
 
 
-def flagged_card(request: Request, open_store: OpenStore, sample_id: str, flag: str) -> dict[str, Any]:
+def flagged_card(visit: Visit, sample_id: str, flag: str) -> dict[str, Any]:
     """A flagged sample's card with its flag score and, if the store has one, the reason; for a near-duplicate also
     `twin`, the card of the sample that it repeats."""
-    sample = samples_api.get_sample(request, open_store, sample_id, 1)
+    sample = samples_api.get_sample(visit.request, visit.store, sample_id, 1)
     reasons = [flag_hit.reason.text for flag_hit in sample.flags if flag_hit.name == flag and flag_hit.reason]
     twin_id = sample.near_sample_id if flag == "near-duplicate" else None
-    twin = card(samples_api.get_sample(request, open_store, twin_id, 1)) if twin_id else None
+    twin = card(samples_api.get_sample(visit.request, visit.store, twin_id, 1)) if twin_id else None
     return {**card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else ""), "twin": twin}

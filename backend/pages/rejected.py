@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from backend.api import rejected as rejected_api
-from backend.deps import StateDep, StoreDep
+from backend.pages.visit import VisitDep
 from backend.schemas.quality import ReasonKind
-from backend.templating import Maybe, MaybeStr, render_for
+from backend.templating import Maybe, MaybeStr
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -19,13 +19,11 @@ ROWS = 100
 
 @router.get("/rejected")
 def rejected(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
+    visit: VisitDep,
     kind: Annotated[ReasonKind | None, Maybe] = None,
     cursor: MaybeStr = None,
 ) -> HTMLResponse:
     """Rows of the data that are not in the store."""
     query: dict[str, Any] = {"kind": kind, "cursor": cursor}
-    page = rejected_api.get_rejected(open_store, **query, limit=ROWS)
-    return render_for(request, "rejected.html", state, open_store, section="/rejected", page=page, q=query)
+    page = rejected_api.get_rejected(visit.store, **query, limit=ROWS)
+    return visit.render("rejected.html", section="/rejected", page=page, q=query)

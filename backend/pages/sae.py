@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from backend.api import sae as sae_api
 from backend.api.controls import get_hallucination
-from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import Bar, Curves, curves, range_bars, verdict_bar
 from backend.drawing.figures import format_figure, format_percent, with_minus, with_noun
 from backend.pages.hallucination import hallucination_panel
+from backend.pages.visit import VisitDep
 from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
-from backend.templating import render_for
 from precompute.store.schema import PLACE_SIDE
 
 ABOUT_ONE = 1.2
@@ -27,15 +26,12 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 
 @router.get("/sae")
-def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+def sae(visit: VisitDep) -> HTMLResponse:
     """Figures of the SAE."""
-    report = sae_api.get_sae(state, open_store)
+    report = sae_api.get_sae(visit.state, visit.store)
     card = card_lines(report.evaluation.card) if report.evaluation else []
-    return render_for(
-        request,
+    return visit.render(
         "sae.html",
-        state,
-        open_store,
         section="/sae",
         sae=report,
         figures=[
@@ -44,7 +40,7 @@ def sae(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse
             ("dead", "Features that no such token activates", report.dead, 0),
         ],
         parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
-        halluc=hallucination_panel(get_hallucination(open_store)),
+        halluc=hallucination_panel(get_hallucination(visit.store)),
         card=card,
         card_sentence=card_sentence(card),
         charts=training_charts(report.training) if report.training else [],

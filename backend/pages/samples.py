@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from backend.api import samples as samples_api
 from backend.api.annotations.lists import get_filters
 from backend.api.samples import SampleQuery
-from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import Chart, chart
 from backend.pages.cards import card, list_flags, list_scores
+from backend.pages.visit import VisitDep
 from backend.params import FormQuery
 from backend.schemas.samples import Score
-from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -38,35 +37,30 @@ class SampleList(FormQuery, SampleQuery):
 
 
 @router.get("/samples")
-def samples(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SampleList, Query()]
-) -> HTMLResponse:
+def samples(visit: VisitDep, query: Annotated[SampleList, Query()]) -> HTMLResponse:
     """The list of samples."""
-    page = samples_api.get_samples(request, open_store, query.model_copy(update={"limit": 60}))
-    scores = list_scores(open_store)
+    page = samples_api.get_samples(visit.request, visit.store, query.model_copy(update={"limit": 60}))
+    scores = list_scores(visit.store)
     score = next((s for s in scores if s.name == query.by), None)
     cards = [card(s, next((v for k, v in s.scores.items() if k == query.sort), None)) for s in page.items]
     flags_on = [*query.flag_options(), *([query.flag] if query.flag else [])]
     names_on = [option.partition(":")[0] for option in flags_on]
-    return render_for(
-        request,
+    return visit.render(
         "samples.html",
-        state,
-        open_store,
         section="/samples",
         page={"items": cards, "total": page.total, "next": page.next},
         q=query,
         filters=query.filters(),
-        flags=list_flags(open_store),
+        flags=list_flags(visit.store),
         flags_on=dict(zip(names_on, flags_on, strict=True)),
         sorts=[("row", "order of the data"), *((s.name, s.name) for s in scores)],
         sides=list(SIDES.items()),
         scores=scores,
         range=score_range(score, query.min_score, query.max_score) if score else None,
-        feature=open_store.store.features.refs([query.feature])[query.feature] if query.feature is not None else None,
-        strongest_only=not open_store.store.events.scans_all,
-        tags=open_store.annotations.tags("sample"),
-        saved=get_filters(open_store, "/samples").items,
+        feature=visit.reader.features.refs([query.feature])[query.feature] if query.feature is not None else None,
+        strongest_only=not visit.reader.events.scans_all,
+        tags=visit.store.annotations.tags("sample"),
+        saved=get_filters(visit.store, "/samples").items,
         filtered=bool(flags_on) or not query.is_plain(),
     )
 

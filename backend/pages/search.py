@@ -6,23 +6,21 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api import samples as samples_api
 from backend.api import search as search_api
 from backend.api.search import SearchInput
-from backend.deps import StateDep, StoreDep
 from backend.drawing.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.links import sample_key, uploaded_url
 from backend.live import live_answers
-from backend.live.uploads import add_upload
-from backend.pages.cards import card, previews, word_lines
+from backend.pages.cards import card, nearest_cards, previews, word_lines
+from backend.pages.visit import Visit, VisitDep
 from backend.params import FormQuery, parse_patch
 from backend.schemas.live import FeatureHit, LiveSearch
-from backend.stores import OpenStore, State
-from backend.templating import Addresses, SampleKey, render_for
+from backend.templating import SampleKey
 from precompute.live.search import OUTSIDE
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -68,94 +66,79 @@ class SearchForm:
 
 
 @router.get("/search")
-async def search(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SearchQuery, Query()]
-) -> Response:
+async def search(visit: VisitDep, query: Annotated[SearchQuery, Query()]) -> Response:
     """By words, through the model if `model` is set; by an uploaded image or that of `sample`. The number of a feature
     opens its page."""
     number = NUMBER.fullmatch(query.q)
     words_only = not (query.model or query.image or query.sample or query.sample_key)
-    if number and words_only and int(number[1]) < open_store.store.n_features:
-        return RedirectResponse(Addresses.of_store(request, state, open_store).page(f"/features/{int(number[1])}"), 303)
-    return await answer(request, state, open_store, query)
+    if number and words_only and int(number[1]) < visit.reader.n_features:
+        return RedirectResponse(visit.links.page(f"/features/{int(number[1])}"), 303)
+    return await answer(visit, query)
 
 
 @router.post("/search")
-async def search_image(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[SearchForm, Depends()]
-) -> Response:
+async def search_image(visit: VisitDep, form: Annotated[SearchForm, Depends()]) -> Response:
     """Hold the uploaded image, and go to the address of the search. An image that cannot be read is dropped."""
     sample = form.sample or form.sample_key or ""
     query = SearchQuery(q=form.q, model=form.model, image=form.image_hash, sample=sample)
     if form.image is not None and form.image.size:
         try:
-            if (status := state.live.status(open_store.name)).state in ("off", "failed"):
-                raise HTTPException(503, status.reason)
-            upload = await add_upload(form.image, state.uploads, state.settings)
+            upload = await visit.hold(form.image)
         except HTTPException as refusal:
             query = query.model_copy(update={"image": "", "sample": "", "sample_key": None})
-            return await answer(request, state, open_store, query, refusal)
+            return await answer(visit, query, refusal)
         query = query.model_copy(update={"image": upload.hash, "sample": ""})
-    to = Addresses.of_store(request, state, open_store).page(
+    to = visit.links.page(
         "/search", q=query.q, model="1" if query.model else None, image=query.image,
         sample_key=sample_key(query.sample) if query.sample and not query.image else None,
     )  # fmt: skip
     return RedirectResponse(to, 303)
 
 
-async def answer(
-    request: Request, state: State, open_store: OpenStore, query: SearchQuery, refusal: HTTPException | None = None
-) -> HTMLResponse:
+async def answer(visit: Visit, query: SearchQuery, refusal: HTTPException | None = None) -> HTMLResponse:
     """The page with the results of the query, or with the reason of a refusal."""
     results: dict[str, Any] | None = None
     image: ImageQuery | None = None
     q = query.q if query.q.strip() else None
     try:
         if refusal is None and (query.image or query.sample or query.sample_key):
-            image = await run_in_threadpool(query_image, request, state, open_store, query)
+            image = await run_in_threadpool(query_image, visit, query)
         if refusal is None and (image or (q and query.model)):
-            results = await live_search(request, state, open_store, query, image)
+            results = await live_search(visit, query, image)
     except HTTPException as error:  # shown on the page instead of the results
         refusal = error
 
     def draw() -> HTMLResponse:
-        by_words = word_search(request, open_store, q) if q and results is None and refusal is None else None
+        by_words = word_search(visit, q) if q and results is None and refusal is None else None
         fields = {"q": q or "", "through_model": query.model, "image": image, "results": results or by_words}
-        return search_page(request, state, open_store, fields, refusal)
+        return search_page(visit, fields, refusal)
 
-    page = await run_in_threadpool(draw)
-    page.headers.update((refusal.headers if refusal else None) or {})
-    return page
+    return await run_in_threadpool(draw)
 
 
-def search_page(
-    request: Request, state: State, open_store: OpenStore, fields: dict[str, Any], refusal: HTTPException | None
-) -> HTMLResponse:
+def search_page(visit: Visit, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
     """The page as HTML."""
     results = fields["results"] or NO_RESULTS
     ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]]
     ids += [family.features[0].id for group in results["groups"] for family in group["families"]]
-    return render_for(
-        request,
+    return visit.render(
         "search.html",
-        state,
-        open_store,
         section="/search",
-        status=refusal.status_code if refusal else 200,
-        live=state.live.status(open_store.name),
+        fault=refusal,
+        live=visit.model,
         error=str(refusal.detail) if refusal else None,
         outside=OUTSIDE,
-        previews=previews(request, open_store, ids),
-        words=word_lines(open_store, [f.id for f in results["words"] or []]),
+        previews=previews(visit, ids),
+        words=word_lines(visit.store, [f.id for f in results["words"] or []]),
         **fields,
     )
 
 
-def word_search(request: Request, open_store: OpenStore, q: str) -> dict[str, Any]:
+def word_search(visit: Visit, q: str) -> dict[str, Any]:
     """Features and captions with the words."""
-    hits = search_api.get_search(request, open_store, q)
-    number, n = NUMBER.fullmatch(q), open_store.store.n_features
-    texts = "Captions" if open_store.has_images else "Texts"
+    hits = search_api.get_search(visit.request, visit.store, q)
+    number, n = NUMBER.fullmatch(q), visit.reader.n_features
+    texts = "Captions" if visit.store.has_images else "Texts"
     return {
         **NO_RESULTS,
         "no_feature": f"There is no feature {number[1]}. This store has features 0 to {n - 1}." if number else None,
@@ -177,41 +160,37 @@ class ImageQuery(NamedTuple):
     sample_id: str | None
 
 
-def query_image(request: Request, state: State, open_store: OpenStore, query: SearchQuery) -> ImageQuery | None:
+def query_image(visit: Visit, query: SearchQuery) -> ImageQuery | None:
     """The uploaded image, else that of the sample, else None. Raises HTTPException: 404 if it is not there."""
     if query.image:
-        upload = state.uploads.get(query.image)
-        return ImageQuery(upload.size, uploaded_url(request, upload.hash), upload.hash, None)
+        upload = visit.state.uploads.get(query.image)
+        return ImageQuery(upload.size, uploaded_url(visit.request, upload.hash), upload.hash, None)
     if (sample := query.sample or query.sample_key) is None or not sample:
         return None
-    images = samples_api.get_sample(request, open_store, sample, 1).images
+    images = samples_api.get_sample(visit.request, visit.store, sample, 1).images
     if not images:
         raise HTTPException(422, f"Sample {sample!r} has no image to search with.")
     return ImageQuery((images[0].width, images[0].height), images[0].url, None, sample)
 
 
-async def live_search(
-    request: Request, state: State, open_store: OpenStore, query: SearchQuery, image: ImageQuery | None
-) -> dict[str, Any]:
+async def live_search(visit: Visit, query: SearchQuery, image: ImageQuery | None) -> dict[str, Any]:
     """Results of a search by an image, words or both through the model, each feature with its heat on the image."""
     patch = parse_patch(query.patch) if query.patch and image else None
     search_input = SearchInput(query.q.strip(), None, image and image.hash, image and image.sample_id)
-    live_query = await search_api.query_of(request, state, open_store, search_input)
+    live_query = await search_api.query_of(*visit, search_input)
 
     def make() -> dict[str, Any]:
-        reply = live_answers.search(open_store, live_query, N_FEATURES, patch)
-        return live_results(request, open_store, query, image, search_api.as_live_search(request, open_store, reply))
+        reply = live_answers.search(visit.store, live_query, N_FEATURES, patch)
+        return live_results(visit, query, image, search_api.as_live_search(visit.request, visit.store, reply))
 
     return await run_in_threadpool(make)
 
 
-def live_results(
-    request: Request, open_store: OpenStore, query: SearchQuery, image: ImageQuery | None, hits: LiveSearch
-) -> dict[str, Any]:
+def live_results(visit: Visit, query: SearchQuery, image: ImageQuery | None, hits: LiveSearch) -> dict[str, Any]:
     """The reply of the model as search.html shows it."""
     q = query.q.strip()
     sides = [name for name, value in (("words", q), ("patch" if query.patch else "image", image)) if value]
-    by_words = search_api.get_search(request, open_store, q) if q else None
+    by_words = search_api.get_search(visit.request, visit.store, q) if q else None
     mark = None
     if image and query.patch:
         view, row, col = parse_patch(query.patch)
@@ -226,11 +205,7 @@ def live_results(
         "n_dense": hits.n_dense,
         "how": f"ranked by activation on the {' and the '.join(sides)} × specificity",
         "words": by_words and by_words.features,
-        "nearest": [
-            (title, [card(sample, sample.cosine) for sample in hits.samples if sample.modality == side])
-            for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
-            if any(sample.modality == side for sample in hits.samples)
-        ],
+        "nearest": nearest_cards(hits.samples),
         "n": len(hits.features),
         "mark": mark,
         "patch": query.patch,

@@ -6,7 +6,7 @@ import re
 from math import nan
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -14,14 +14,14 @@ from backend.api import features as features_api
 from backend.api import samples as samples_api
 from backend.api.features import FeatureQuery
 from backend.api.samples import SampleQuery
-from backend.deps import StateDep, StoreDep
 from backend.drawing.text import visible
 from backend.links import uploaded_url
 from backend.live.steer_start import MAX_STRENGTH, cap_of, start_of
+from backend.pages.visit import Visit, VisitDep
 from backend.params import QueryModel
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
-from backend.templating import MaybeStr, render_for
+from backend.templating import MaybeStr
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -58,34 +58,30 @@ class SteerQuery(QueryModel):
 
 
 @router.get("/steer")
-def steer(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SteerQuery, Query()]
-) -> HTMLResponse:
+def steer(visit: VisitDep, query: Annotated[SteerQuery, Query()]) -> HTMLResponse:
     """The form, as the address fills it."""
-    features, faults = read_features(open_store, query.feature)
-    image, note = held_image(request, state, query.image)
+    features, faults = read_features(visit.store, query.feature)
+    image, note = held_image(visit, query.image)
+    images = visit.store.has_images
     start: dict[str, Any] = {
         **query.model_dump(include={"prompt", "target", "attention", "mask", "max_tokens", "temperature", "seed"}),
         "many": query.many if query.many in MANY else "",
-        "sample": None if query.image else start_sample(request, open_store, query.sample, features),
+        "sample": None if query.image else start_sample(visit, query.sample, features),
         "image": image,
         "note": note,
         "features": features,
         "faulty": bool(faults),
-        "layer": open_store.manifest["model"]["layer"],
-        "images": open_store.has_images,
-        "scope": [name for name in query.scope.split(",") if name in (SCOPES if open_store.has_images else SCOPES[1:])],
+        "layer": visit.store.manifest["model"]["layer"],
+        "images": images,
+        "scope": [name for name in query.scope.split(",") if name in (SCOPES if images else SCOPES[1:])],
     }
-    return render_for(
-        request,
+    return visit.render(
         "steer.html",
-        state,
-        open_store,
         section="/steer",
-        live=state.live.status(open_store.name),
+        live=visit.model,
         start=start,
         faults=faults,
-        suggestions=[] if features else suggestions(open_store),
+        suggestions=[] if features else suggestions(visit.store),
     )
 
 
@@ -95,29 +91,27 @@ def suggestions(open_store: OpenStore) -> list[Feature]:
     return [feature for feature in features_api.get_features(open_store, query).items if feature.evidence]
 
 
-def held_image(request: Request, state: StateDep, hash: str) -> tuple[dict[str, Any] | None, str | None]:
+def held_image(visit: Visit, hash: str) -> tuple[dict[str, Any] | None, str | None]:
     """The uploaded image of the address as the API has it, and a sentence if the server no longer holds it."""
     if not hash:
         return None, None
     try:
-        width, height = state.uploads.get(hash).size
-        return {"hash": hash, "url": uploaded_url(request, hash), "width": width, "height": height}, None
+        width, height = visit.state.uploads.get(hash).size
+        return {"hash": hash, "url": uploaded_url(visit.request, hash), "width": width, "height": height}, None
     except HTTPException as error:
         return None, str(error.detail)
 
 
-def start_sample(
-    request: Request, open_store: StoreDep, sample: str | None, features: list[dict[str, Any]]
-) -> str | None:
+def start_sample(visit: Visit, sample: str | None, features: list[dict[str, Any]]) -> str | None:
     """The sample of the address; without one, a sample in which the first feature is off, or the store's first. None
     in a store of texts: the model reads a sample's image alone."""
-    if not open_store.has_images:
+    if not visit.store.has_images:
         return None
     if sample is not None:
         return None if sample == NO_SAMPLE else sample
     if features:
-        return start_of(open_store, features[0]["id"]).sample_id
-    items = samples_api.get_samples(request, open_store, SampleQuery(limit=1)).items
+        return start_of(visit.store, features[0]["id"]).sample_id
+    items = samples_api.get_samples(visit.request, visit.store, SampleQuery(limit=1)).items
     return items[0].sample_id if items else None
 
 

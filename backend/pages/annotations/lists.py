@@ -5,25 +5,24 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.api.annotations.common import author_name
 from backend.api.annotations.lists import Name
 from backend.api.own.matrix import OwnList, OwnResult, read_all
-from backend.deps import StateDep, StoreDep
 from backend.drawing.figures import with_noun
 from backend.links import Links, check_feature, sample_key, sample_of
 from backend.pages.annotations.panel import in_words, signature
 from backend.pages.cards import card, previews
 from backend.pages.own.on_list import matrix_values, own_of
+from backend.pages.visit import Visit, VisitDep
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, ListBody
 from backend.schemas.features import Feature
 from backend.schemas.samples import Sample
-from backend.stores import OpenStore, State
-from backend.templating import Addresses, render_for
+from backend.stores import OpenStore
 from precompute.errors import SaevxError
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -62,45 +61,40 @@ class BasketQuery(FormQuery):
 
 
 @router.get("/lists")
-def lists(request: Request, state: StateDep, open_store: StoreDep) -> HTMLResponse:
+def lists(visit: VisitDep) -> HTMLResponse:
     """All lists, and a form for a new one."""
-    book = open_store.annotations
-    return render_for(
-        request, "annotations/lists.html", state, open_store, section="/lists",
+    book = visit.store.annotations
+    return visit.render(
+        "annotations/lists.html", section="/lists",
         lists=[{"name": entry.key, **signature(entry), **(entry.body or {})} for entry in book.entries("list")],
         filters=[{"name": entry.key, **signature(entry), **(entry.body or {})} for entry in book.entries("filter")],
         tags={kind: book.tags(kind) for kind in ("feature", "sample")},
-        problem=book.why_read_only(), author=author_name(request),
+        problem=book.why_read_only(), author=author_name(visit.request),
     )  # fmt: skip
 
 
 @router.get("/lists/{name}")
-async def one_list(
-    request: Request, state: StateDep, open_store: StoreDep, name: Name, own: OwnList = []  # noqa: B006
-) -> HTMLResponse:
+async def one_list(visit: VisitDep, name: Name, own: OwnList = []) -> HTMLResponse:  # noqa: B006
     """One list, with pairs of one's own on which its features are looked at."""
-    entry = open_store.annotations.get("list", name)
+    entry = visit.store.annotations.get("list", name)
     if entry.body is None:
         raise HTTPException(404, f"There is no list {name!r}: the page Lists has them all.")
     body = ListBody.model_validate(entry.body)
-    pairs = await read_all(request, state, open_store, [*own_of(body), *own])
+    pairs = await read_all(*visit, [*own_of(body), *own])
     about = {"name": name, **signature(entry)}
-    return await run_in_threadpool(draw, request, state, open_store, body, about, pairs)
+    return await run_in_threadpool(draw, visit, body, about, pairs)
 
 
 @router.get("/basket")
-async def basket(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[BasketQuery, Query()]
-) -> Response:
+async def basket(visit: VisitDep, query: Annotated[BasketQuery, Query()]) -> Response:
     """What the address holds. The selections of other pages are brought into one form of address first."""
     features, samples = query.numbers(), query.samples()
     if query.feature or query.id:
-        links = Addresses.of_store(request, state, open_store)
-        return RedirectResponse(links.page("/basket", **basket_params(features, samples)), 303)
+        return RedirectResponse(visit.links.page("/basket", **basket_params(features, samples)), 303)
     body = ListBody(features=features, samples=samples)
-    pairs = await read_all(request, state, open_store, query.own)
+    pairs = await read_all(*visit, query.own)
     about: Item = {"name": None, "version": 0, "who": "", "when": ""}
-    return await run_in_threadpool(draw, request, state, open_store, body, about, pairs)
+    return await run_in_threadpool(draw, visit, body, about, pairs)
 
 
 def basket_params(features: list[int], samples: list[str]) -> Item:
@@ -108,43 +102,41 @@ def basket_params(features: list[int], samples: list[str]) -> Item:
     return {"features": ",".join(map(str, features)), "sample": [sample_key(sample_id) for sample_id in samples]}
 
 
-def draw(
-    request: Request, state: State, store: OpenStore, body: ListBody, about: Item, pairs: list[OwnResult]
-) -> HTMLResponse:
+def draw(visit: Visit, body: ListBody, about: Item, pairs: list[OwnResult]) -> HTMLResponse:
     """The page of a list or basket. Raises HTTP 404 for a feature that the store does not have.
 
     Args:
         pairs: pairs of one's own, the list's own test pair first.
     """
     for number in body.features:
-        check_feature(store, number)
-    rows = store.store.selection.rows_of(body.samples)
+        check_feature(visit.store, number)
+    rows, notes = visit.reader.selection.rows_of(body.samples), visit.store.annotations
     ids = body.features[:DRAWN]
     visible_body, members = body.model_copy(update={"features": ids}), basket_params(body.features, body.samples)
     form_fields = [("name", about["name"])] if about["name"] else [
         ("features", members["features"]), *(("sample", key) for key in members["sample"])
     ]  # fmt: skip
-    by_id = {row["id"]: row for row in store.store.features.list(ids=ids, limit=DRAWN).items} if ids else {}
-    features = [Feature.model_validate({**by_id[id], **store.annotations.list_fields("feature", id)}) for id in ids]
-    return render_for(
-        request, "annotations/list.html", state, store, section="/lists", about=about, body=body,
-        features=features, previews=previews(request, store, ids), cards=cards(request, store, body.samples, rows),
+    by_id = {row["id"]: row for row in visit.reader.features.list(ids=ids, limit=DRAWN).items} if ids else {}
+    features = [Feature.model_validate({**by_id[id], **notes.list_fields("feature", id)}) for id in ids]
+    return visit.render(
+        "annotations/list.html", section="/lists", about=about, body=body,
+        features=features, previews=previews(visit, ids), cards=cards(visit, body.samples, rows),
         missing=[id for id in body.samples if id not in rows][:DRAWN],
-        **matrix_values(request, state, store, visible_body, pairs, form_fields), history=history(store, about["name"]),
+        **matrix_values(visit, visible_body, pairs, form_fields), history=history(visit.store, about["name"]),
         steered=[f"{id}:add:1" for id in body.features[:STEERED]],
         basket=members,
-        problem=store.annotations.why_read_only(), author=author_name(request),
-        others=[(entry.key, (entry.body or {}).get("title") or entry.key) for entry in store.annotations.entries("list")
+        problem=notes.why_read_only(), author=author_name(visit.request),
+        others=[(entry.key, (entry.body or {}).get("title") or entry.key) for entry in notes.entries("list")
                 if entry.key != about["name"]],
     )  # fmt: skip
 
 
-def cards(request: Request, store: OpenStore, ids: list[str], rows: dict[str, int]) -> list[Item]:
+def cards(visit: Visit, ids: list[str], rows: dict[str, int]) -> list[Item]:
     """The samples as cards, in the order of the list."""
     rows_of_cards = [rows[id] for id in ids if id in rows][:DRAWN]
-    items = store.store.samples.items(rows_of_cards)
-    with_images = Links(request, store).all_images(items[row] for row in rows_of_cards)
-    notes = store.annotations
+    items = visit.reader.samples.items(rows_of_cards)
+    with_images = Links(visit.request, visit.store).all_images(items[row] for row in rows_of_cards)
+    notes = visit.store.annotations
     return [card(Sample.model_validate({**s, **notes.list_fields("sample", s["sample_id"])})) for s in with_images]
 
 

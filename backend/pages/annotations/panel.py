@@ -6,12 +6,10 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fastapi import Request
-
 from backend.annotations.database import Entry, UnavailableError
 from backend.api.annotations.common import author_name
 from backend.links import sample_key
-from backend.stores import OpenStore
+from backend.pages.visit import Visit
 
 MAX_VERSIONS = 20
 FIELDS = {"label": "label", "note": "note", "tags": "tags", "reviewed": "reviewed"}
@@ -42,15 +40,13 @@ def signature(entry: Entry) -> dict[str, Any]:
     return {"version": entry.version, "who": entry.author or "unnamed", "when": when(entry.at)}
 
 
-def panel(
-    request: Request, store: OpenStore, kind: str, key: str | int, fields_sent: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def panel(visit: Visit, kind: str, key: str | int, fields_sent: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The values of annotations/panel.html.
 
     Args:
         fields_sent: fields that were sent and not written, because of a conflict.
     """
-    book = store.annotations
+    book = visit.store.annotations
     entry = book.get(kind, key)
     history, problem = [], book.why_read_only()
     try:
@@ -68,7 +64,7 @@ def panel(
         "fields": fields_sent or body,
         "theirs": differences(body, fields_sent) if fields_sent is not None else [],
         "conflict": fields_sent is not None,
-        "author": author_name(request),
+        "author": author_name(visit.request),
         "history": changes(history)[:MAX_VERSIONS],
         "undo": history[1].version if len(history) > 1 else 0,
         "problem": problem,

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl, quote
 
-from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi import APIRouter, Form, HTTPException, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.annotations.book import ConflictError
 from backend.annotations.database import Entry
 from backend.api.annotations.common import COOKIE, version_body
-from backend.deps import StateDep, StoreDep
 from backend.links import check_feature, check_sample, sample_of, sample_path
 from backend.pages.annotations.panel import panel
+from backend.pages.visit import Visit, VisitDep
 from backend.params import parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, Author, NoteBody
-from backend.stores import OpenStore, State
-from backend.templating import Addresses, address, render_for
+from backend.stores import OpenStore
+from backend.templating import address
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -87,12 +87,10 @@ def read_body(model: type[B], values: Mapping[str, Any]) -> B:
 
 
 @router.post("/annotate")
-def annotate(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[NoteForm, Form()]
-) -> Response:
+def annotate(visit: VisitDep, form: Annotated[NoteForm, Form()]) -> Response:
     """Write what the panel of a feature or sample holds, undo the last change, or delete everything."""
-    kind, key = form.thing(open_store)
-    book = open_store.annotations
+    kind, key = form.thing(visit.store)
+    book = visit.store.annotations
     body: Mapping[str, Any] | None
     if form.do == "save":
         body = form.body().model_dump(mode="json")
@@ -101,12 +99,12 @@ def annotate(
     try:
         book.put(kind, key, body, author=form.author, version=form.version)
     except ConflictError as error:
-        values = panel(request, open_store, kind, key, body or {})
-        return render_for(
-            request, "annotations/conflict.html", state, open_store, section="", status=409, notes=values,
+        values = panel(visit, kind, key, body or {})
+        return visit.render(
+            "annotations/conflict.html", section="", status=409, notes=values,
             sentence=str(error), page_path=form.page(), key=key, back=form.back,
         )  # fmt: skip
-    return lead_to(request, state, open_store, form, f"{form.page()}#notes", form.back)
+    return lead_to(visit, form, f"{form.page()}#notes", form.back)
 
 
 class TagForm(SignedForm):
@@ -121,15 +119,13 @@ class TagForm(SignedForm):
 
 
 @router.post("/annotate/tags")
-def tag_features(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[TagForm, Form()]
-) -> Response:
+def tag_features(visit: VisitDep, form: Annotated[TagForm, Form()]) -> Response:
     """Give several features the same tags, beside those that they have."""
     features = parse_numbers(form.features, "features", MAX_MEMBERS)
     if not features or not form.tags.strip(" ,"):
         raise HTTPException(422, "Select at least one feature, and give at least one tag.")
     for feature in features:
-        check_feature(open_store, feature)
+        check_feature(visit.store, feature)
 
     def make(current: Entry) -> Mapping[str, Any]:
         body = current.body or {}
@@ -137,19 +133,17 @@ def tag_features(
         return read_body(NoteBody, {**body, "tags": tags}).model_dump(mode="json")
 
     for feature in features:
-        open_store.annotations.change("feature", feature, make, author=form.author)
-    return lead_to(request, state, open_store, form, "/features", form.back)
+        visit.store.annotations.change("feature", feature, make, author=form.author)
+    return lead_to(visit, form, "/features", form.back)
 
 
-def lead_to(
-    request: Request, state: State, store: OpenStore, form: SignedForm, path: str, query: str = ""
-) -> RedirectResponse:
+def lead_to(visit: Visit, form: SignedForm, path: str, query: str = "") -> RedirectResponse:
     """Lead to a page of this store, and keep the writer's name in a cookie.
 
     Args:
         path: of the page, with `#` and the id of one of its elements where the reader is to look.
     """
-    links = Addresses.of_store(request, state, store)
+    links = visit.links
     pairs = [(name, value) for name, value in parse_qsl(query[:8000]) if name != "store"]
     page, hash, element = path.partition("#")
     reply = RedirectResponse(address(links.base + page, [*pairs, ("store", links.store)]) + hash + element, 303)

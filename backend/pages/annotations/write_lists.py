@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
-from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi import APIRouter, Form, HTTPException, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from backend.annotations.database import Entry
 from backend.api.annotations.lists import check_members
 from backend.api.annotations.marks import write_mark
-from backend.deps import StateDep, StoreDep
 from backend.links import sample_of
 from backend.pages.annotations.lists import new_name
 from backend.pages.annotations.write import About, SignedForm, lead_to, read_body
+from backend.pages.visit import VisitDep
 from backend.params import parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, NAME_PATTERN, FilterBody, FilterPage, ListBody
 from backend.schemas.common import FlagName
@@ -66,22 +66,20 @@ class ListForm(SignedForm):
 
 
 @router.post("/lists")
-def write_list(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[ListForm, Form()]
-) -> Response:
+def write_list(visit: VisitDep, form: Annotated[ListForm, Form()]) -> Response:
     """Make a list, change, undo or delete it. A conflict is the page of an error: nothing was written."""
     features, samples = form.members()
-    check_members(open_store, features, [*samples, *([form.pair.strip()] if form.pair.strip() else [])])
-    book = open_store.annotations
-    name = form.name or new_name(open_store, form.title)
+    check_members(visit.store, features, [*samples, *([form.pair.strip()] if form.pair.strip() else [])])
+    book = visit.store.annotations
+    name = form.name or new_name(visit.store, form.title)
     if form.do == "delete":
         book.put("list", name, None, author=form.author, version=form.version)
-        return lead_to(request, state, open_store, form, "/lists")
+        return lead_to(visit, form, "/lists")
     if form.do == "undo":
         versions = book.history("list", name)
         old_body = versions[1].body if len(versions) > 1 else None
         book.put("list", name, old_body, author=form.author, version=form.version)
-        return lead_to(request, state, open_store, form, f"/lists/{name}" if old_body else "/lists")
+        return lead_to(visit, form, f"/lists/{name}" if old_body else "/lists")
 
     def make(current: Entry) -> Mapping[str, Any]:
         return form.change_list(current.body or {})
@@ -89,7 +87,7 @@ def write_list(
     only_members = form.do == "add"  # overwrites nothing that another may have written
     version = None if only_members else form.version
     book.change("list", name, make, author=form.author, version=version)
-    return lead_to(request, state, open_store, form, f"/lists/{name}")
+    return lead_to(visit, form, f"/lists/{name}")
 
 
 class AddForm(About):
@@ -101,14 +99,12 @@ class AddForm(About):
 
 
 @router.post("/lists/add")
-def add_to_list(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[AddForm, Form()]
-) -> Response:
+def add_to_list(visit: VisitDep, form: Annotated[AddForm, Form()]) -> Response:
     """Add one feature or sample to a list."""
-    kind, key = form.thing(open_store)
+    kind, key = form.thing(visit.store)
     if not form.list and not form.title.strip():
         raise HTTPException(422, "Choose a list, or give the title of a new one.")
-    name = form.list or new_name(open_store, form.title)
+    name = form.list or new_name(visit.store, form.title)
     member: Any = int(key) if kind == "feature" else key
     field = "features" if kind == "feature" else "samples"
 
@@ -116,8 +112,8 @@ def add_to_list(
         body = {**ListBody(title=form.title[:200]).model_dump(mode="json"), **(current.body or {})}
         return {**body, field: list_with(body[field], member)}
 
-    open_store.annotations.change("list", name, make, author=form.author)
-    return lead_to(request, state, open_store, form, f"{form.page()}#notes", form.back)
+    visit.store.annotations.change("list", name, make, author=form.author)
+    return lead_to(visit, form, f"{form.page()}#notes", form.back)
 
 
 def list_with(members: list[Any], member: Any) -> list[Any]:
@@ -136,20 +132,18 @@ class FilterForm(SignedForm):
 
 
 @router.post("/filters")
-def write_filter(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[FilterForm, Form()]
-) -> Response:
+def write_filter(visit: VisitDep, form: Annotated[FilterForm, Form()]) -> Response:
     """Save the filters of a page, or delete saved ones."""
-    book = open_store.annotations
+    book = visit.store.annotations
     if form.do == "delete":
         book.put("filter", form.name, None, author=form.author, version=form.version)
-        return lead_to(request, state, open_store, form, "/lists")
+        return lead_to(visit, form, "/lists")
     if not form.title.strip():
         raise HTTPException(422, "Give the filters a name.")
     pairs = [(name, value) for name, value in parse_qsl(form.query) if name not in ("store", "cursor")]
     body = read_body(FilterBody, {"title": form.title, "page": form.page, "query": urlencode(pairs, safe=",")})
-    book.put("filter", new_name(open_store, form.title), body.model_dump(), author=form.author, version=0)
-    return lead_to(request, state, open_store, form, body.page, body.query)
+    book.put("filter", new_name(visit.store, form.title), body.model_dump(), author=form.author, version=0)
+    return lead_to(visit, form, body.page, body.query)
 
 
 class MarkForm(SignedForm):
@@ -164,10 +158,8 @@ class MarkForm(SignedForm):
 
 
 @router.post("/quality/mark")
-def mark(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[MarkForm, Form()]
-) -> Response:
+def mark(visit: VisitDep, form: Annotated[MarkForm, Form()]) -> Response:
     """Mark a pair, and lead back to the page Quality."""
     right = {"yes": True, "no": False}.get(form.right)
-    write_mark(open_store, form.flag, sample_of(form.sample), right, form.author)
-    return lead_to(request, state, open_store, form, "/quality#flagged", form.back)
+    write_mark(visit.store, form.flag, sample_of(form.sample), right, form.author)
+    return lead_to(visit, form, "/quality#flagged", form.back)

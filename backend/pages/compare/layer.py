@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from backend.api.compare.layers import layer_store, layer_stores, place_of_feature, place_of_sample
-from backend.deps import StateDep, StoreDep
 from backend.links import check_feature, check_sample, sample_path
 from backend.pages.sample.marks import MAX_CHOSEN
+from backend.pages.visit import Visit, VisitDep
 from backend.params import FormQuery, parse_numbers
-from backend.stores import OpenStore, State
-from backend.templating import Addresses
+from backend.stores import OpenStore
 
 router = APIRouter()
 
@@ -28,14 +27,14 @@ class LayerLink(NamedTuple):
     """None for the layer of this page."""
 
 
-def layer_links(request: Request, state: State, store: OpenStore, **place: Any) -> list[LayerLink]:
+def layer_links(visit: Visit, **place: Any) -> list[LayerLink]:
     """The layers of this model and data; none where there is but one.
 
     Args:
         place: what the address of another layer is asked for: `feature`, `sample` and `f`, or `a` and `b`.
     """
-    layers = layer_stores(state, store)
-    links = Addresses.of_store(request, state, store)
+    layers = layer_stores(visit.state, visit.store)
+    links = visit.links
     numbers = [layer.layer for layer in layers]
     return [
         LayerLink(
@@ -61,40 +60,38 @@ class LayerQuery(FormQuery):
 
 
 @router.get("/layer")
-async def go(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[LayerQuery, Query()]
-) -> RedirectResponse:
+async def go(visit: VisitDep, query: Annotated[LayerQuery, Query()]) -> RedirectResponse:
     """To the same place in another layer; back, with a sentence, where it has none there."""
-    await state.check_stores()
-    other = layer_store(state, open_store, query.to)
-    address = await run_in_threadpool(address_in, request, state, open_store, other, query)
+    await visit.state.check_stores()
+    other = layer_store(visit.state, visit.store, query.to)
+    address = await run_in_threadpool(address_in, visit, other, query)
     return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
 
 
-def address_in(request: Request, state: State, store: OpenStore, other: OpenStore, query: LayerQuery) -> str:
+def address_in(visit: Visit, other: OpenStore, query: LayerQuery) -> str:
     """The address of the place in `other`, or that of the page one came from."""
-    links, other_links = (Addresses.of_store(request, state, open_store) for open_store in (store, other))
+    links, other_links = visit.links, visit.at(other).links
     if query.sample is not None:
-        check_sample(store, query.sample)
+        check_sample(visit.store, query.sample)
         features = parse_numbers(query.f, "f", MAX_CHOSEN) if query.f else []
-        sample_id = place_of_sample(store, other, query.sample).sample_id
+        sample_id = place_of_sample(visit.store, other, query.sample).sample_id
         if sample_id is None:
             return links.page(sample_path(query.sample), f=query.f, missing=other.name)
-        numbers = {id: to for id in features if (to := number_in(store, other, id)) is not None}
-        came_from = origin(store, features) if features else None
+        numbers = {id: to for id in features if (to := number_in(visit.store, other, id)) is not None}
+        came_from = origin(visit.store, features) if features else None
         return other_links.page(sample_path(sample_id), f=",".join(map(str, numbers.values())), **{"from": came_from})
     named_features = [("feature", query.feature)] if query.feature is not None else [("a", query.a), ("b", query.b)]
     ids = {name: id for name, id in named_features if id is not None}
     if not ids:
         raise HTTPException(422, "Name a place: feature=, sample=, or a= and b= of a comparison.")
-    places = {name: number_in(store, other, id) for name, id in ids.items()}
+    places = {name: number_in(visit.store, other, id) for name, id in ids.items()}
     if query.feature is None:
         if None in places.values():
             return links.page("/compare", **ids, missing=other.name)
-        return other_links.page("/compare", **places, **{"from": origin(store, list(ids.values()))})
+        return other_links.page("/compare", **places, **{"from": origin(visit.store, list(ids.values()))})
     if places["feature"] is None:
         return links.page(f"/features/{query.feature}", missing=other.name)
-    return other_links.page(f"/features/{places['feature']}", **{"from": origin(store, [query.feature])})
+    return other_links.page(f"/features/{places['feature']}", **{"from": origin(visit.store, [query.feature])})
 
 
 def number_in(store: OpenStore, other: OpenStore, feature: int) -> int | None:
@@ -108,30 +105,32 @@ def origin(store: OpenStore, ids: list[int]) -> str:
     return f"{store.name}:{','.join(map(str, ids))}"
 
 
-def layer_note(state: State, store: OpenStore, came_from: str | None, target: str | None, ids: list[int]) -> list[str]:
+def layer_note(visit: Visit, came_from: str | None, target: str | None, ids: list[int]) -> list[str]:
     """What became of features on the way from or to another layer. An address that names no other layer says nothing.
 
     Args:
         came_from: as `CameFrom`. target: the name of a layer that lacks something of this page.
         ids: the features of this page.
     """
-    store_names = {layer.store for layer in layer_stores(state, store) if not layer.current}
-    if target in store_names:
-        other_store = state.stores[str(target)]
-        notes = [place_of_feature(store, other_store, id) for id in ids]
+    others = other_stores(visit)
+    if target in others:
+        notes = [place_of_feature(visit.store, others[target], id) for id in ids]
         return [place.sentence for place in notes if place.feature is None and place.sentence]
     name, _, numbers = (came_from or "").rpartition(":")
-    if name not in store_names:
+    if name not in others:
         return []
-    first = state.stores[name]
+    first = others[name]
     features_before = [id for id in parse_numbers(numbers, "from", MAX_CHOSEN) if id < first.store.n_features]
-    return [text for id in features_before if (text := place_of_feature(first, store, id).sentence)]
+    return [text for id in features_before if (text := place_of_feature(first, visit.store, id).sentence)]
 
 
-def missing_sample(state: State, store: OpenStore, target: str | None, sample_id: str) -> list[str]:
+def missing_sample(visit: Visit, target: str | None, sample_id: str) -> list[str]:
     """That another layer does not hold this sample."""
-    store_names = {layer.store for layer in layer_stores(state, store) if not layer.current}
-    if target not in store_names:
-        return []
-    sentence = place_of_sample(store, state.stores[str(target)], sample_id).sentence
+    other = other_stores(visit).get(target or "")
+    sentence = place_of_sample(visit.store, other, sample_id).sentence if other else None
     return [sentence] if sentence else []
+
+
+def other_stores(visit: Visit) -> dict[str, OpenStore]:
+    """The stores of other layers, by name."""
+    return {s.store: visit.state.stores[s.store] for s in layer_stores(visit.state, visit.store) if not s.current}

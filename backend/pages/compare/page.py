@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api.compare.features import get_comparison
 from backend.api.compare.matching import LEAST
-from backend.api.features import ExampleQuery, example_items, features_of_words, get_feature
-from backend.deps import StateDep, StoreDep, get_store
-from backend.drawing.heat import tops
+from backend.api.features import features_of_words, get_feature
+from backend.deps import get_store
 from backend.pages.compare.layer import layer_links, layer_note
 from backend.pages.compare.stores import StoresView, stores_page
-from backend.pages.feature.examples import as_drawn, as_examples
+from backend.pages.feature.examples import strongest_examples
 from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
 from backend.pages.steer import suggestions
+from backend.pages.visit import Visit, VisitDep
 from backend.params import CameFrom, FormQuery, Missing, Words
 from backend.schemas.common import FeatureSort, Order, VerdictFilter
 from backend.schemas.compare import MatchBy
 from backend.schemas.features import FeatureDetail
-from backend.stores import OpenStore, State
-from backend.templating import Addresses, render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -64,50 +62,43 @@ class CompareView(FormQuery):
 
 
 @router.get("/compare")
-async def page(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[CompareView, Query()]
-) -> Response:
+async def page(visit: VisitDep, query: Annotated[CompareView, Query()]) -> Response:
     """Two features, two stores, or what to choose from. HTTP 422 for more than two selected features."""
     if query.feature:
         if len(query.feature) > 2:
             raise HTTPException(422, f"{len(query.feature)} features are selected: select two to compare them.")
         two = dict(zip("ab", (key.partition(":")[0] for key in query.feature), strict=False))
-        return RedirectResponse(Addresses.of_store(request, state, open_store).page("/compare", **two), 303)
-    other = await get_store(state, query.with_) if query.with_ else None
+        return RedirectResponse(visit.links.page("/compare", **two), 303)
+    other = await get_store(visit.state, query.with_) if query.with_ else None
     if other is not None:
-        return await run_in_threadpool(stores_page, request, state, open_store, other, StoresView.of(query))
-    return await run_in_threadpool(features_page, request, state, open_store, query)
+        return await run_in_threadpool(stores_page, visit, other, StoresView.of(query))
+    return await run_in_threadpool(features_page, visit, query)
 
 
-def features_page(request: Request, state: State, store: OpenStore, query: CompareView) -> HTMLResponse:
+def features_page(visit: Visit, query: CompareView) -> HTMLResponse:
     """Two features; with one, features that are like it."""
-    matches = {name: features_of_words(store, words, N_OTHERS + 1) for name in "ab" if (words := getattr(query, name))}
+    words = {name: getattr(query, name) for name in "ab"}
+    matches = {name: features_of_words(visit.store, text, N_OTHERS + 1) for name, text in words.items() if text}
     a, b = (matches[name][0].id if matches.get(name) else None for name in "ab")
-    pair = get_comparison(store, a, b) if a is not None and b is not None else None
-    detail = get_feature(store, a) if a is not None and pair is None else None
+    pair = get_comparison(visit.store, a, b) if a is not None and b is not None else None
+    detail = get_feature(visit.store, a) if a is not None and pair is None else None
     lists = (detail.neighbours.decoder, detail.neighbours.profile) if detail else ()
     neighbours = {n.id: n for ns in lists for n in ns[:N_SUGGESTED]}
-    return render_for(
-        request, "compare.html", state, store, section="/compare", q=query, pair=pair, one=detail, matches=matches,
-        near=list(neighbours.values()), start=[] if a is not None or b is not None else suggestions(store),
-        layers=layer_links(request, state, store, a=a, b=b) if pair else [],
-        layer_notes=layer_note(state, store, query.from_, query.missing, [pair.a.id, pair.b.id]) if pair else [],
-        others=[name for name in state.stores if name != store.name], figures=FIGURES if store.has_images else OF_TEXTS,
-        drawn=[side(request, store, f) for f in (pair.a, pair.b)] if pair else [],
+    return visit.render(
+        "compare.html", section="/compare", q=query, pair=pair, one=detail, matches=matches,
+        near=list(neighbours.values()), start=[] if a is not None or b is not None else suggestions(visit.store),
+        layers=layer_links(visit, a=a, b=b) if pair else [],
+        layer_notes=layer_note(visit, query.from_, query.missing, [pair.a.id, pair.b.id]) if pair else [],
+        others=[name for name in visit.state.stores if name != visit.store.name],
+        figures=FIGURES if visit.store.has_images else OF_TEXTS,
+        drawn=[side(visit, f) for f in (pair.a, pair.b)] if pair else [],
     )  # fmt: skip
 
 
-def side(request: Request, store: OpenStore, f: FeatureDetail) -> dict[str, Any]:
+def side(visit: Visit, f: FeatureDetail) -> dict[str, Any]:
     """What one column shows of a feature."""
-    top = tops(f, None)
-    groups = {
-        modality: as_drawn(None, as_examples(example_items(request, store, f.id, query)), top)
-        for modality in ("image", "text")
-        for query in [ExampleQuery.model_validate({"modality": modality, "limit": N_EXAMPLES})]
-    }
+    images, lines = strongest_examples(visit, f, N_EXAMPLES)
     return {
-        "f": f, "lens": lens_panel(f, "centred", store),
-        "says": summary(f, store.store.top_words.held, store.has_images),
-        "images": [example for example in groups["image"]["examples"] if example["images"]],
-        "lines": groups["text"]["examples"] if groups["text"]["lines"] else [],
+        "f": f, "lens": lens_panel(f, "centred", visit.store), "images": images, "lines": lines,
+        "says": summary(f, visit.reader.top_words.held, visit.store.has_images),
     }  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 from fastapi.responses import HTMLResponse
 
 from backend.api.compare.layers import WAYS, layer_stores
@@ -16,9 +16,9 @@ from backend.api.features import FeatureQuery
 from backend.drawing.figures import with_minus
 from backend.pages.cards import previews
 from backend.pages.compare.layer import LayerLink
+from backend.pages.visit import Visit
 from backend.schemas.compare import MatchedPoint
-from backend.stores import OpenStore, State
-from backend.templating import Addresses, render_for
+from backend.stores import OpenStore
 from precompute.errors import SaevxError
 
 N_ROWS, N_POINTS = 30, 300
@@ -68,49 +68,48 @@ class Chart(NamedTuple):
     """Points without the figure on one of the sides."""
 
 
-def stores_page(request: Request, state: State, store: OpenStore, other: OpenStore, q: StoresView) -> HTMLResponse:
+def stores_page(visit: Visit, other: OpenStore, q: StoresView) -> HTMLResponse:
     """The features of a store, each with its counterpart. HTTP 422 for a store and itself."""
-    if other.name == store.name:
-        raise HTTPException(422, f"{store.name} is compared with itself: choose another store.")
-    links_b = Addresses.of_store(request, state, other)
+    if other.name == visit.store.name:
+        raise HTTPException(422, f"{visit.store.name} is compared with itself: choose another store.")
+    links_b = visit.at(other).links
     values: dict[str, Any] = {
-        "q": q, "other": other.name, "others": [name for name in state.stores if name != store.name],
+        "q": q, "other": other.name, "others": [name for name in visit.state.stores if name != visit.store.name],
         "v": links_b.page, "api_there": links_b.api,
-        "turned": links_b.page("/compare", **{"with": store.name, "by": q.by}),
-        "ways": WAYS, "note": note(store, other), "layers": other_layers(request, state, store, other),
+        "turned": links_b.page("/compare", **{"with": visit.store.name, "by": q.by}),
+        "ways": WAYS, "note": note(visit.store, other), "layers": other_layers(visit, other),
     }  # fmt: skip
     try:
-        values |= list_values(request, store, other, q)
+        values |= list_values(visit, other, q)
     except SaevxError as error:  # this way of matching cannot be used; the form leads to the other
         values |= {"failure": str(error), "result": None, "points": None, "charts": []}
-    return render_for(request, "compare_stores.html", state, store, section="/compare", **values)
+    return visit.render("compare_stores.html", section="/compare", **values)
 
 
-def list_values(request: Request, store: OpenStore, other: OpenStore, q: StoresView) -> dict[str, Any]:
+def list_values(visit: Visit, other: OpenStore, q: StoresView) -> dict[str, Any]:
     """The list and the charts. Raises SaevxError where the stores cannot be matched in this way."""
-    points = get_points(store, other, q.by, q.least, N_POINTS)
+    here, there = (visit, visit.at(other)) if q.show != "there" else (visit.at(other), visit)
+    points = get_points(visit.store, other, q.by, q.least, N_POINTS)
     filters = {"sort": q.sort, "order": q.order, "verdict": q.verdict and [q.verdict]}
     if q.show == "all":
         query = {**filters, "fold": "names", "limit": N_ROWS, "cursor": q.cursor}
-        result: Any = compare(store, other, FeatureQuery.model_validate(query), q.by)
+        result: Any = compare(visit.store, other, FeatureQuery.model_validate(query), q.by)
     else:
-        pair = (store, other) if q.show == "here" else (other, store)
-        result = get_unmatched(*pair, q.by, q.least, N_ROWS, q.cursor)
-    sides = [store, other] if q.show != "there" else [other, store]
+        result = get_unmatched(here.store, there.store, q.by, q.least, N_ROWS, q.cursor)
     return {
         "failure": None, "result": result, "points": points, "charts": charts(points.points),
         "api_query": {**filters, "fold": "names"},
-        "previews": previews(request, sides[0], [match.feature.id for match in result.items]),
-        "others_previews": previews(request, sides[1], [match.other.id for match in result.items if match.other]),
+        "previews": previews(here, [match.feature.id for match in result.items]),
+        "others_previews": previews(there, [match.other.id for match in result.items if match.other]),
     }  # fmt: skip
 
 
-def other_layers(request: Request, state: State, store: OpenStore, other: OpenStore) -> list[LayerLink]:
+def other_layers(visit: Visit, other: OpenStore) -> list[LayerLink]:
     """The layers that this store can be compared with."""
-    links = Addresses.of_store(request, state, store)
+    links = visit.links
     return [
         LayerLink(f"{p.layer}", p.store, None if p.store == other.name else links.again(**{"with": p.store}))
-        for p in layer_stores(state, store)
+        for p in layer_stores(visit.state, visit.store)
         if not p.current
     ]
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from backend.api import cooccurrence as cooccurrence_api
 from backend.api.cooccurrence import PairQuery
 from backend.api.features import features_of_words
-from backend.deps import StateDep, StoreDep
 from backend.live.lru import Lru
 from backend.pages.cards import previews
 from backend.pages.cooccurrence.drawings import Graph, Matrix, draw_graph, draw_matrix, with_own_labels
+from backend.pages.visit import VisitDep
 from backend.params import FormQuery, Words
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
-from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -43,25 +42,20 @@ class PairList(FormQuery, PairQuery):
 
 
 @router.get("/cooccurrence")
-def cooccurrence(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairList, Query()]
-) -> HTMLResponse:
+def cooccurrence(visit: VisitDep, query: Annotated[PairList, Query()]) -> HTMLResponse:
     """Features that share samples."""
-    if not open_store.has_images:
+    if not visit.store.has_images:
         query = query.model_copy(update={"kind": "text-text"})
-    candidates = [] if query.q is None else matches(open_store, query.q)
+    candidates = [] if query.q is None else matches(visit.store, query.q)
     if query.q is not None:  # words go before a number: they were typed later
         query = query.model_copy(update={"feature": candidates[0].id if candidates else None})
-    page = cooccurrence_api.get_cooccurrence(open_store, PairQuery(**query.model_dump(exclude={"q"})))
-    feature_ref = None if query.feature is None else open_store.store.features.refs([query.feature])[query.feature]
+    page = cooccurrence_api.get_cooccurrence(visit.store, PairQuery(**query.model_dump(exclude={"q"})))
+    feature_ref = None if query.feature is None else visit.reader.features.refs([query.feature])[query.feature]
     two = [] if query.like is None else [int(feature) for feature in query.like.split(",")]
-    refs = open_store.store.features.refs(two)
+    refs = visit.reader.features.refs(two)
     example_pair = [refs[feature] for feature in two]
-    return render_for(
-        request,
+    return visit.render(
         "cooccurrence.html",
-        state,
-        open_store,
         section="/cooccurrence",
         page=page,
         q=query,
@@ -69,12 +63,12 @@ def cooccurrence(
         lost=query.q is not None and not candidates,
         chosen=feature_ref,
         like=example_pair,
-        matrix=None if feature_ref or example_pair else drawn_matrix(open_store, query),
-        graph=None if query.feature is None or example_pair else drawn_graph(open_store, query.feature),
-        kinds=KINDS if open_store.has_images else {},
+        matrix=None if feature_ref or example_pair else drawn_matrix(visit.store, query),
+        graph=None if query.feature is None or example_pair else drawn_graph(visit.store, query.feature),
+        kinds=KINDS if visit.store.has_images else {},
         sides=SIDES[query.kind],
         sorts=PAIR_SORTS.items(),
-        previews=previews(request, open_store, [pair.b.id for pair in page.items]),
+        previews=previews(visit, [pair.b.id for pair in page.items]),
     )
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from backend.api.cooccurrence import FeatureNumber, get_pair_samples
-from backend.deps import StateDep, StoreDep
 from backend.links import Links
 from backend.pages.cards import CARD
 from backend.pages.cooccurrence.page import SIDES
 from backend.pages.sample.marks import caption_tokens, image_marks
+from backend.pages.visit import VisitDep
 from backend.params import FormQuery
 from backend.schemas.cooccurrence import PairSample
 from backend.schemas.features import Kind
 from backend.schemas.samples import Activations
 from backend.stores import OpenStore
-from backend.templating import render_for
 from precompute.store.events import EventsNotStored
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -36,29 +35,24 @@ class PairView(FormQuery):
 
 
 @router.get("/cooccurrence/pair")
-def pair(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[PairView, Query()]
-) -> HTMLResponse:
+def pair(visit: VisitDep, query: Annotated[PairView, Query()]) -> HTMLResponse:
     """Samples of a pair of features."""
-    result = get_pair_samples(open_store, query.a, query.b, query.kind, N_SAMPLES)
-    links = Links(request, open_store)
+    result = get_pair_samples(visit.store, query.a, query.b, query.kind, N_SAMPLES)
+    links = Links(visit.request, visit.store)
     groups = {name: getattr(result, name) for name in ("both", "only_a", "only_b")}
     ids = [sample.sample_id for group in groups.values() for sample in group]
-    items = {s["sample_id"]: links.images(s) for s in open_store.store.samples.list(ids=ids, limit=500).items}
+    items = {s["sample_id"]: links.images(s) for s in visit.reader.samples.list(ids=ids, limit=500).items}
     strips = [
-        (name, getattr(result, f"n_{name}"), [mark_sample(open_store, items[s.sample_id], s, query) for s in group])
+        (name, getattr(result, f"n_{name}"), [mark_sample(visit.store, items[s.sample_id], s, query) for s in group])
         for name, group in groups.items()
     ]
-    return render_for(
-        request,
+    return visit.render(
         "pair.html",
-        state,
-        open_store,
         section="/cooccurrence",
         q=query,
         result=result,
         strips=strips,
-        counted=open_store.manifest["cooccurrence"]["n_samples"],
+        counted=visit.store.manifest["cooccurrence"]["n_samples"],
         sides=SIDES[query.kind],
     )
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from math import exp
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
-from backend.deps import StateDep, StoreDep
 from backend.drawing.text import visible
 from backend.links import uploaded_url
 from backend.live.explain import request_explanation, request_test
@@ -21,6 +20,7 @@ from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
 from backend.pages.sample.view import toggle
 from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
+from backend.pages.visit import Visit, VisitDep
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.explain import (
     MAX_TOKENS,
@@ -30,8 +30,7 @@ from backend.schemas.explain import (
     Explanation,
     ExplanationTest,
 )
-from backend.stores import OpenStore, State
-from backend.templating import SampleKey, render_for
+from backend.templating import SampleKey
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -81,37 +80,35 @@ class ExplainQuery(FormQuery):
 
 
 @router.get("/explain")
-async def explain(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[ExplainQuery, Query()]
-) -> HTMLResponse:
+async def explain(visit: VisitDep, query: Annotated[ExplainQuery, Query()]) -> HTMLResponse:
     """The form; where the model is to be asked, its answer or in a sentence why there is none."""
-    if query.prompt is None and not open_store.has_images:  # the usual question is of an image
+    if query.prompt is None and not visit.store.has_images:  # the usual question is of an image
         query = query.model_copy(update={"prompt": ""})
     refusal: HTTPException | None = None
     explanation, test = None, None
-    sample = await run_in_threadpool(start_sample, request, open_store, query)
-    features, faults = await run_in_threadpool(read_features, open_store, query.feature)
+    sample = await run_in_threadpool(start_sample, visit, query)
+    features, faults = await run_in_threadpool(read_features, visit.store, query.feature)
     try:
         if query.ask:
             body = wanted_of(query, sample, features)
-            explanation = await request_explanation(request, state, open_store, body)
+            explanation = await request_explanation(*visit, body)
             if query.ablate or query.patches:
                 removal = {"ablate": query.ablate, "patches": drawing.parse_runs(query.patches)}
                 about = {**body.model_dump(), **removal, "fill": query.fill, "seed": query.seed}
-                test = await request_test(request, state, open_store, ExplainTestRequest.model_validate(about))
+                test = await request_test(*visit, ExplainTestRequest.model_validate(about))
     except HTTPException as error:
         refusal = error
     fields = {"sample": sample, "features": features, "faults": faults, "explanation": explanation, "test": test}
-    return await run_in_threadpool(draw, request, state, open_store, query, fields, refusal)
+    return await run_in_threadpool(draw, visit, query, fields, refusal)
 
 
-def start_sample(request: Request, open_store: OpenStore, query: ExplainQuery) -> str | None:
+def start_sample(visit: Visit, query: ExplainQuery) -> str | None:
     """The sample of the address; without anything to read, the store's first."""
     if query.image or query.sample == NO_SAMPLE:
         return None
     if query.sample_id() or query.text:
         return query.sample_id()
-    items = samples_api.get_samples(request, open_store, SampleQuery(limit=1)).items
+    items = samples_api.get_samples(visit.request, visit.store, SampleQuery(limit=1)).items
     return items[0].sample_id if items else None
 
 
@@ -125,50 +122,42 @@ def wanted_of(query: ExplainQuery, sample: str | None, features: list[dict[str, 
     )  # fmt: skip
 
 
-def draw(
-    request: Request, state: State, open_store: OpenStore, query: ExplainQuery, fields: dict[str, Any],
-    refusal: HTTPException | None,
-) -> HTMLResponse:  # fmt: skip
+def draw(visit: Visit, query: ExplainQuery, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
     """The page as HTML."""
     explanation: Explanation | None = fields["explanation"]
-    images, note = input_images(request, state, open_store, query, fields["sample"])
-    candidates = samples_with(request, open_store, fields["sample"]) if note and not images else []
+    images, note = input_images(visit, query, fields["sample"])
+    candidates = samples_with(visit, fields["sample"]) if note and not images else []
     if refusal is not None and note == refusal.detail:
         note = None  # once is enough
-    page = render_for(
-        request, "explain.html", state, open_store,
-        section="/explain", status=refusal.status_code if refusal else 200, q=query, **fields,
-        live=state.live.status(open_store.name), images=images, note=note, candidates=candidates,
+    return visit.render(
+        "explain.html", section="/explain", fault=refusal, q=query, **fields,
+        live=visit.model, images=images, note=note, candidates=candidates,
         question=query.question(),
         refusal=str(refusal.detail) if refusal else None, max_tokens=min(query.max_tokens, MAX_TOKENS),
         shown=None if explanation is None else explanation_values(query, explanation, fields["test"], len(images)),
     )  # fmt: skip
-    page.headers.update((refusal.headers if refusal else None) or {})
-    return page
 
 
-def input_images(
-    request: Request, state: State, open_store: OpenStore, query: ExplainQuery, sample: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
+def input_images(visit: Visit, query: ExplainQuery, sample: str | None) -> tuple[list[dict[str, Any]], str | None]:
     """The images that the model reads as {url, width, height}, and a sentence where there is none."""
     try:
         if query.image:
-            width, height = state.uploads.get(query.image).size
-            return [{"url": uploaded_url(request, query.image), "width": width, "height": height}], None
+            width, height = visit.state.uploads.get(query.image).size
+            return [{"url": uploaded_url(visit.request, query.image), "width": width, "height": height}], None
         if sample is None:
             return [], None
-        images = samples_api.get_sample(request, open_store, sample).images
+        images = samples_api.get_sample(visit.request, visit.store, sample).images
     except HTTPException as error:
         return [], str(error.detail)
-    note = None if images or not open_store.has_images else NO_IMAGE
+    note = None if images or not visit.store.has_images else NO_IMAGE
     return [image.model_dump() for image in images], note
 
 
-def samples_with(request: Request, open_store: OpenStore, words: str | None) -> list[dict[str, Any]]:
+def samples_with(visit: Visit, words: str | None) -> list[dict[str, Any]]:
     """Cards of the first samples whose captions have the words, where no sample has them as its id."""
-    if not words or len(words) > MAX_WORDS or open_store.store.samples.list(ids=[words], limit=1).items:
+    if not words or len(words) > MAX_WORDS or visit.reader.samples.list(ids=[words], limit=1).items:
         return []
-    matches = samples_api.get_samples(request, open_store, SampleQuery(q=words, limit=N_CANDIDATES))
+    matches = samples_api.get_samples(visit.request, visit.store, SampleQuery(q=words, limit=N_CANDIDATES))
     return [card(sample) for sample in matches.items]
 
 

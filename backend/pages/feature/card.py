@@ -10,21 +10,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import regex
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 from PIL import Image
 
-from backend.api.features import ExampleQuery, example_items, get_feature
-from backend.deps import VERSION, Cached, StateDep, StoreDep
+from backend.api.features import get_feature
+from backend.deps import VERSION, Cached
 from backend.drawing.charts import place_map
-from backend.drawing.heat import COLOURS, TokenRun, tops
+from backend.drawing.heat import COLOURS, TokenRun
 from backend.drawing.text import visible
-from backend.pages.feature.examples import as_drawn, as_examples
+from backend.pages.feature.examples import strongest_examples
 from backend.pages.feature.summary import summary
 from backend.pages.sample.marks import short_name
+from backend.pages.visit import Visit, VisitDep
 from backend.schemas.features import FeatureDetail
 from backend.stores import OpenStore
-from backend.templating import render_for, templates
+from backend.templating import templates
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -51,26 +52,21 @@ class Card(NamedTuple):
     citation: str
 
 
-def card_of(request: Request, store: OpenStore, id: int) -> Card:
+def card_of(visit: Visit, id: int) -> Card:
     """The card of a feature. Raises HTTP 404 where there is none."""
-    f = get_feature(store, id)
-    top = tops(f, None)
-    values = {
-        side: as_drawn(None, as_examples(example_items(request, store, id, query)), top)
-        for side in ("image", "text")
-        for query in [ExampleQuery.model_validate({"modality": side, "limit": N_EXAMPLES})]
-    }
+    f = get_feature(visit.store, id)
+    images, lines = strongest_examples(visit, f, N_EXAMPLES)
     named_partners = {p.id: p for group in (f.cooccurring.text_to_image, f.cooccurring.image_to_text) for p in group}
     return Card(
         feature=f,
-        parts=[part.text for part in summary(f, store.store.top_words.held, store.has_images)],
-        images=[e for e in values["image"]["examples"] if e["images"]],
-        lines=values["text"]["examples"] if values["text"]["lines"] else [],
+        parts=[part.text for part in summary(f, visit.reader.top_words.held, visit.store.has_images)],
+        images=images,
+        lines=lines,
         place=place_map(f.place_map.model_dump()) if f.place_map else None,
         promoted=[visible(t.token) for t in f.logits.centred.promoted[:N_NAMED]] if f.logits.informative else [],
         partners=[short_name(p) for p in named_partners.values()][:N_NAMED],
-        provenance=provenance(store),
-        citation=citation(store, f),
+        provenance=provenance(visit.store),
+        citation=citation(visit.store, f),
     )
 
 
@@ -97,16 +93,16 @@ def citation(store: OpenStore, f: FeatureDetail) -> str:
 
 
 @router.get("/features/{id}/card")
-def card(request: Request, state: StateDep, open_store: StoreDep, id: int) -> HTMLResponse:
+def card(visit: VisitDep, id: int) -> HTMLResponse:
     """The card as a page."""
-    values = card_of(request, open_store, id)._asdict()
-    return render_for(request, "card.html", state, open_store, section="/features", **values, f=values["feature"])
+    values = card_of(visit, id)._asdict()
+    return visit.render("card.html", section="/features", **values, f=values["feature"])
 
 
 @router.get("/features/{id}/card.svg", dependencies=[Cached])
-def card_svg(request: Request, response: Response, state: StateDep, open_store: StoreDep, id: int) -> Response:
+def card_svg(visit: VisitDep, response: Response, id: int) -> Response:
     """The card as an SVG with its images inside."""
-    svg = draw_svg(open_store, card_of(request, open_store, id))
+    svg = draw_svg(visit.store, card_of(visit, id))
     headers = {**dict(response.headers), "Content-Disposition": f'inline; filename="feature-{id}.svg"'}
     return Response(svg, media_type="image/svg+xml", headers=headers)
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from math import floor, log10
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from backend.api.features import get_feature
-from backend.deps import StateDep, StoreDep
 from backend.drawing.figures import format_signed
 from backend.drawing.text import visible
 from backend.links import check_feature
 from backend.live.effects import request_effect
+from backend.pages.visit import VisitDep
 from backend.schemas.effect import FeatureEffect, TokenChange, TokenChanges
 from backend.schemas.features import FeatureDetail
-from backend.templating import render_for
 from precompute.utils.text import bare_name, words_of
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -27,20 +26,20 @@ N_CONTROL = 5
 
 
 @router.get("/features/{id}/effect")
-async def effect(request: Request, state: StateDep, open_store: StoreDep, id: int) -> HTMLResponse:
+async def effect(visit: VisitDep, id: int) -> HTMLResponse:
     """What the live model says, or in a sentence why it says nothing."""
-    check_feature(open_store, id)
+    check_feature(visit.store, id)
     result, refusal = None, None
     try:
-        result = await request_effect(request, state.live, open_store, id)
+        result = await request_effect(visit.request, visit.state.live, visit.store, id)
     except HTTPException as error:
         refusal = str(error.detail)
 
     def render() -> HTMLResponse:
-        detail = get_feature(open_store, id)
-        return render_for(
-            request, "effect.html", state, open_store, section="/features", f=detail, refusal=refusal,
-            auto_effect=False, model_off=None, model_loads=state.live.state_of(open_store.name).state == "loading",
+        detail = get_feature(visit.store, id)
+        return visit.render(
+            "effect.html", section="/features", f=detail, refusal=refusal, auto_effect=False, model_off=None,
+            model_loads=visit.state.live.state_of(visit.store.name).state == "loading",
             effect=None if result is None else panel(result, detail),
         )  # fmt: skip
 

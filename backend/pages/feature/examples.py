@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from backend.drawing.heat import example_image, token_runs
+from backend.api.features import ExampleQuery, example_items
+from backend.drawing.heat import example_image, token_runs, tops
 from backend.drawing.text import visible
+from backend.pages.visit import Visit
 from backend.schemas.common import Band
-from backend.schemas.features import Example
+from backend.schemas.features import Example, FeatureDetail
 
 BANDS: dict[Band, tuple[str, str]] = {
     "-1": ("top", "The samples with the highest activations, one token each."),
@@ -76,6 +78,16 @@ def as_drawn(title: str | None, examples: list[Example], top: tuple[float, float
     """A group of examples: as lines of a concordance where each has its token in the text, else as cards."""
     lines = bool(examples) and all(example.modality == "text" and example.position is not None for example in examples)
     return {"title": title, "lines": lines, "examples": [(line if lines else example_card)(e, top) for e in examples]}
+
+
+def strongest_examples(visit: Visit, f: FeatureDetail, n: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The n strongest examples on images as cards, and those on text as lines."""
+    top = tops(f, None)
+    images, lines = (
+        as_drawn(None, as_examples(example_items(visit.request, visit.store, f.id, query)), top)
+        for query in (ExampleQuery(modality="image", limit=n), ExampleQuery(modality="text", limit=n))
+    )
+    return [e for e in images["examples"] if e["images"]], lines["examples"] if lines["lines"] else []
 
 
 def line(example: Example, top: tuple[float, float]) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
 from backend.api.features import ExampleQuery
 from backend.api.own.pairs import OwnText, read_or_refuse
-from backend.deps import StateDep, StoreDep
 from backend.drawing.charts import omega_scale
 from backend.drawing.heat import SideScale, tops
 from backend.links import check_feature
@@ -23,10 +22,10 @@ from backend.pages.feature.panels import family_panel, histogram, lens_panel, pl
 from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
 from backend.pages.own.on_feature import Tried, panel_values
+from backend.pages.visit import Visit, VisitDep
 from backend.params import CameFrom, FormQuery, Missing, parse_numbers
 from backend.schemas.common import Band
-from backend.stores import OpenStore, State
-from backend.templating import render_for
+from backend.stores import OpenStore
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -59,68 +58,60 @@ class FeatureView(FormQuery):
 
 
 @router.get("/features/{id}")
-async def feature(
-    request: Request, state: StateDep, open_store: StoreDep, id: int, query: Annotated[FeatureView, Query()]
-) -> HTMLResponse:
+async def feature(visit: VisitDep, id: int, query: Annotated[FeatureView, Query()]) -> HTMLResponse:
     """The page of one feature; it opens on the side where it fires more strongly."""
-    check_feature(open_store, id)
+    check_feature(visit.store, id)
     own_pair = OwnPair(query.text, query.image)
-    trial = Tried(own_pair, await read_or_refuse(request, state, open_store, own_pair))
-    return await run_in_threadpool(draw, request, state, open_store, id, query, trial)
+    trial = Tried(own_pair, await read_or_refuse(*visit, own_pair))
+    return await run_in_threadpool(draw, visit, id, query, trial)
 
 
-def draw(
-    request: Request, state: State, open_store: OpenStore, id: int, query: FeatureView, trial: Tried
-) -> HTMLResponse:
+def draw(visit: Visit, id: int, query: FeatureView, trial: Tried) -> HTMLResponse:
     """The page as HTML."""
-    detail = features_api.get_feature(open_store, id)
+    detail = features_api.get_feature(visit.store, id)
     side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")
     band = query.band
-    items = features_api.example_items(request, open_store, id, ExampleQuery(modality=side, band=band))
+    items = features_api.example_items(visit.request, visit.store, id, ExampleQuery(modality=side, band=band))
     examples = as_examples(items)
-    live_status = state.live.status(open_store.name)
-    top, why = tops(detail, query.scale), COUNTER if open_store.has_images else COUNTER_ALONE
-    own_values = panel_values(request, state, open_store, detail, trial, top)
+    top, why = tops(detail, query.scale), COUNTER if visit.store.has_images else COUNTER_ALONE
+    own_values = panel_values(visit, detail, trial, top)
     result = own_values["own_result"]
-    return render_for(
-        request,
+    return visit.render(
         "feature.html",
-        state,
-        open_store,
         section="/features",
         f=detail,
-        notes=panel(request, open_store, "feature", id),
-        summary=summary(detail, open_store.store.top_words.held, open_store.has_images),
-        around=neighbours_of(id, query.list, open_store),
+        notes=panel(visit, "feature", id),
+        summary=summary(detail, visit.reader.top_words.held, visit.store.has_images),
+        around=neighbours_of(id, query.list, visit.store),
         view=query.model_dump(exclude_none=True, exclude_defaults=True),
         modality=side,
         band=band,
         bands=[{"value": value, "name": name, "help": text} for value, (name, text) in BANDS.items()],
         band_help=BANDS[band][1],
-        folded_help=FOLDED_HELP[side if open_store.has_images else "alone"],
-        has_no_events=open_store.manifest.get("events", {}).get("kept") == "none",
+        folded_help=FOLDED_HELP[side if visit.store.has_images else "alone"],
+        has_no_events=visit.store.manifest.get("events", {}).get("kept") == "none",
         groups=[
             as_drawn(kind and why[kind].format(side=side), [e for e in examples if e.counter == kind], top)
             for kind in (("off", "unnamed") if band == "counter" else (None,))
         ],
         snippet=snippet(id, side, band),
-        evidence=pair_sentences(detail, open_store.manifest.get("pair_evidence", {})),
+        evidence=pair_sentences(detail, visit.store.manifest.get("pair_evidence", {})),
         place_cells=place_cells(detail.place_map),
         scale=query.scale,
         tops=dict(zip(("text", "image"), top, strict=True)),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[
             histogram(detail, kind, name, result and result.value(kind)) for kind, name in MODALITIES.items()
-            if kind == "text" or open_store.has_images
+            if kind == "text" or visit.store.has_images
         ],
         **own_values,
-        layers=layer_links(request, state, open_store, feature=id),
-        layer_notes=layer_note(state, open_store, query.from_, query.missing, [id]),
+        layers=layer_links(visit, feature=id),
+        layer_notes=layer_note(visit, query.from_, query.missing, [id]),
         effect=None, refusal=None, model_loads=False,  # of effect.html alone
         auto_effect=query.effect,
-        model_off=live_status.reason if live_status.state in ("off", "failed") else None,
-        lens=lens_panel(detail, query.lens, open_store),
-        family=family_panel(detail, open_store),
+        model_off=visit.model.reason if visit.model.state in ("off", "failed") else None,
+        lens=lens_panel(detail, query.lens, visit.store),
+        family=family_panel(detail, visit.store),
         neighbours=[
             ("by decoder direction", detail.neighbours.decoder),
             ("by the tokens that activate them", detail.neighbours.profile),

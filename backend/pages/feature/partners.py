@@ -6,17 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from backend.api.cooccurrence import samples_of_pair
 from backend.api.features import get_feature
-from backend.deps import StateDep, StoreDep
 from backend.links import Links
 from backend.pages.cooccurrence.pair import PairView, mark_sample
+from backend.pages.visit import VisitDep
 from backend.schemas.features import FeatureDetail, Partner
 from backend.stores import OpenStore
-from backend.templating import render_for
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -61,10 +60,8 @@ def draw_sample(links: Links, store: OpenStore, pair: PairView) -> dict[str, Any
 
 
 @router.get("/features/{id}/partners")
-def partners(request: Request, state: StateDep, open_store: StoreDep, id: int) -> HTMLResponse:
+def partners(visit: VisitDep, id: int) -> HTMLResponse:
     """The partners of a feature, each with a sample in which both fire."""
-    detail, links = get_feature(open_store, id), Links(request, open_store)
-    groups = partner_groups(detail, lambda pair: draw_sample(links, open_store, pair))
-    return render_for(
-        request, "partners.html", state, open_store, section="/features", f=detail, cooccurring=groups, drawn=True
-    )
+    detail, links = get_feature(visit.store, id), Links(visit.request, visit.store)
+    groups = partner_groups(detail, lambda pair: draw_sample(links, visit.store, pair))
+    return visit.render("partners.html", section="/features", f=detail, cooccurring=groups, drawn=True)

@@ -5,22 +5,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import HTMLResponse
 
 from backend.api import features as features_api
 from backend.api.features import FeatureQuery
 from backend.api.map import Layout, has_map
 from backend.api.stores import get_store_detail
-from backend.deps import StateDep, StoreDep
 from backend.drawing.parts import VERDICT_HELP
 from backend.links import Links, check_sample
 from backend.pages.cards import previews
+from backend.pages.visit import VisitDep
 from backend.params import FormQuery, Words
 from backend.schemas.common import Page
 from backend.schemas.features import Feature, FeatureDetail
 from backend.stores import OpenStore
-from backend.templating import render_for
 from precompute.store import mapfile
 from precompute.store.schema import TESTED_VERDICTS, VERDICTS
 from precompute.store.selection.area import layout_of
@@ -62,44 +61,39 @@ class MapQuery(FormQuery):
 
 
 @router.get("/map")
-def feature_map(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[MapQuery, Query()]
-) -> HTMLResponse:
+def feature_map(visit: VisitDep, query: Annotated[MapQuery, Query()]) -> HTMLResponse:
     """The map, and lists of the strongest features."""
-    verdicts = get_store_detail(state, open_store).verdicts
+    verdicts = get_store_detail(visit.state, visit.store).verdicts
     lists = []
     for name in VERDICT_HELP:
         if name == "dead" or not verdicts.get(name):
             continue
         by = STRONGEST_BY.get(name, "max_activation")
-        lists.append((name, by, strongest_features(open_store, name, by)))
+        lists.append((name, by, strongest_features(visit.store, name, by)))
     matches = None
     if query.q:
         by_words = FeatureQuery(q=query.q, sort="n_samples", order="desc", limit=MAX_MATCHES)
-        matches = features_api.get_features(open_store, by_words)
-    feature = chosen_feature(open_store, query.feature)
-    has_sample = query.sample is not None and is_sample(open_store, query.sample)
+        matches = features_api.get_features(visit.store, by_words)
+    feature = chosen_feature(visit.store, query.feature)
+    has_sample = query.sample is not None and is_sample(visit.store, query.sample)
     if not has_sample and query.colour == "sample":
         query = query.model_copy(update={"colour": "verdict"})
     layout = layout_of(query.area) if query.area else query.layout
-    lacks_layout = layout != "decoder" and not has_map(open_store, layout)
+    lacks_layout = layout != "decoder" and not has_map(visit.store, layout)
     if lacks_layout:
         layout = "decoder"
-    return render_for(
-        request,
+    return visit.render(
         "map.html",
-        state,
-        open_store,
         section="/map",
-        there=has_map(open_store),
+        there=has_map(visit.store),
         absent=mapfile.ABSENT,
         layout=layout,
         lacks_layout=lacks_layout,
-        has_layouts=has_map(open_store, "profile"),
-        preserved=preserved_neighbours(open_store, layout),
-        n_nowhere=n_nowhere(open_store, layout),
-        version=Links(request, open_store).version,
-        colours=COLOURS if open_store.has_images else {name: COLOURS[name] for name in OF_TEXTS},
+        has_layouts=has_map(visit.store, "profile"),
+        preserved=preserved_neighbours(visit.store, layout),
+        n_nowhere=n_nowhere(visit.store, layout),
+        version=Links(visit.request, visit.store).version,
+        colours=COLOURS if visit.store.has_images else {name: COLOURS[name] for name in OF_TEXTS},
         q=query,
         to_list={name: value for name, value in map_state(query, layout).items() if value},
         hidden=[name for name in query.hide.split(",") if name in VERDICT_HELP],
@@ -107,10 +101,10 @@ def feature_map(
         lists=lists,
         matches=matches,
         listed=matches.items[:N_LISTED] if matches else [],
-        area=features_inside(open_store, query.area),
+        area=features_inside(visit.store, query.area),
         sample_id=query.sample if has_sample else None,
         chosen=feature,
-        previews=previews(request, open_store, [feature.id]) if feature else {},
+        previews=previews(visit, [feature.id]) if feature else {},
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from starlette.routing import Match
@@ -14,15 +14,13 @@ from starlette.types import Scope
 
 from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery, has_sample_map
-from backend.deps import StateDep, StoreDep
 from backend.drawing.figures import with_minus
 from backend.links import Links
 from backend.pages.cards import card, colour_help, list_flags, list_scores
 from backend.pages.samples import SIDES
+from backend.pages.visit import Visit, VisitDep
 from backend.params import FormQuery
 from backend.schemas.samples import Sample
-from backend.stores import OpenStore
-from backend.templating import render_for
 from precompute.store import mapfile
 from precompute.store.schema import SCORES
 
@@ -53,42 +51,37 @@ class SampleMapQuery(FormQuery, SampleQuery):
 
 
 @router.get("/map")
-def sample_map(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[SampleMapQuery, Query()]
-) -> HTMLResponse:
+def sample_map(visit: VisitDep, query: Annotated[SampleMapQuery, Query()]) -> HTMLResponse:
     """The map of samples."""
-    has_map = has_sample_map(open_store)
-    scores = [score for score in list_scores(open_store) if score.mean is not None]
-    flags = [flag for flag in list_flags(open_store) if flag.count or flag.name == query.colour]
+    has_map = has_sample_map(visit.store)
+    scores = [score for score in list_scores(visit.store) if score.mean is not None]
+    flags = [flag for flag in list_flags(visit.store) if flag.count or flag.name == query.colour]
     colours = [*(flag.name for flag in flags), *(score.name for score in scores)]
     query = query.model_copy(update={"colour": colour_or_flags(query.colour, colours)})
     filters = {name: value for name, value in query.filters().items() if name != "area"}
     matches, page = None, None
     if filters:
-        matches = samples_in(request, open_store, query.model_copy(update={"area": None}))
+        matches = samples_in(visit, query.model_copy(update={"area": None}))
     if query.area and has_map:
-        page = samples_in(request, open_store, query)
-    return render_for(
-        request,
+        page = samples_in(visit, query)
+    return visit.render(
         "sample_map.html",
-        state,
-        open_store,
         section="/map",
         there=has_map,
         absent=mapfile.NO_SAMPLES,
-        summary=open_store.manifest.get("sample_map"),
-        version=Links(request, open_store).version,
+        summary=visit.store.manifest.get("sample_map"),
+        version=Links(visit.request, visit.store).version,
         q=query,
         filters=filters,
         other_filters={name: value for name, value in filters.items() if name not in ("q", "flags", "match")},
         other_words=other_words(query),
         flags=flags,
         flags_on={option.partition(":")[0]: option for option in query.flag_options()},
-        scores=[(score.name, *open_store.store.quality.score_ends(score.name)) for score in scores],
-        colour_help={"flags": (FLAGS_HELP, ""), **colour_help(open_store)},
+        scores=[(score.name, *visit.reader.quality.score_ends(score.name)) for score in scores],
+        colour_help={"flags": (FLAGS_HELP, ""), **colour_help(visit.store)},
         matches=matches,
         area=page,
-        chosen=chosen_sample(request, open_store, query),
+        chosen=chosen_sample(visit, query),
     )
 
 
@@ -121,19 +114,19 @@ def other_words(query: SampleMapQuery) -> list[str]:
     return words
 
 
-def samples_in(request: Request, open_store: OpenStore, query: SampleMapQuery) -> dict[str, Any]:
+def samples_in(visit: Visit, query: SampleMapQuery) -> dict[str, Any]:
     """The first samples of a list as cards with their rows, and how many there are."""
-    page = samples_api.get_samples(request, open_store, query.model_copy(update={"limit": N_LISTED}))
+    page = samples_api.get_samples(visit.request, visit.store, query.model_copy(update={"limit": N_LISTED}))
     return {"items": [{**card(sample), "row": sample.row} for sample in page.items], "total": page.total}
 
 
-def chosen_sample(request: Request, open_store: OpenStore, query: SampleMapQuery) -> dict[str, Any] | None:
+def chosen_sample(visit: Visit, query: SampleMapQuery) -> dict[str, Any] | None:
     """The chosen sample as a card with the score that colours the map, and the nearest ones; None without one or where
     the store does not have it, so that old addresses still open."""
     row = query.row
-    if row is None or row >= open_store.store.n_samples:
+    if row is None or row >= visit.reader.n_samples:
         return None
-    links, store = Links(request, open_store), open_store.store
+    links, store = Links(visit.request, visit.store), visit.reader
     cosine_of = store.nearest.of_both(row, N_NEAR)
     items = store.samples.items([row, *cosine_of])
     samples = {at: Sample.model_validate(links.images(item)) for at, item in items.items()}

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
-from fastapi import File, Form, HTTPException, Request, UploadFile
+from fastapi import File, Form, UploadFile
 from pydantic import AfterValidator
 
 from backend.api.own.matrix import MAX_OWN, as_parameter, own_pair
 from backend.api.own.pairs import MAX_TEXT, plain_text
 from backend.links import check_feature, uploaded_url
 from backend.live.query import OwnPair
-from backend.live.uploads import add_upload
+from backend.pages.visit import Visit
 from backend.schemas.annotations import MAX_MEMBERS
-from backend.stores import OpenStore, State
-from backend.templating import Addresses
 
 Hidden = list[tuple[str, Any]]
 
@@ -54,23 +52,22 @@ class HeldImage(NamedTuple):
     size: tuple[int, int]
 
 
-def held_image(request: Request, state: State, hash: str | None) -> HeldImage | None:
+def held_image(visit: Visit, hash: str | None) -> HeldImage | None:
     """None without one, or where the server no longer holds it."""
-    if not hash or not state.uploads.holds(hash):
+    if not hash or not visit.state.uploads.holds(hash):
         return None
-    upload = state.uploads.get(hash)
-    return HeldImage(upload.hash, uploaded_url(request, upload.hash), upload.size)
+    upload = visit.state.uploads.get(hash)
+    return HeldImage(upload.hash, uploaded_url(visit.request, upload.hash), upload.size)
 
 
-def form_values(request: Request, state: State, store: OpenStore, pair: OwnPair, fields: Hidden) -> dict[str, Any]:
+def form_values(visit: Visit, pair: OwnPair, fields: Hidden) -> dict[str, Any]:
     """The values of templates/own/form.html; `fields` are further fields (name, value)."""
     return {
-        "own": pair, "own_image": held_image(request, state, pair.image), "own_hidden": fields,
-        "live": state.live.status(store.name),
+        "own": pair, "own_image": held_image(visit, pair.image), "own_hidden": fields, "live": visit.model,
     }  # fmt: skip
 
 
-async def take(state: State, store: OpenStore, form: OwnForm) -> OwnPair:
+async def take(visit: Visit, form: OwnForm) -> OwnPair:
     """The pair of a form, its image held from now on or no longer.
 
     Raises:
@@ -78,21 +75,19 @@ async def take(state: State, store: OpenStore, form: OwnForm) -> OwnPair:
     """
     image = form.image_hash or None
     if form.do == "remove":
-        if image is not None and state.uploads.holds(image):
-            state.remove_upload(image)
+        if image is not None and visit.state.uploads.holds(image):
+            visit.state.remove_upload(image)
         return OwnPair(form.text)
     if form.image is not None and form.image.size:
-        if (status := state.live.status(store.name)).state in ("off", "failed"):
-            raise HTTPException(503, status.reason)
-        image = (await add_upload(form.image, state.uploads, state.settings)).hash
+        image = (await visit.hold(form.image)).hash
     return OwnPair(form.text, image)
 
 
-def address_of(request: Request, state: State, store: OpenStore, form: OwnForm, pair: OwnPair) -> str:
+def address_of(visit: Visit, form: OwnForm, pair: OwnPair) -> str:
     """Where the pair is shown. Raises HTTPException: 404 for a feature that the store does not have."""
-    links = Addresses.of_store(request, state, store)
+    links = visit.links
     if form.feature is not None:
-        check_feature(store, form.feature)
+        check_feature(visit.store, form.feature)
         return links.page(f"/features/{form.feature}", **pair.params()) + "#try"
     if form.name or form.features:
         all_own = [*form.own, as_parameter(pair)] if any(pair) else [*form.own]

@@ -6,18 +6,18 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 
 from backend.api.own.pairs import Result, own_activations
 from backend.drawing.heat import HeatImage, TokenRun, finest, heat, patch_path, token_runs
 from backend.drawing.text import visible
 from backend.live.query import OwnPair, Reading
 from backend.pages.own.form import form_values
+from backend.pages.visit import Visit
 from backend.schemas.common import Histogram
 from backend.schemas.features import FeatureDetail, TokenActivation
 from backend.schemas.samples import GridValues
-from backend.stores import OpenStore, State
-from backend.templating import Addresses
+from backend.stores import OpenStore
 
 
 class Tried(NamedTuple):
@@ -54,24 +54,23 @@ class OnFeature(NamedTuple):
         return next((side.value for side in self.sides if side.kind == kind and side.value), None)
 
 
-def panel_values(
-    request: Request, state: State, store: OpenStore, feature: FeatureDetail, trial: Tried, top: tuple[float, float]
-) -> dict[str, Any]:
+def panel_values(visit: Visit, feature: FeatureDetail, trial: Tried, top: tuple[float, float]) -> dict[str, Any]:
     """The values of templates/own/on_feature.html.
 
     Args:
         top: last steps of the scales of text and of images.
     """
     own_pair, result = trial
-    links = Addresses.of_store(request, state, store)
-    values = form_values(request, state, store, own_pair, [("feature", feature.id)])
+    links = visit.links
+    values = form_values(visit, own_pair, [("feature", feature.id)])
     url = values["own_image"].url if values["own_image"] else ""
     return {
         **values,
         "own_clear": links.again(image=None, text=None),
         "own_all": links.page("/try", **own_pair.params(), f=feature.id),
         "own_error": str(result.detail) if isinstance(result, HTTPException) else None,
-        "own_result": on_feature(store, own_pair, result, feature, top, url) if isinstance(result, Reading) else None,
+        "own_result": on_feature(visit.store, own_pair, result, feature, top, url)
+        if isinstance(result, Reading) else None,
     }
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api.own import pairs
 from backend.api.own.pairs import OwnPlace, OwnText, Result, read_or_refuse
-from backend.deps import StateDep, StoreDep
 from backend.live.query import OwnPair, Reading
-from backend.pages.cards import card
+from backend.pages.cards import nearest_cards
 from backend.pages.own.form import OwnForm, address_of, form_values, take
 from backend.pages.sample.panels import N_EFFECTS, why_panel
 from backend.pages.sample.view import PairView, SampleView, pair_values, place_of, toggle
-from backend.stores import OpenStore, State
-from backend.templating import Addresses, render_for
+from backend.pages.visit import Visit, VisitDep
+from backend.stores import OpenStore
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -39,62 +38,55 @@ class TryView(SampleView):
 
 
 @router.get("/try")
-async def try_pair(
-    request: Request, state: StateDep, open_store: StoreDep, query: Annotated[TryView, Query()]
-) -> HTMLResponse:
+async def try_pair(visit: VisitDep, query: Annotated[TryView, Query()]) -> HTMLResponse:
     """The pair as the model reads it, or in a sentence why it does not."""
-    result = await read_or_refuse(request, state, open_store, OwnPair(query.text, query.image))
-    return await run_in_threadpool(draw, request, state, open_store, query, result)
+    result = await read_or_refuse(*visit, OwnPair(query.text, query.image))
+    return await run_in_threadpool(draw, visit, query, result)
 
 
 @router.post("/try")
-async def post_pair(
-    request: Request, state: StateDep, open_store: StoreDep, form: Annotated[OwnForm, Depends()]
-) -> Response:
+async def post_pair(visit: VisitDep, form: Annotated[OwnForm, Depends()]) -> Response:
     """Hold the image and go to the address of the pair, or to the page that it is for."""
     try:
-        own_pair = await take(state, open_store, form)
+        own_pair = await take(visit, form)
     except HTTPException as refusal:  # an image that cannot be read is dropped
         if form.feature is not None:
             raise
         query = TryView(text=form.text, f=form.f or None)
-        return await run_in_threadpool(draw, request, state, open_store, query, refusal)
-    return RedirectResponse(address_of(request, state, open_store, form, own_pair), 303)
+        return await run_in_threadpool(draw, visit, query, refusal)
+    return RedirectResponse(address_of(visit, form, own_pair), 303)
 
 
-def draw(
-    request: Request, state: State, store: OpenStore, query: TryView, result: Result
-) -> HTMLResponse:
+def draw(visit: Visit, query: TryView, result: Result) -> HTMLResponse:
     """The page with the pair, with the reason why it was not read, or empty."""
     own_pair = OwnPair(query.text, query.image)
     refusal = result if isinstance(result, HTTPException) else None
-    page = render_for(
-        request, "own/try.html", state, store, section="/try", status=refusal.status_code if refusal else 200,
+    return visit.render(
+        "own/try.html", section="/try", fault=refusal,
         error=str(refusal.detail) if refusal else None,
         tried=isinstance(result, Reading),
-        suggested=[] if result else suggestions(store),
-        **form_values(request, state, store, own_pair, [("f", query.f)] if query.f else []),
-        **(page_values(request, state, store, query, result) if isinstance(result, Reading) else {}),
+        suggested=[] if result else suggestions(visit.store),
+        **form_values(visit, own_pair, [("f", query.f)] if query.f else []),
+        **(page_values(visit, query, result) if isinstance(result, Reading) else {}),
     )  # fmt: skip
-    page.headers.update((refusal.headers if refusal else None) or {})
-    return page
 
 
-def page_values(request: Request, state: State, store: OpenStore, query: TryView, reading: Reading) -> dict[str, Any]:
+def page_values(visit: Visit, query: TryView, reading: Reading) -> dict[str, Any]:
     """The values of templates/pair/ and what else the page shows of a pair that was read."""
     own_pair = OwnPair(query.text, query.image)
-    detail = pairs.tried_pair(request, store, own_pair, reading)
+    detail = pairs.tried_pair(visit.request, visit.store, own_pair, reading)
     groups = (detail.groups.both, detail.groups.image_only, detail.groups.text_only)
     first_feature = next((group[0].id for group in groups if group), None)
     own_choice = query.chosen()
     features = own_choice or ([first_feature] if query.f is None and first_feature is not None else [])
-    activations = pairs.own_activations(store, reading, features)
+    activations = pairs.own_activations(visit.store, reading, features)
     where = place_of(query, detail.views)
-    place_features = pairs.own_features_at(store, reading, OwnPlace(**where)) if where else None
-    why = why_panel(store, pairs.own_why(store, reading, query.why, N_EFFECTS)) if query.why else None
-    links = Addresses.of_store(request, state, store)
+    place_features = pairs.own_features_at(visit.store, reading, OwnPlace(**where)) if where else None
+    why = why_panel(visit.store, pairs.own_why(visit.store, reading, query.why, N_EFFECTS)) if query.why else None
+    links = visit.links
     params = {name: value for name, value in own_pair.params().items() if value}
-    values = pair_values(store, PairView(detail, activations, place_features, query), features, unread=reading.unread)
+    view = PairView(detail, activations, place_features, query)
+    values = pair_values(visit.store, view, features, unread=reading.unread)
     if not (own_pair.image and own_pair.text):  # the two other groups are empty
         side, title = ("image_only", "In the image") if own_pair.image else ("text_only", "In the text")
         values["groups"] = [(side, title, getattr(detail.groups, side))]
@@ -109,11 +101,7 @@ def page_values(request: Request, state: State, store: OpenStore, query: TryView
         "pair_name": "your pair",
         "here_where": where,
         "why": why,
-        "near": [
-            (title, [card(sample, sample.cosine) for sample in detail.samples if sample.modality == side])
-            for side, title in (("image", "Nearest images"), ("text", "Nearest captions"))
-            if any(sample.modality == side for sample in detail.samples)
-        ],
+        "near": nearest_cards(detail.samples),
     }
 
 

@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from backend.api import samples as samples_api
 from backend.api.sample.explained import why_score
 from backend.api.samples import PlaceQuery, has_sample_map
-from backend.deps import StateDep, StoreDep
 from backend.drawing.text import visible
 from backend.links import InPath, InQuery, base_path, sample_path
 from backend.live.recompute import why_unavailable, with_events
@@ -20,8 +19,8 @@ from backend.pages.annotations.panel import panel
 from backend.pages.compare.layer import layer_links, layer_note, missing_sample
 from backend.pages.sample.panels import N_EFFECTS, fitting_caption, near_panel, why_panel
 from backend.pages.sample.view import PairView, SampleView, pair_values, place_of
-from backend.stores import OpenStore, State
-from backend.templating import Addresses, address, render_for
+from backend.pages.visit import Visit, VisitDep
+from backend.templating import address
 from precompute.store.events import SampleEvents
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -43,17 +42,11 @@ class Selection(NamedTuple):
 
 
 @router.get("/samples/{sample_id:path}")
-async def sample(
-    request: Request,
-    state: StateDep,
-    open_store: StoreDep,
-    sample_id: InPath,
-    query: Annotated[SampleView, Query()],
-) -> HTMLResponse:
+async def sample(visit: VisitDep, sample_id: InPath, query: Annotated[SampleView, Query()]) -> HTMLResponse:
     """The page of one sample, with its activations or the reason why they are not available."""
-    draw = partial(draw_page, request, state, open_store, Selection(sample_id, query, query.chosen()))
+    draw = partial(draw_page, visit, Selection(sample_id, query, query.chosen()))
     try:
-        return await with_events(state.live, open_store, sample_id, request, draw)
+        return await with_events(visit.state.live, visit.store, sample_id, visit.request, draw)
     except HTTPException as error:
         if error.status_code not in (409, 429, 503):
             raise
@@ -62,9 +55,7 @@ async def sample(
 
 
 def draw_page(
-    request: Request,
-    state: State,
-    open_store: OpenStore,
+    visit: Visit,
     selection: Selection,
     live_events: SampleEvents | None,
     reason: str | None = None,
@@ -79,39 +70,36 @@ def draw_page(
         EventsNotStored: the events are neither in the store nor `live_events`, but the live model can compute them.
     """
     sample_id, query, features = selection
-    detail = samples_api.get_sample(request, open_store, sample_id)
-    reason = reason or why_unavailable(state.live, open_store, sample_id, detail.row)
-    activations = samples_api.activations(open_store, sample_id, features if reason is None else [], live_events)
+    detail = samples_api.get_sample(visit.request, visit.store, sample_id)
+    reason = reason or why_unavailable(visit.state.live, visit.store, sample_id, detail.row)
+    activations = samples_api.activations(visit.store, sample_id, features if reason is None else [], live_events)
     where = place_of(query, detail.views)
     place_features = None
     if reason is None and where:
-        place_features = samples_api.features_here(open_store, sample_id, PlaceQuery(**where), live_events)
-    near_samples = near_panel(request, open_store, detail, query.near)
+        place_features = samples_api.features_here(visit.store, sample_id, PlaceQuery(**where), live_events)
+    near_samples = near_panel(visit, detail, query.near)
     why = None
     if query.why and reason is None:
-        why = why_panel(open_store, why_score(open_store, sample_id, query.why, N_EFFECTS, live_events))
-    links = Addresses.of_store(request, state, open_store)
-    values = pair_values(open_store, PairView(detail, activations, place_features, query), features, reason)
-    values["recomputed"] = not open_store.store.events.has(detail.row) and reason is None
+        why = why_panel(visit.store, why_score(visit.store, sample_id, query.why, N_EFFECTS, live_events))
+    links = visit.links
+    values = pair_values(visit.store, PairView(detail, activations, place_features, query), features, reason)
+    values["recomputed"] = not visit.reader.events.has(detail.row) and reason is None
     values["fitting"] = fitting_caption(detail, near_samples)
-    return render_for(
-        request,
+    return visit.render(
         "sample.html",
-        state,
-        open_store,
         section="/samples",
         **values,
         path=sample_path(sample_id),
         json=lambda part, **params: links.api(sample_path(sample_id) + part, **params),
         pair_name=f"sample {visible(sample_id)}",
-        layers=layer_links(request, state, open_store, sample=sample_id, f=query.f),
-        layer_notes=missing_sample(state, open_store, query.missing, sample_id)
-        or layer_note(state, open_store, query.from_, None, features),
-        notes=panel(request, open_store, "sample", sample_id),
+        layers=layer_links(visit, sample=sample_id, f=query.f),
+        layer_notes=missing_sample(visit, query.missing, sample_id)
+        or layer_note(visit, query.from_, None, features),
+        notes=panel(visit, "sample", sample_id),
         key=sample_id,
         here_where=where,
         why=why,
         near=near_samples,
         extra=detail.extra,
-        on_map=has_sample_map(open_store),
+        on_map=has_sample_map(visit.store),
     )

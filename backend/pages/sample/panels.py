@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-from fastapi import Request
-
 from backend.api.sample.explained import get_nearest
 from backend.drawing.figures import format_signed
-from backend.pages.cards import CARD, is_possible, list_scores
+from backend.pages.cards import card, is_possible, list_scores
+from backend.pages.visit import Visit
 from backend.schemas.samples import NearSamples, PairDetail, PairWhy, SampleDetail, ScorePart
 from backend.stores import OpenStore
 from precompute.scoring.why import EXPLAINED
-from precompute.store.schema import FLAGS
 
 N_EFFECTS = 40
 N_NEAR = 12
@@ -72,23 +70,17 @@ class Near(NamedTuple):
     answer: NearSamples
 
 
-def near_panel(
-    request: Request, open_store: OpenStore, detail: SampleDetail, modality: Literal["text", "image"] | None
-) -> Near | None:
+def near_panel(visit: Visit, detail: SampleDetail, modality: Literal["text", "image"] | None) -> Near | None:
     """None if the store is large and nothing was asked for."""
-    if modality is None and open_store.store.n_samples > QUICK:
+    if modality is None and visit.reader.n_samples > QUICK:
         return None
     side = modality or ("image" if detail.images else "text")
-    answer = get_nearest(request, open_store, detail.sample_id, side, N_NEAR)
+    answer = get_nearest(visit.request, visit.store, detail.sample_id, side, N_NEAR)
+    notes = visit.store.annotations
     cards = [
-        {
-            "sample_id": item.sample_id, "text": item.text, "url": item.images[0].url + CARD if item.images else None,
-            "value": item.cosine, "flags": [FLAGS[name][0] for name in item.flags], "reason": "", "shared": item.shared,
-            "own_label": None, "tags": [], "reviewed": False,
-            **open_store.annotations.list_fields("sample", item.sample_id),
-        }
+        {**card(item, item.cosine), "shared": item.shared, **notes.list_fields("sample", item.sample_id)}
         for item in answer.items
-    ]  # fmt: skip
+    ]
     return Near(side, cards, answer)
 
 
