@@ -68,12 +68,12 @@ def test_no_file_makes_the_server_fail(whole: Path, tmp_path: Path) -> None:
 
 
 def test_a_fault_of_the_program_stays_one(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backend.pages import quality
+    from backend.pages import visit
 
     def fails(*_: object, **__: object) -> None:
         raise IndexError("of the program")
 
-    monkeypatch.setattr(quality, "render_for", fails)
+    monkeypatch.setattr(visit, "render_for", fails)
     with TestClient(create_app(Settings(stores=[whole], live=False)), raise_server_exceptions=False) as client:
         for _ in range(2):
             reply = client.get("/quality", headers={"Accept": "text/html"})

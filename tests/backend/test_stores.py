@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +26,7 @@ from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
 from tests.helpers.in_process import saevx
+from tests.helpers.live_api import wait_ready
 from tests.helpers.servers import Server
 
 API = "/api/v1"
@@ -295,13 +295,6 @@ def remade(made: Path, tmp_path: Path) -> tuple[Path, Path]:
         device="cpu", nll=True,
     )  # fmt: skip
     return store, precompute(options)
-
-
-def wait_ready(client: TestClient) -> None:
-    end = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < end, client.get("/readyz").text
-        time.sleep(0.05)
 
 
 def test_the_live_model_is_loaded_anew_with_the_store(remade: tuple[Path, Path]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import io
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from backend.app import create_app
 from backend.settings import Settings
 from precompute.store.reader import Store
 from tests.helpers.dropping import drop
+from tests.helpers.live_api import wait_ready
 from tests.helpers.running import Running
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 def live(made: Path) -> Iterator[TestClient]:
     app = create_app(Settings(stores=[made / "store"], device="cpu"))
     with TestClient(app, headers={"Accept": "text/html"}) as running:
-        end = time.monotonic() + 60
-        while running.get("/readyz").status_code != 200:
-            assert time.monotonic() < end, running.get("/readyz").text
-            time.sleep(0.05)
+        wait_ready(running)
         yield running
 
 

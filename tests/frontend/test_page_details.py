@@ -76,11 +76,8 @@ def test_a_store_without_words_does_not_say_that_there_is_none(pages_app: FastAP
 
 
 def test_a_store_of_texts_alone_shows_them(browser: Browser, tmp_path: Path) -> None:
-    part, store = tmp_path / "store.part", tmp_path / "store"
-    manifest, options = synthetic.write_part(part, 40, 0, pictures=False)
-    synthetic.finish(part, synthetic.run_steps(part, manifest, options))
-    (part / "run.json").write_text("{}\n")
-    part.rename(store)
+    store = tmp_path / "store"
+    synthetic.write_store(store, 40, 0, pictures=False)
     with over_http(create_app(Settings(stores=[store], live=False))) as url:
         page = browser.new_page(viewport={"width": 1000, "height": 800})
         page.goto(url)

@@ -28,11 +28,7 @@ max_text = 0, max_image = 0"""
 @pytest.fixture(scope="module")
 def text_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("text") / "store"
-    part = out.with_name("store.part")
-    manifest, options = synthetic.write_part(part, 40, 0, pictures=False)
-    synthetic.finish(part, synthetic.run_steps(part, manifest, options))
-    (part / "run.json").write_text("{}\n")
-    part.rename(out)
+    synthetic.write_store(out, 40, 0, pictures=False)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -137,6 +138,13 @@ def picture(seed: int, size: tuple[int, int] = (40, 40)) -> Image.Image:
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 255, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
+
+
+def png(seed: int) -> bytes:
+    """That image as a file."""
+    buffer = io.BytesIO()
+    picture(seed).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def make_data(folder: Path, n: int = 12) -> Path:

@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 from backend.annotations.marks import Judged, precision, suggest
 from backend.app import create_app
 from backend.settings import Settings
+from tests.helpers.json_api import API, get
 from tests.helpers.synthetic import word_feature
 
-API = "/api/v1"
 DOG, CAT = word_feature("dog"), word_feature("cat")
 
 
@@ -30,12 +30,6 @@ def client(store_path: Path, tmp_path: Path) -> Iterator[TestClient]:
 def put(client: TestClient, path: str, body: dict[str, Any], version: int | str | None = None) -> Any:
     headers = {} if version is None else {"If-Match": version if isinstance(version, str) else f'"{version}"'}
     return client.put(f"{API}/annotations{path}", json=body, headers=headers)
-
-
-def get(client: TestClient, path: str, **params: Any) -> Any:
-    reply = client.get(API + path, params=params)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
 
 
 def samples(client: TestClient, n: int) -> list[str]:

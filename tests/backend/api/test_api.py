@@ -18,31 +18,12 @@ from backend.settings import Settings
 from precompute.store import schema as s
 from precompute.store.reader import Store
 from tests.helpers import synthetic
+from tests.helpers.json_api import API, get, walk
 
-API = "/api/v1"
 SCORES = {
     "cosine", "cosine-weighted", "cosine-cooccurring", "cosine-mean", "pooled-cosine", "supported-share",
     "caption-nll", "image-gain", "l0", "cooccurring-l0", "random",
 }  # fmt: skip
-
-
-def get(client: TestClient, path: str, **params: Any) -> Any:
-    reply = client.get(API + path, params=params)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
-
-
-def walk(client: TestClient, path: str, **params: Any) -> list[Any]:
-    """A list page by page; checks `total` and that no item comes twice."""
-    items: list[Any] = []
-    cursor = None
-    while True:
-        page = get(client, path, **params, **({"cursor": cursor} if cursor else {}))
-        items += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            assert len(items) == page["total"]
-            return items
 
 
 @pytest.fixture(scope="session")

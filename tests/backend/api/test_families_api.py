@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,23 +11,7 @@ from fastapi.testclient import TestClient
 
 from precompute.store.reader import Store
 from tests.helpers import synthetic
-
-
-def get(client: TestClient, path: str, **params: Any) -> Any:
-    reply = client.get(f"/api/v1{path}", params=params)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
-
-
-def walk(client: TestClient, path: str, **params: Any) -> list[Any]:
-    """A list page by page."""
-    items: list[Any] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = get(client, path, **params, **({"cursor": cursor} if cursor else {}))
-        items, cursor = items + page["items"], page["next"]
-    assert len(items) == page["total"]
-    return items
+from tests.helpers.json_api import get, walk
 
 
 def test_families(client: TestClient) -> None:

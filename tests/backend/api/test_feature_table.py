@@ -19,6 +19,7 @@ from backend.settings import Settings
 from precompute.store.lists.filters import RANGED
 from precompute.store.lists.ranges import BINS
 from precompute.store.schema import VERDICTS
+from tests.helpers.json_api import walk
 from tests.helpers.stores import seal
 
 
@@ -26,15 +27,6 @@ def get(client: TestClient, path: str, **params: Any) -> Any:
     reply = client.get(f"/api/v1{path}", params=params)
     assert reply.status_code == 200, reply.text
     return reply
-
-
-def walk(client: TestClient, **params: Any) -> list[Any]:
-    items: list[Any] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = get(client, "/features", limit=7, **params, **({"cursor": cursor} if cursor else {})).json()
-        items, cursor = items + page["items"], page["next"]
-    return items
 
 
 @pytest.mark.parametrize(
@@ -45,7 +37,7 @@ def walk(client: TestClient, **params: Any) -> list[Any]:
     ids=str,
 )  # fmt: skip
 def test_files_hold_what_the_list_shows(client: TestClient, query: dict[str, Any]) -> None:
-    items = [{**one, "tags": ", ".join(one["tags"])} for one in walk(client, **query)]
+    items = [{**one, "tags": ", ".join(one["tags"])} for one in walk(client, "/features", limit=7, **query)]
     reply = get(client, "/features.csv", **query)
     assert reply.headers["content-disposition"].endswith('features.csv"')
     lines = list(csv.DictReader(io.StringIO(reply.text)))
@@ -55,19 +47,19 @@ def test_files_hold_what_the_list_shows(client: TestClient, query: dict[str, Any
 
 
 def test_ranges_hold_their_ends(client: TestClient) -> None:
-    everything = walk(client)
+    everything = walk(client, "/features", limit=7)
     for name in RANGED:
         values = sorted(one[name] for one in everything if one[name] is not None)
         assert values, name
         low, high = values[len(values) // 4], values[3 * len(values) // 4]
-        inside = walk(client, **{f"min_{name}": low, f"max_{name}": high})
+        inside = walk(client, "/features", limit=7, **{f"min_{name}": low, f"max_{name}": high})
         assert sorted(one["id"] for one in inside) == [
             one["id"] for one in everything if one[name] is not None and low <= one[name] <= high
         ]
 
 
 def test_distributions_count_every_feature(client: TestClient) -> None:
-    everything = walk(client)
+    everything = walk(client, "/features", limit=7)
     items = get(client, "/features/distributions").json()["items"]
     assert [one["name"] for one in items] == list(RANGED)
     for one in items:
@@ -94,7 +86,7 @@ def test_counts_by_verdict_are_totals_of_lists(client: TestClient, filters: dict
 
 
 def test_a_random_feature_passes_the_filters(client: TestClient) -> None:
-    allowed = {one["id"] for one in walk(client, q="red", fold="names")}
+    allowed = {one["id"] for one in walk(client, "/features", limit=7, q="red", fold="names")}
     drawn = {get(client, "/features/random", q="red", fold="names").json()["id"] for _ in range(40)}
     assert drawn <= allowed and len(drawn) > 1
     reply = client.get("/api/v1/features/random?min_agreement=2")

@@ -12,12 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from precompute.store.schema import FLAGS
-
-API = "/api/v1"
-
-
-def get(client: TestClient, path: str, **params: Any) -> Any:
-    return client.get(f"{API}{path}", params=params).raise_for_status().json()
+from tests.helpers.json_api import API, get
 
 
 def samples(client: TestClient, **params: Any) -> list[str]:

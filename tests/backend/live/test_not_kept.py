@@ -25,6 +25,7 @@ from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.store.reader import Store
 from tests.helpers import tiny
+from tests.helpers.live_api import wait_ready
 from tests.helpers.servers import Server
 
 if TYPE_CHECKING:
@@ -64,17 +65,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
 def served(root: Path, **settings: Any) -> TestClient:
     stores = [root / remaining for remaining in ("examples", "none", "all")]
     return TestClient(create_app(Settings(stores=stores, device="cpu", **settings)))
-
-
-def wait_ready(client: TestClient) -> None:
-    end = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < end, client.get("/readyz").text
-        time.sleep(0.05)
-    for name in ("none", "all"):
-        while client.get(f"{API}/store?store={name}").json()["live"]["state"] != "ready":
-            assert time.monotonic() < end
-            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ things a pair alone cannot have: `random` is drawn from a sample's id, and `near
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from precompute.scoring.new_data import score_data
 from precompute.scoring.score_file import rows_of
 from precompute.store.schema import FLAGS, flag_column, score_column
 from tests.helpers import tiny
+from tests.helpers.live_api import wait_ready
 
 API = "/api/v1"
 UNKNOWN_ALONE = ("random", "near-duplicate")
@@ -68,10 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[TestClient]:
     with TestClient(create_app(Settings(stores=[folder / "store"], device="cpu"))) as running:
-        end = time.monotonic() + 60
-        while running.get("/readyz").status_code != 200:
-            assert time.monotonic() < end, running.get("/readyz").text
-            time.sleep(0.05)
+        wait_ready(running)
         yield running
 
 

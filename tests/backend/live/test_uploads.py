@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import struct
-import zlib
 
 import pytest
 from fastapi import HTTPException
@@ -13,6 +11,7 @@ from PIL import Image
 
 from backend.live.uploads import UploadedImages, decode_image, read_image, uploaded_pixels
 from backend.settings import Settings
+from tests.helpers.hostile.images import png
 
 SETTINGS = Settings(max_megapixels=1)
 
@@ -29,22 +28,10 @@ def test_common_kinds_become_rgb(kind: str, mode: str) -> None:
     assert (picture.mode, picture.size) == ("RGB", (30, 20))
 
 
-def png_claiming(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header promises a huge picture."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
-    )
-
-
 @pytest.mark.parametrize("edge", [1_500, 50_000])
 def test_a_decompression_bomb_is_refused_by_its_header(edge: int) -> None:
     with pytest.raises(HTTPException) as refused:
-        read_image(png_claiming(edge, edge), SETTINGS)
+        read_image(png(edge, edge), SETTINGS)
     assert refused.value.status_code == 413
     assert "more than 1 million" in refused.value.detail
 

@@ -34,24 +34,23 @@ def server(made: Path) -> Iterator[Running]:
         yield running
 
 
-def ask(server: Running, tool: str, **arguments: Any) -> Any:
-    """The result of one call: its structure, or its content where it has none."""
-
+def called(server: Running, tool: str, arguments: dict[str, Any]) -> Any:
     async def call() -> Any:
         async with Client(f"{server.url}/mcp") as client:
             return await client.call_tool(tool, arguments)
 
-    result = apart(asyncio.run, call())
+    return apart(asyncio.run, call())
+
+
+def ask(server: Running, tool: str, **arguments: Any) -> Any:
+    """The result of one call: its structure, or its content where it has none."""
+    result = called(server, tool, arguments)
     assert not result.is_error, result.content
     return result.structured_content or result.content
 
 
 def refusal(server: Running, tool: str, **arguments: Any) -> str:
-    async def call() -> Any:
-        async with Client(f"{server.url}/mcp") as client:
-            return await client.call_tool(tool, arguments)
-
-    result = apart(asyncio.run, call())
+    result = called(server, tool, arguments)
     assert result.is_error
     return str(result.content[0].text)
 

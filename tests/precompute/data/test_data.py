@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from PIL import Image
 from precompute.data import BadRow, Columns, open_image, read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
+from tests.helpers.hostile.images import png
 
 
 def folder_of(folder: Path, *lines: Any) -> Path:
@@ -187,21 +186,6 @@ def test_preference_pairs(tmp_path: Path, record: dict[str, Any]) -> None:
 def test_no_data_says_what_to_give(tmp_path: Path, make: Any) -> None:
     with pytest.raises(SaevxError):
         read(make(tmp_path))
-
-
-def png(width: int, height: int) -> bytes:
-    """A PNG whose header promises much and whose data hold nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from precompute.data import Columns, open_image, read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
+from tests.helpers.tiny import png
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +18,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    tiny.picture(seed).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def pixels(image: Any) -> bytes:

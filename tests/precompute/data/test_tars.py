@@ -11,15 +11,9 @@ import pytest
 from precompute.data import Columns, open_image, read
 from precompute.data.tars import BLOCK
 from precompute.errors import SaevxError
-from tests.helpers import tiny
+from tests.helpers.tiny import png
 
 Members = list[tuple[str, bytes]]
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    tiny.picture(seed).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def tar_of(path: Path, members: Members, *, closed: bool = True) -> Path:

@@ -12,6 +12,7 @@ from precompute.errors import SaevxError
 from precompute.model.calibration import average_factor
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
+from tests.helpers.sae_formats import sparsify
 
 HIDDEN = torch.randn(50, tiny.D_MODEL, generator=torch.Generator().manual_seed(3)) * 3
 KINDS = [
@@ -252,17 +253,9 @@ def test_what_saelens_would_misread_is_refused(tmp_path: Path, changed: dict[str
 def test_a_folder_of_sparsify(tmp_path: Path) -> None:
     """As multimodal-sae's: the layer stands in the folder's name."""
     plain = SaeV.load(tiny.make_sae(tmp_path / "plain", architecture="topk", k=6))
-    folder = tmp_path / "model.layers.24"
-    folder.mkdir()
-    report = {"d_in": tiny.D_MODEL, "num_latents": tiny.N_FEATURES, "k": 6, "normalize_decoder": False}
-    (folder / "cfg.json").write_text(json.dumps(report))
-    state = plain.sae.state_dict()
-    tensors = {
-        "encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"],
-        "W_dec": state["W_dec"].T, "b_dec": state["b_dec"],
-    }  # fmt: skip
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "sae.safetensors")
-    sae = SaeV.load(folder)
+    state = {**plain.sae.state_dict(), "W_dec": plain.sae.W_dec.T}
+    shape = {"num_latents": tiny.N_FEATURES, "expansion_factor": "absent"}
+    sae = SaeV.load(sparsify(tmp_path / "model.layers.24", state, **shape, k=6, normalize_decoder=False))
     assert sae.layer == 24 and sae.architecture == "topk"
     assert torch.equal(sae.encode(HIDDEN), plain.encode(HIDDEN))
 

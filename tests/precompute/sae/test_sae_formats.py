@@ -24,7 +24,7 @@ from precompute.scoring.new_data import score_data
 from precompute.store.reader import Store
 from precompute.training.evaluate import evaluate
 from tests.helpers import tiny
-from tests.helpers.sae_formats import THRESHOLD, K, State, linear, saelens, same
+from tests.helpers.sae_formats import THRESHOLD, K, State, linear, saelens, same, sparsify
 from tests.helpers.tinies import Maker
 
 # ---- plain weights
@@ -126,18 +126,6 @@ def test_square_matrices_lie_as_their_names_say(tmp_path: Path) -> None:
 
 
 # ---- sparsify
-
-
-def sparsify(folder: Path, state: State, **changed: object) -> Path:
-    """As sparsify saves it: the encoder a Linear, W_dec with features first."""
-    folder.mkdir(parents=True)
-    details = {
-        "d_in": tiny.D_MODEL, "expansion_factor": 3, "num_latents": 0, "k": 8, "normalize_decoder": True, **changed,
-    }  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps({name: value for name, value in details.items() if value != "absent"}))
-    tensors = {"encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "W_dec": state["W_dec"]}
-    save_file({n: t.contiguous() for n, t in {**tensors, "b_dec": state["b_dec"]}.items()}, folder / "sae.safetensors")
-    return folder
 
 
 @pytest.mark.parametrize("normalize_decoder", [True, False, "absent"])

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backend.commands import Saevx
-from precompute.cli import run
 from precompute.errors import SaevxError
 from precompute.store import opening
 from precompute.store import schema as s
 from precompute.store.opening import Stamp, StoreUnreadable, check_files, read_manifest
 from precompute.store.reader import Store
+from tests.helpers.in_process import saevx
 from tests.helpers.synthetic import write_store
 
 Damage = Callable[[Path], Any]
@@ -237,14 +235,6 @@ def test_an_open_store_never_mixes_with_the_one_that_takes_its_place(copy: Path,
     assert Store.open(copy).manifest["content_id"] != store.manifest["content_id"]
 
 
-def saevx(*args: object) -> tuple[int, str]:
-    """Exit status and standard error of a command line in this process: an exception would come through."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = run(Saevx, [str(one) for one in args])
-    return status, err.getvalue() + out.getvalue()
-
-
 @pytest.mark.parametrize("what", ["manifest empty", "manifest a list", "database empty", "no events", "database cut"])
 def test_every_command_refuses_a_damaged_store_in_one_line(copy: Path, tmp_path: Path, what: str) -> None:
     DAMAGE[what][0](copy)
@@ -256,7 +246,8 @@ def test_every_command_refuses_a_damaged_store_in_one_line(copy: Path, tmp_path:
         ("score", rows, "--store", copy, "--out", tmp_path / "scores.jsonl"),
         ("patches", rows, "--store", copy, "--out", tmp_path / "patches.json"),
     ):
-        status, output = saevx(*command)
-        assert status == 1 and output.count("\n") == 1 and "is damaged" in output, (command, output)
-    status, output = saevx("verify", copy)
-    assert status == 1 and ("FAIL" in output or "is damaged" in output)
+        result = saevx(*command)
+        output = result.err + result.out
+        assert result.status == 1 and output.count("\n") == 1 and "is damaged" in output, (command, output)
+    result = saevx("verify", copy)
+    assert result.status == 1 and ("FAIL" in result.out or "is damaged" in result.err)

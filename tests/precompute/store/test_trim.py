@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from precompute.store.making import sealing, trim, writer
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
+from tests.helpers.in_process import sums
 from tests.helpers.stores import edit, seal
 from tests.helpers.tinies import Tiny
 from tests.helpers.unfinished import Part
@@ -142,14 +142,6 @@ def test_small_steps_give_the_same(part: Part, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(trim, "BYTES_AT_ONCE", 256)
     assert bytes_of() == first
     trim.forget(part.path)
-
-
-def sums(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "run.json"
-    }
 
 
 class Killed(BaseException):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from precompute.training import train as training
 from precompute.training.activation_stream import Meter, Stream, batches
 from precompute.training.train import cut_texts, train
 from tests.helpers import tiny
-from tests.helpers.in_process import saevx
+from tests.helpers.in_process import saevx, sums
 from tests.helpers.tinies import Tiny
 
 Maker = Callable[..., TrainOptions]
@@ -44,10 +43,6 @@ def options(tiny_files: Tiny, tmp_path: Path) -> Maker:
         return TrainOptions(**{**given, **changed})
 
     return make
-
-
-def sums(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 class Killed(BaseException):
