@@ -9,9 +9,7 @@ from fastapi import Path as PathParam
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
-Cursor = Annotated[
-    str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the previous page.")
-]
+Cursor = Annotated[str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the previous page.")]
 FeatureId = Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Feature number.")]
 Words = Annotated[str | None, Query(max_length=500)]
 

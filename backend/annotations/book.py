@@ -185,9 +185,7 @@ class Annotations:
         """
         return self.change(kind, key, lambda current: body, author=author, version=version)
 
-    def change(
-        self, kind: str, key: str | int, make: Change, *, author: str, version: int | None = None
-    ) -> Entry:
+    def change(self, kind: str, key: str | int, make: Change, *, author: str, version: int | None = None) -> Entry:
         """As `put`, with the new body made from what holds, in the same transaction."""
         self._check_writable()
         for _ in range(20):

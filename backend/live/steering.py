@@ -19,14 +19,7 @@ from backend.live.lru import request_key
 from backend.live.recompute import original_images
 from backend.live.uploads import decode_image, uploaded_pixels
 from backend.problems import http_status
-from backend.schemas.steering import (
-    SteerFeature,
-    SteerKl,
-    SteerRequest,
-    SteerRuns,
-    SteerTarget,
-    SteerToken,
-)
+from backend.schemas.steering import SteerFeature, SteerKl, SteerRequest, SteerRuns, SteerTarget, SteerToken
 from backend.stores import OpenStore, State
 
 if TYPE_CHECKING:

@@ -28,9 +28,7 @@ SearchedWords = Annotated[str, Field(min_length=1, max_length=500, description="
 Limit = Annotated[int, Field(ge=1, le=100, description="Number of items in the reply.", examples=[10])]
 Cursor = Annotated[str | None, Field(description="`next` of the page before, with the same filters and order.")]
 SampleId = Annotated[str, Field(min_length=1, description="Id of a sample, unchanged.", examples=["scene-00012"])]
-MaybeSample = Annotated[
-    str | None, Field(description="Id of a sample whose image is used.", examples=["scene-00012"])
-]
+MaybeSample = Annotated[str | None, Field(description="Id of a sample whose image is used.", examples=["scene-00012"])]
 ImageData = Annotated[str | None, Field(description="An image file (PNG, JPEG, WebP) as base64.")]
 Verdict = Annotated[
     VerdictName | None,

@@ -51,9 +51,7 @@ class Visit(NamedTuple):
             raise HTTPException(503, self.model.reason)
         return await add_upload(image, self.state.uploads, self.state.settings)
 
-    def render(
-        self, template: str, *, section: str, fault: HTTPException | None = None, **values: Any
-    ) -> HTMLResponse:
+    def render(self, template: str, *, section: str, fault: HTTPException | None = None, **values: Any) -> HTMLResponse:
         """A page about the store; with a fault, which the page says, under its status and headers."""
         if fault is not None:
             values["status"] = fault.status_code

@@ -18,9 +18,7 @@ EXAMPLE: dict[str, Any] = {"sample_id": "scene-17", "prompt": "What is in the im
 class ExplainRequest(BaseModel):
     """An image, a text or both, a prompt, and a token of the answer that the model writes, greedily."""
 
-    model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, json_schema_extra={"examples": [EXAMPLE]}
-    )
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra={"examples": [EXAMPLE]})
 
     sample_id: str | None = Field(default=None, min_length=1)
     """A sample whose image the model reads, or whose text if it has no image; or give `image` or `image_hash`."""

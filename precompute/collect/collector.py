@@ -105,9 +105,7 @@ class Collector:
         """Shards that are not there yet."""
         return [i for i in range(len(self.plan.shards)) if not shard_path(self.part, i).exists()]
 
-    def run(
-        self, numbers: Sequence[int] | None = None, *, quiet: bool = False, wait: bool = False
-    ) -> dict[str, Any]:
+    def run(self, numbers: Sequence[int] | None = None, *, quiet: bool = False, wait: bool = False) -> dict[str, Any]:
         """Write every shard that is not there yet, or those of `numbers` that are not. Returns the manifest's
         `scale_log2`, `sinks` and `input_factor`.
 
@@ -223,9 +221,7 @@ class Collector:
         if path.exists():
             return self.saved_calibration(), batches
         if not first:
-            raise SaevxError(
-                f"{path} is missing from the unfinished store: remove {self.part} and start again."
-            )
+            raise SaevxError(f"{path} is missing from the unfinished store: remove {self.part} and start again.")
         first_batches: list[LoadedBatch] = []
         calibration_batches = record_batches(first_batches, batches)
         calibration = calibrate(calibration_batches, self.forward, self.sink_multiple, self.mllm.layer)

@@ -55,9 +55,7 @@ def package_file(package_and_path: tuple[str, str]) -> Path:
         raise SaevxError(f"The demo needs the package {package.replace('_', '-')}: run `make setup`.")
     path = Path(spec.origin).parent / name
     if file_sha256(path) != SHA256[package_and_path]:
-        raise SaevxError(
-            f"{path.name} is not the file the demo was made with: install the pinned package again."
-        )
+        raise SaevxError(f"{path.name} is not the file the demo was made with: install the pinned package again.")
     return path
 
 

@@ -64,9 +64,7 @@ def draw_emoji(image: Image.Image, drawing: Image.Image, e: Entity, rng: np.rand
 
 def draw_shape(image: Image.Image, e: Entity, rng: np.random.Generator) -> None:
     """Draw a coloured shape into its box, its colour slightly varied."""
-    colour = tuple(
-        int(c) for c in np.clip(np.array(COLOURS[str(e.colour)]) + rng.integers(-10, 11, 3), 0, 255)
-    )
+    colour = tuple(int(c) for c in np.clip(np.array(COLOURS[str(e.colour)]) + rng.integers(-10, 11, 3), 0, 255))
     k = 4  # drawn four times as large, then reduced: smooth edges
     side = (e.box[2] - e.box[0]) * k
     mask = Image.new("L", (side, side), 0)

@@ -11,9 +11,7 @@ class LiteVisionConfig(PretrainedConfig):
 
     model_type = "saevx_lite_vision"
 
-    def __init__(
-        self, image_size: int = 224, patch_size: int = 32, hidden_size: int = 1470, **kwargs: object
-    ) -> None:
+    def __init__(self, image_size: int = 224, patch_size: int = 32, hidden_size: int = 1470, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.image_size = image_size
         self.patch_size = patch_size

@@ -116,9 +116,7 @@ class Width(NamedTuple):
         return n_features * self.d_model * 4.0 * 2
 
 
-def estimate_run(
-    trials: Sequence[Trial], plan: Plan, width: Width, *, ds: int, start: float
-) -> Estimate:
+def estimate_run(trials: Sequence[Trial], plan: Plan, width: Width, *, ds: int, start: float) -> Estimate:
     """The whole run.
 
     Args:

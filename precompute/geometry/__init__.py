@@ -39,9 +39,7 @@ def find(model_type: str, *, multimodal: bool, setting: str | None = None) -> tu
         SaevxError: an unknown family, with how to add one.
     """
     if setting is not None and setting != "square" and setting not in FAMILIES:
-        raise SaevxError(
-            f"No geometry is called {setting!r}: choose from square, {', '.join(sorted(FAMILIES))}."
-        )
+        raise SaevxError(f"No geometry is called {setting!r}: choose from square, {', '.join(sorted(FAMILIES))}.")
     if not multimodal:
         return "text-only", text_only
     if setting == "square":

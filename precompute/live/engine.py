@@ -129,9 +129,7 @@ def load_sae(
         format = manifest["sae"].get("format", format)
     sae = SaeV.load(source or source_of(store, manifest, "sae"), device, layer=layer, format=format)
     if sae.sha256 != manifest["sae"]["sha256"]:
-        raise SaevxError(
-            f"The SAE found is not the one of store {manifest['name']}: name the right one with --sae."
-        )
+        raise SaevxError(f"The SAE found is not the one of store {manifest['name']}: name the right one with --sae.")
     sae.fold_factor_of_store(dict(manifest))
     return sae
 

@@ -48,9 +48,7 @@ class Region(NamedTuple):
     """float64."""
 
 
-def groups(
-    store: Store, events: SampleEvents | None, views: Sequence[Any], ranking: Ranked
-) -> list[dict[str, Any]]:
+def groups(store: Store, events: SampleEvents | None, views: Sequence[Any], ranking: Ranked) -> list[dict[str, Any]]:
     """The image's regions, best first, then its background, then the features that are tied to a place: of each the
     best families, as `POST /search` has them. Without the query's events there are no regions.
 

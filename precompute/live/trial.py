@@ -12,15 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from precompute.geometry.painting import paint, regions, visible_pixels
-from precompute.live.answers import (
-    Change,
-    Step,
-    ablation,
-    answer_log_odds,
-    apply_change,
-    logprob_of,
-    write_answer,
-)
+from precompute.live.answers import Change, Step, ablation, answer_log_odds, apply_change, logprob_of, write_answer
 from precompute.live.attribution import Attribution, attribute
 from precompute.live.intervention import Intervention, Scope
 from precompute.model.batch import Batch, Pair

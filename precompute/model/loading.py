@@ -81,9 +81,7 @@ def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading
         text_config = config.get_text_config()
         n_layers = int(text_config.num_hidden_layers)
         if not 0 <= layer < n_layers:
-            raise SaevxError(
-                f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE."
-            )
+            raise SaevxError(f"The model has layers 0 to {n_layers - 1}, not {layer}: check --layer and the SAE.")
         if not full and not needs_all_layers(text_config):
             truncate_layers(text_config, layer + 1)
         target = pick_device(loading.get("device", "auto"))

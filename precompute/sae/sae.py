@@ -225,9 +225,7 @@ class SaeV:
         """ĥ [t, d] from sparse z (CSR rows): as `decode`, at the cost of the active features only."""
         if self.normalize in _PER_TOKEN:
             acts_tf = torch.zeros(len(hidden_td), self.n_features, device=self.device)
-            token_e = torch.repeat_interleave(
-                torch.arange(len(hidden_td), device=self.device), offset_t.diff()
-            )
+            token_e = torch.repeat_interleave(torch.arange(len(hidden_td), device=self.device), offset_t.diff())
             acts_tf[token_e, feature_e] = z_e
             return self.decode(acts_tf, hidden_td)
         summed_td = torch.nn.functional.embedding_bag(

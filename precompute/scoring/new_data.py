@@ -251,9 +251,7 @@ class Job:
         images = [(i, j) for i, sample in enumerate(samples) for j in range(len(sample.record["images"]))]
         files = [thumb_path(part, samples[i].index, j) for i, j in images]
         thumbnails = Thumbnails(files, np.array([i for i, _ in images], dtype=np.int64))
-        pairs = NewPairs(
-            self.store, samples, [row.text for row in rows], thumbnails, [row.sample_id for row in rows]
-        )
+        pairs = NewPairs(self.store, samples, [row.text for row in rows], thumbnails, [row.sample_id for row in rows])
         scores = pair_scores(pairs, self.reference.weights, self.seed)
         flags = flag_scores(pairs, scores, self.reference)
         is_flagged = {flag["name"]: flags[flag["name"]] > flag["threshold"] for flag in self.store.quality.flags}

@@ -182,9 +182,7 @@ def recurring_strings(captions: Sequence[str]) -> dict[str, int]:
         for caption_runs in runs_of:
             pieces = {tuple(run[i : i + length]) for run in caption_runs for i in range(len(run) - length + 1)}
             level.update(s for s in pieces if length == 1 or (s[:-1] in shorter and s[1:] in shorter))
-        shorter = {
-            s: n for s, n in level.items() if n > 1 and (length <= LONGEST_HAN or not _HAN.search("".join(s)))
-        }
+        shorter = {s: n for s, n in level.items() if n > 1 and (length <= LONGEST_HAN or not _HAN.search("".join(s)))}
         for string, n in shorter.items():
             for part in (string[:-1], string[1:]):
                 if count.get(part) == n:

@@ -61,9 +61,7 @@ def active_tokens(data: Collected, delta: Array, *, per_sample: int) -> ActiveTo
     """
     parts: list[tuple[Array, ...]] = []
     events = data.events
-    bounds = np.searchsorted(
-        data.resid_row, np.append(data.ds_rows, data.ds_rows[-1] + 1) if len(data.ds_rows) else []
-    )
+    bounds = np.searchsorted(data.resid_row, np.append(data.ds_rows, data.ds_rows[-1] + 1) if len(data.ds_rows) else [])
     for i, row in enumerate(data.ds_rows.tolist()):
         low, high = int(bounds[i]), int(bounds[i + 1])
         if low == high:
@@ -184,9 +182,7 @@ def omega_paired(
         for m in (TEXT, IMAGE):
             entry_fk = tokens.start[block * 2 + m][:, None] + np.arange(k)
             h_fkd = to_float(data.resid[tokens.resid[entry_fk]])
-            own_fkd = (tokens.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[
-                :, None
-            ]
+            own_fkd = (tokens.value[entry_fk] * data.unit)[..., None] * directions_fd[block].astype(np.float64)[:, None]
             sample_fk = np.searchsorted(data.ds_rows, tokens.row[entry_fk])
             sides.append((h_fkd, h_fkd - means.mu_md[m], own_fkd, sample_fk))
         (h_t, c_t, own_t, s_t), (h_i, c_i, own_i, s_i) = sides

@@ -111,9 +111,7 @@ def test_a_deleted_store_is_a_sentence_until_it_is_back(client: TestClient, plac
     assert client.get("/readyz").json()["unavailable"] == {}
 
 
-def test_a_store_that_is_made_again_is_opened_anew(
-    client: TestClient, place: Path, others: tuple[Path, Path]
-) -> None:
+def test_a_store_that_is_made_again_is_opened_anew(client: TestClient, place: Path, others: tuple[Path, Path]) -> None:
     check_served(client)
     before = {path: client.get(API + path) for path in ENDPOINTS}
     cursor = client.get(f"{API}/features?limit=3").json()["next"]

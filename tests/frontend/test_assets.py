@@ -53,9 +53,7 @@ def test_templates_hold_nothing_inline(template: Path) -> None:
 @pytest.mark.parametrize("module", MODULES_OF_PAGES, ids=lambda p: p.name)
 def test_modules_keep_to_the_policy(module: Path) -> None:
     source = module.read_text()
-    assert not re.search(
-        r"\beval\(|new Function|innerHTML|outerHTML|insertAdjacentHTML|document\.write", source
-    )
+    assert not re.search(r"\beval\(|new Function|innerHTML|outerHTML|insertAdjacentHTML|document\.write", source)
     assert not re.search(r"new Worker|createObjectURL|https?://(?!www\.w3\.org)", source)
     for name in imports(source):
         assert name.startswith(("./", "../")), f"{name}: a bare import needs an inline import map"

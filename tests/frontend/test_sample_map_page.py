@@ -91,9 +91,7 @@ def test_a_list_leads_back_to_the_view_from_which_it_was_opened(context: Browser
     assert "view" not in (page.get_by_test_id("as-map").get_attribute("href") or "")
 
 
-def test_a_point_shows_its_image_is_pinned_and_opens(
-    context: BrowserContext, sample_map: mapfile.SampleMap
-) -> None:
+def test_a_point_shows_its_image_is_pinned_and_opens(context: BrowserContext, sample_map: mapfile.SampleMap) -> None:
     page = opened(context, ALL_SAMPLES)
     row = lonely(sample_map)
     sample = page.request.get(f"/api/v1/samples?rows={row}").json()["items"][0]

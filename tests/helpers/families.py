@@ -126,9 +126,7 @@ def qwen2_5_vl(folder: Path, images: Any = None) -> Path:
 
 
 def gemma3(folder: Path) -> Path:
-    words = tiny.tokenizer(
-        image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
-    )
+    words = tiny.tokenizer(image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>")
     config = Gemma3Config(
         text_config=text(
             Gemma3TextConfig, len(words), head_dim=8, query_pre_attn_scalar=8, sliding_window=8,
@@ -142,9 +140,7 @@ def gemma3(folder: Path) -> Path:
         boi_token_index=words.boi_token_id, eoi_token_index=words.eoi_token_id,
     )  # fmt: skip
     images = Gemma3ImageProcessorPil(size={"height": 2 * SIDE, "width": 2 * SIDE})
-    processor = Gemma3Processor(
-        images, words, image_seq_length=16, chat_template=template("<start_of_image>")
-    )
+    processor = Gemma3Processor(images, words, image_seq_length=16, chat_template=template("<start_of_image>"))
     return save(folder, config, processor)
 
 
@@ -209,9 +205,7 @@ def llava_onevision(folder: Path, ratio: str = "anyres_max_9") -> Path:
         image_token_index=words.image_token_id, video_token_index=words.video_token_id,
         image_grid_pinpoints=resolutions, vision_aspect_ratio=ratio,
     )  # fmt: skip
-    images = LlavaOnevisionImageProcessorPil(
-        size={"height": 36, "width": 36}, image_grid_pinpoints=resolutions
-    )
+    images = LlavaOnevisionImageProcessorPil(size={"height": 36, "width": 36}, image_grid_pinpoints=resolutions)
     return save_parts(
         folder, config, images, words, LlavaOnevisionProcessor, "<image>\n", num_image_tokens=16,
         vision_feature_select_strategy="full", vision_aspect_ratio=ratio,

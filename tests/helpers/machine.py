@@ -44,9 +44,7 @@ def saevx(*args: object, limit: str = "", **variables: str) -> subprocess.Comple
     if limit:
         command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *SAEVX, *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, env=environment(**variables), timeout=300)
-    process = start(
-        *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**variables)
-    )
+    process = start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**variables))
     return to_its_end(process, 300)
 
 

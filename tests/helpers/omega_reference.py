@@ -25,16 +25,12 @@ class Reference:
         )
         self.row, self.pos = data.resid_row.tolist(), data.resid_pos.tolist()
         e = data.events
-        self.kind = [
-            int(e.token_modality[e.sample_token[r] + p]) for r, p in zip(self.row, self.pos, strict=True)
-        ]
+        self.kind = [int(e.token_modality[e.sample_token[r] + p]) for r, p in zip(self.row, self.pos, strict=True)]
         self.z: list[dict[int, float]] = []
         for r, p in zip(self.row, self.pos, strict=True):
             t = int(e.sample_token[r]) + p
             low, high = int(e.token_event[t]), int(e.token_event[t + 1])
-            self.z.append(
-                {int(e.event_feature[i]): float(e.event_value[i]) * data.unit for i in range(low, high)}
-            )
+            self.z.append({int(e.event_feature[i]): float(e.event_value[i]) * data.unit for i in range(low, high)})
         self.mu = {
             m: np.mean([h for h, k in zip(self.h, self.kind, strict=True) if k == m], axis=0)
             for m in (TEXT, IMAGE)
@@ -49,9 +45,7 @@ class Reference:
                     self.unit_centred[r, m] = np.mean([unit(self.h[i] - self.mu[m]) for i in at], axis=0)
 
     def firing(self, k: int, delta: float, modality: int, *, once: bool) -> list[int]:
-        result = [
-            i for i in range(len(self.row)) if self.kind[i] == modality and self.z[i].get(k, 0.0) > delta
-        ]
+        result = [i for i in range(len(self.row)) if self.kind[i] == modality and self.z[i].get(k, 0.0) > delta]
         result.sort(key=lambda i: (-self.z[i][k], self.row[i], self.pos[i]))
         if not once:
             return result

@@ -42,9 +42,7 @@ class Recorded:
         return [int(step[role].argmax()) for step in self.logits if role in step]
 
 
-def record(
-    mllm: Mllm, sae: SaeV, batch: Batch, candidates: Sequence[Candidate], **options: Any
-) -> list[Recorded]:
+def record(mllm: Mllm, sae: SaeV, batch: Batch, candidates: Sequence[Candidate], **options: Any) -> list[Recorded]:
     """Steer several candidates at once."""
     runs = [Recorded() for _ in candidates]
 

@@ -96,9 +96,7 @@ def activations(
 ) -> tuple[Array, Array, Array, Array]:
     """(token_id_t, modality_t, z_tf, h_td) of one scene; z rounded to float16."""
     words = tokenise(scene.text)
-    token_id = np.array(
-        [TOKEN["<s>"]] + [TOKEN["<image>"]] * n_patches + [TOKEN["\n"]] + [t for t, _ in words]
-    )
+    token_id = np.array([TOKEN["<s>"]] + [TOKEN["<image>"]] * n_patches + [TOKEN["\n"]] + [t for t, _ in words])
     modality = np.array([SPECIAL] + [IMAGE] * n_patches + [SPECIAL] + [TEXT] * len(words), dtype=np.uint8)
     if n_patches and rng.random() < 0.1:
         modality[1 + int(rng.integers(0, n_patches))] = SINK
@@ -139,9 +137,7 @@ class Collecting:
         self.part, self.world, self.pictures = part, world, pictures
         self.tokens, self.kinds = list[Array](), list[Array]()
         self.token_event = [np.zeros(1, np.int64)]
-        self.events: dict[str, list[Array]] = {
-            name: [] for name in ("feature", "modality", "value", "row", "position")
-        }
+        self.events: dict[str, list[Array]] = {name: [] for name in ("feature", "modality", "value", "row", "position")}
         self.sample: dict[str, list[float]] = {name: [] for name in (
             "n_text", "n_image", "n_special", "n_sink", "width", "height", "sse_text", "sse_image",
             "sq_text", "sq_image", "caption_nll", "caption_nll_alone", "other_nll", "other_row",

@@ -28,9 +28,7 @@ class Tiny(NamedTuple):
 def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("tiny")
-    return Tiny(
-        tiny.make_llava(root / "model"), tiny.make_sae(root / "sae"), tiny.make_data(root / "data", 40)
-    )
+    return Tiny(tiny.make_llava(root / "model"), tiny.make_sae(root / "sae"), tiny.make_data(root / "data", 40))
 
 
 @pytest.fixture(scope="session")

@@ -57,9 +57,7 @@ def expected_version(request: Request, current: int) -> int | None:
     return current if current in versions else versions[0]
 
 
-def save(
-    request: Request, store: OpenStore, kind: str, key: str | int, change: Change, cookie: str | None
-) -> Entry:
+def save(request: Request, store: OpenStore, kind: str, key: str | int, change: Change, cookie: str | None) -> Entry:
     """Write a change of one thing. Raises as `Annotations.change`; HTTP 404 for a version that is not there."""
     annotations = store.annotations
     fields = BODIES[kind].model_fields

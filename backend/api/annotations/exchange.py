@@ -73,9 +73,7 @@ def import_file(book: Annotations, store: Store, file: Exported, min_cosine: flo
     except (ValueError, binascii.Error) as error:
         raise HTTPException(422, "directions: a sketch is no base64.") from error
     report = carry(book, store, things, vectors, min_cosine, same=file.content_id == book.store)
-    return Imported(
-        written=report.written, skipped=report.present, lost=report.lost, sentence=report.sentence("read")
-    )
+    return Imported(written=report.written, skipped=report.present, lost=report.lost, sentence=report.sentence("read"))
 
 
 def newest_of(items: list[Annotation]) -> list[Annotation]:

@@ -23,9 +23,7 @@ from backend.stores import OpenStore
 
 router = APIRouter(tags=["annotations"])
 
-Name = Annotated[
-    str, Path(pattern=f"^{NAME_PATTERN}$", description="Small letters, digits and hyphens, at most 60.")
-]
+Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$", description="Small letters, digits and hyphens, at most 60.")]
 
 
 @router.get("/annotations/lists", summary="Lists of features and samples", dependencies=[Cached])

@@ -21,9 +21,7 @@ WITHOUT_MODEL = "An uploaded image is of no use here: this server runs without t
 
 
 @router.post("/images", summary="Upload an image, for searches and steering")
-async def post_image(
-    request: Request, state: StateDep, image: Annotated[UploadFile, File()]
-) -> UploadedImageRef:
+async def post_image(request: Request, state: StateDep, image: Annotated[UploadFile, File()]) -> UploadedImageRef:
     """The server holds it in memory only, until it stops or newer images need the room (`--max-uploads-mb`)."""
     if not state.settings.live:
         raise HTTPException(503, WITHOUT_MODEL)

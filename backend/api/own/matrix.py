@@ -70,9 +70,7 @@ async def get_matrix(
     return await json_reply(partial(matrix, request, store, query.feature, samples, pairs))
 
 
-async def read_all(
-    request: Request, state: State, store: OpenStore, parameters: Sequence[str]
-) -> list[OwnResult]:
+async def read_all(request: Request, state: State, store: OpenStore, parameters: Sequence[str]) -> list[OwnResult]:
     """One's own pairs, each read or with the reason why it was not."""
     pairs = [own_pair(parameter) for parameter in parameters]
     return [(pair, await read_or_refuse(request, state, store, pair)) for pair in pairs]
@@ -132,9 +130,7 @@ def stored_column(request: Request, store: OpenStore, features: list[int], sampl
     return {"sample_id": sample_id, "text": item["text"], "image": images[0] if images else None}, z_k2
 
 
-def own_column(
-    request: Request, features: list[int], sent_pair: OwnPair, result: Result
-) -> Column:
+def own_column(request: Request, features: list[int], sent_pair: OwnPair, result: Result) -> Column:
     """A pair of one's own."""
     pair: dict[str, Any] = {"text": sent_pair.text, "image": None}
     z_k2 = np.full((len(features), 2), np.nan)

@@ -147,7 +147,5 @@ def lead_to(visit: Visit, form: SignedForm, path: str, query: str = "") -> Redir
     pairs = [(name, value) for name, value in parse_qsl(query[:8000]) if name != "store"]
     page, hash, element = path.partition("#")
     reply = RedirectResponse(address(links.base + page, [*pairs, ("store", links.store)]) + hash + element, 303)
-    reply.set_cookie(
-        COOKIE, quote(form.author), max_age=YEAR_S, path=links.base or "/", httponly=True, samesite="lax"
-    )
+    reply.set_cookie(COOKIE, quote(form.author), max_age=YEAR_S, path=links.base or "/", httponly=True, samesite="lax")
     return reply

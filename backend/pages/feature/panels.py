@@ -20,9 +20,7 @@ FAMILY_ROWS = 12
 def lens_panel(detail: FeatureDetail, kind: Literal["centred", "raw"], store: OpenStore) -> dict[str, Any]:
     """The logit lens as feature.html draws it; `limit` is what chance gives among `n_tokens` tokens."""
     sides = {"centred": detail.logits.centred, "raw": detail.logits.raw}[kind]
-    tokens = {
-        side: [(visible(t.token), t.logit) for t in getattr(sides, side)] for side in ("promoted", "suppressed")
-    }
+    tokens = {side: [(visible(t.token), t.logit) for t in getattr(sides, side)] for side in ("promoted", "suppressed")}
     centred_lens = detail.logits.centred
     first_tokens = [side[0] for side in (centred_lens.promoted, centred_lens.suppressed) if side]
     max_logit = max((abs(t.logit) for t in first_tokens), default=None)

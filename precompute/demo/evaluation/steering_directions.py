@@ -39,9 +39,7 @@ class Direction(NamedTuple):
     """By method, float32 [d]: one, or several random ones."""
 
 
-def directions(
-    mllm: Mllm, sae: SaeV, family_f: Array, targets: Sequence[str], o: Drawing
-) -> dict[str, Direction]:
+def directions(mllm: Mllm, sae: SaeV, family_f: Array, targets: Sequence[str], o: Drawing) -> dict[str, Direction]:
     """By target. A feature's unit is the 99.9th percentile of its positive activations on train scenes.
 
     Args:

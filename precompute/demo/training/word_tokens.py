@@ -40,9 +40,7 @@ class Tokens(NamedTuple):
 
 
 @torch.inference_mode()
-def gather(
-    mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0, words: Sequence[str] = ALL_WORDS
-) -> Tokens:
+def gather(mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0, words: Sequence[str] = ALL_WORDS) -> Tokens:
     """Run scenes with their captions through the model up to layer L.
 
     Args:

@@ -42,9 +42,7 @@ def patches_of(scene: Scene, word: str) -> NDArray[np.bool_]:
     return is_visible
 
 
-def scenes_with_words(
-    split: Split, n_each: int, words: Iterable[str] = ALL_WORDS, start: int = 0
-) -> list[Scene]:
+def scenes_with_words(split: Split, n_each: int, words: Iterable[str] = ALL_WORDS, start: int = 0) -> list[Scene]:
     """The first scenes of a split that bring every word into at least `n_each` captions."""
     n_lacking = dict.fromkeys(words, n_each)
     result = []
@@ -74,8 +72,6 @@ class F1(NamedTuple):
         return np.minimum(self.text_wf, self.image_wf)
 
 
-def f1(
-    hits_wf: NDArray[np.float64], fired_f: NDArray[np.float64], here_w: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def f1(hits_wf: NDArray[np.float64], fired_f: NDArray[np.float64], here_w: NDArray[np.float64]) -> NDArray[np.float64]:
     """F1 = 2 · hits / (fired + here); 0 where nothing fired and nothing is there."""
     return 2 * hits_wf / np.maximum(fired_f[None] + here_w[:, None], 1)

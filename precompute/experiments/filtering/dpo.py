@@ -81,9 +81,7 @@ def preferences(bench: Bench, images: Sequence[Path], rows: np.ndarray, seed: in
         if has_swappable_word(bench.captions[i])
     ]
     text = Value("string")
-    return Dataset.from_list(
-        summary, features=Features(images=List(Image()), prompt=text, chosen=text, rejected=text)
-    )
+    return Dataset.from_list(summary, features=Features(images=List(Image()), prompt=text, chosen=text, rejected=text))
 
 
 def start_training(bench: Bench, steps: int, seed: int) -> Path:

@@ -179,9 +179,7 @@ def evidence_of(counts: Counts, is_tested: Array) -> Evidence:
     p = np.full(len(both_f), np.nan)
     log_factorial = gammaln(np.arange(int(counts.n_s.max(initial=0)) + 1) + 1.0)
     for k in np.flatnonzero(is_tested):
-        p[k] = upper_tail(
-            counts.text_sf[:, k], counts.image_sf[:, k], counts.n_s, int(counts.both_f[k]), log_factorial
-        )
+        p[k] = upper_tail(counts.text_sf[:, k], counts.image_sf[:, k], counts.n_s, int(counts.both_f[k]), log_factorial)
     with np.errstate(divide="ignore", invalid="ignore"):
         lift, low, high = (
             np.where(is_tested & (by_chance_f > 0), count / by_chance_f, np.nan)

@@ -113,9 +113,7 @@ def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | 
     return words_of
 
 
-def distinguish(
-    names: Sequence[Name | None], name_test: NameTest, words: Words, barred_w: Array
-) -> list[Name | None]:
+def distinguish(names: Sequence[Name | None], name_test: NameTest, words: Words, barred_w: Array) -> list[Name | None]:
     """Names that several features have get a word in brackets that tells the feature from the others, where captions
     have one: "red (triangle)". The words by which a name is tested stay.
 

@@ -23,15 +23,7 @@ from precompute.store.mapfile import SAMPLES_NAME, SampleMap, read_sample_map
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.samples import Samples
 from precompute.store.selection.area import parse_area, points_inside
-from precompute.store.sql import (
-    Page,
-    column_values,
-    encode_cursor,
-    fetch_of,
-    fetch_plain,
-    match_words,
-    page_start,
-)
+from precompute.store.sql import Page, column_values, encode_cursor, fetch_of, fetch_plain, match_words, page_start
 from precompute.utils.types import Array, check_keywords
 
 Side = Literal["image-only", "text-only", "both", "image", "text"]

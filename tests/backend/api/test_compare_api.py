@@ -136,8 +136,6 @@ def test_words_mean_their_best_match_and_the_list_leads_to_two(both: TestClient)
 
 def test_a_lens_that_says_nothing_is_told_as_on_the_page_of_the_feature(both: TestClient) -> None:
     html = {"Accept": "text/html"}
-    is_silent = {
-        id: 'data-testid="lens-empty"' in both.get(f"/features/{id}", headers=html).text for id in range(12)
-    }
+    is_silent = {id: 'data-testid="lens-empty"' in both.get(f"/features/{id}", headers=html).text for id in range(12)}
     for id, empty in is_silent.items():
         assert ('data-testid="lens-empty"' in both.get(f"/compare?a={id}&b={id}", headers=html).text) == empty

@@ -78,9 +78,7 @@ def test_when_an_sae_explains_nothing(fvu: dict[str, Any], named: list[str] | No
         assert sentence.count("tokens (FVU") == len(named)
 
 
-def test_it_is_said_at_the_end_of_the_pass_and_on_the_pages(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_said_at_the_end_of_the_pass_and_on_the_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"text": f"a red dog on the tree {i}"} for i in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sae = tiny.make_sae(tmp_path / "sae", bias=0.0)

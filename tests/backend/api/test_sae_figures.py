@@ -62,9 +62,7 @@ def test_active_features_of_tokens_and_places(report: dict[str, Any], store_path
     for name, modality in (("text", TEXT), ("image", IMAGE)):
         edges, counts = spread[name]["edges"], spread[name]["counts"]
         assert edges == spread["text"]["edges"]
-        assert counts == [
-            sum(low <= n < high for n in numbers[modality]) for low, high in pairwise(edges)
-        ]
+        assert counts == [sum(low <= n < high for n in numbers[modality]) for low, high in pairwise(edges)]
         assert sum(counts) == len(numbers[modality]) > 0
     for i, line in enumerate(report["l0_places"]["mean"]):
         for j, mean in enumerate(line):

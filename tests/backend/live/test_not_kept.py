@@ -96,9 +96,7 @@ def same(mine: Any, theirs: Any) -> None:
         assert mine == theirs
 
 
-def test_who_waits_for_the_model_takes_no_thread_from_others(
-    live: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_waits_for_the_model_takes_no_thread_from_others(live: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     compute, go = Recomputed.compute, threading.Event()
 
     def slow(*given: Any) -> Any:

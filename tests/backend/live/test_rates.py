@@ -47,9 +47,7 @@ def test_a_minutes_requests_may_come_at_once_and_then_one_each_share_of_it() -> 
 
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 30), max_size=100))
-def test_no_minute_has_more_than_twice_its_requests_and_whoever_waits_is_admitted(
-    n: int, pauses: list[float]
-) -> None:
+def test_no_minute_has_more_than_twice_its_requests_and_whoever_waits_is_admitted(n: int, pauses: list[float]) -> None:
     clock, times = Clock(), list[float]()
     rates = Rates(n, clock)
     for pause in pauses:

@@ -68,9 +68,7 @@ def test_events_are_the_sae_in_float64(run: tuple[Collected, Pipeline]) -> None:
         stored = data.events.of(row)
         np.testing.assert_array_equal(stored.token_id_t, token_id_t)
         np.testing.assert_array_equal(stored.modality_t, modality_t)
-        z_tf = torch.relu(
-            (hidden_td.double() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
-        ).numpy()
+        z_tf = torch.relu((hidden_td.double() - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]).numpy()
         z_tf[modality_t > IMAGE] = 0
         dense = np.zeros_like(z_tf)
         dense[np.repeat(np.arange(len(z_tf)), np.diff(stored.offset_t)), stored.feature_e] = stored.z_e
@@ -87,9 +85,7 @@ def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Pi
         sample = data.events.of(row)
         token_e = np.repeat(np.arange(len(sample.modality_t)), np.diff(sample.offset_t))
         value_e = (sample.z_e / data.unit).astype(np.float16)
-        parts.append(
-            (sample.feature_e, sample.modality_t[token_e], value_e, np.full(len(token_e), row), token_e)
-        )
+        parts.append((sample.feature_e, sample.modality_t[token_e], value_e, np.full(len(token_e), row), token_e))
         for m, name in ((TEXT, "text"), (IMAGE, "image")):
             best = np.zeros(data.n_features)
             np.maximum.at(
@@ -103,9 +99,7 @@ def test_accumulators_and_maxima_follow_from_the_events(run: tuple[Collected, Pi
     for k in range(data.n_features):
         for m in (TEXT, IMAGE):
             mine = (feature == k) & (modality == m)
-            entries = sorted(
-                zip((-value[mine]).tolist(), row_e[mine].tolist(), token[mine].tolist(), strict=True)
-            )
+            entries = sorted(zip((-value[mine]).tolist(), row_e[mine].tolist(), token[mine].tolist(), strict=True))
             assert data.accum["count"][k, m] == len(entries)
             assert data.accum["total"][k, m] == sum(int(-v * 2**24) for v, _, _ in entries)
             rows = [r for _, r, _ in entries]
@@ -191,9 +185,7 @@ def test_unreadable_pictures_are_set_aside(options: Maker, tmp_path: Path) -> No
     remaining = [row for row in rows if row["id"] in ids]
     (tmp_path / "data/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in remaining))
     clean, _ = collected(options(data=str(tmp_path / "data"), out=tmp_path / "clean", batch_tokens=1))
-    gap, _ = collected(
-        options(data=str(broken_data(tmp_path / "again")), out=tmp_path / "gap", batch_tokens=1)
-    )
+    gap, _ = collected(options(data=str(broken_data(tmp_path / "again")), out=tmp_path / "gap", batch_tokens=1))
     for name in (
         "events/event_value.npy",
         "events/event_feature.npy",
@@ -242,9 +234,7 @@ def test_an_overflow_sets_the_sample_aside(options: Maker) -> None:
     (run.part / "calibration.json").write_text(json.dumps(result))
     job = Collector(run.session.mllm, run.session.sae, data, plan, run.part, 0)
     merged = merge.merge(job, 10) if job.run() else {}
-    quarantine = [
-        json.loads(line) for line in (run.part / "collect/quarantine.jsonl").read_text().splitlines()
-    ]
+    quarantine = [json.loads(line) for line in (run.part / "collect/quarantine.jsonl").read_text().splitlines()]
     assert {bad["index"] for bad in quarantine} == set(np.flatnonzero(largest > limit).tolist())
     assert {bad["reason"] for bad in quarantine} == {OVERFLOW}
     assert merged["data"]["n_samples"] == (largest <= limit).sum()

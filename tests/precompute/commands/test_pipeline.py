@@ -60,9 +60,7 @@ def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
     store.close()
 
 
-def test_one_shard_in_another_process_gives_the_same_store(
-    finished: Path, tiny_files: Tiny, tmp_path: Path
-) -> None:
+def test_one_shard_in_another_process_gives_the_same_store(finished: Path, tiny_files: Tiny, tmp_path: Path) -> None:
     """The console command itself: the same bytes, and plain lines where nobody watches a terminal."""
     done = subprocess.run(
         [sys.executable, "-m", "backend.cli", "precompute", tiny_files.data, "--model", tiny_files.model,

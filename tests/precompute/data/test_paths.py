@@ -180,9 +180,7 @@ def test_a_file_with_rows_leads_out_of_the_folder_only_where_the_data_is_trusted
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "a.parquet", "a.csv", "a.tar"])
 @pytest.mark.parametrize("anywhere", [False, True])
-def test_a_fifo_or_device_in_place_of_a_file_with_rows_is_not_opened(
-    tmp_path: Path, name: str, anywhere: bool
-) -> None:
+def test_a_fifo_or_device_in_place_of_a_file_with_rows_is_not_opened(tmp_path: Path, name: str, anywhere: bool) -> None:
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
         data = tmp_path / getattr(make, "__name__", "device").strip("<>")
         data.mkdir()

@@ -210,9 +210,7 @@ def test_a_model_that_reads_images_is_not_left_without_in_silence(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_text_only_reads_pairs_as_texts(
-    tmp_path: Path, tiny_files: Tiny, store_of_pairs: Path, command: str
-) -> None:
+def test_text_only_reads_pairs_as_texts(tmp_path: Path, tiny_files: Tiny, store_of_pairs: Path, command: str) -> None:
     own = commands(tiny_files.data, tiny_files, store_of_pairs, tmp_path)[command]
     done = saevx(command, *own, "--device", "cpu", "--text-only")
     assert done.status == 0, done.err

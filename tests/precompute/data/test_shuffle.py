@@ -26,9 +26,7 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
 def rows(*images: str) -> list[Row]:
-    return [
-        Row(i, f"s{i}", f"text {i}", (Path(name),) if name else (), {}, "") for i, name in enumerate(images)
-    ]
+    return [Row(i, f"s{i}", f"text {i}", (Path(name),) if name else (), {}, "") for i, name in enumerate(images)]
 
 
 def test_every_image_moves_and_nothing_else() -> None:

@@ -34,9 +34,7 @@ def test_the_share_is_the_flags_own_arithmetic() -> None:
         events = TextEvents(np.zeros(len(token), int), token, feature, read.token_tf[token, feature])
         flagged = unsupported_tokens(events, image, np.ones(7), support)
         assert got["share"][i] == pytest.approx(-flagged.share_t.max())
-        by_hand = [
-            sum(support[k] * max(z - read.image_f[k], 0) for k, z in enumerate(z_f)) for z_f in read.token_tf
-        ]
+        by_hand = [sum(support[k] * max(z - read.image_f[k], 0) for k, z in enumerate(z_f)) for z_f in read.token_tf]
         assert got["sum"][i] == pytest.approx(-max(by_hand))
 
 

@@ -106,9 +106,7 @@ def test_logits_are_those_of_the_unsteered_weights(
     assert torch.equal(run.logits[0][DEFAULT], free.logits[0][DEFAULT])
 
 
-def test_the_weights_of_a_steered_row_are_those_of_the_unsteered_one(
-    llava: Mllm, sae: SaeV, watched: Watched
-) -> None:
+def test_the_weights_of_a_steered_row_are_those_of_the_unsteered_one(llava: Mllm, sae: SaeV, watched: Watched) -> None:
     for frozen in (True, False):
         Run(llava, sae, prompt(llava), changes(sae), frozen=frozen, share=False, max_tokens=1)
         above = [w for layer, w in watched.weights.items() if layer > tiny.LAYER]

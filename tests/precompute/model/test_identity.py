@@ -216,9 +216,7 @@ def test_a_store_of_before_is_held_against_what_it_knows(
         engine(store, manifest, tiny_files.model, tmp_path)
 
 
-def test_the_manifest_does_not_depend_on_where_the_model_lies(
-    options: Maker, tiny_files: Tiny, tmp_path: Path
-) -> None:
+def test_the_manifest_does_not_depend_on_where_the_model_lies(options: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_files.model, tmp_path / "copy")
     stores = [
         precompute(options(model=str(model), out=tmp_path / f"store-{i}", model_name="model"))

@@ -161,9 +161,7 @@ def test_words_and_logit_lens(mllm: Mllm, whole: Mllm) -> None:
         ({"layer": 1, "dtype": "int4"}, "not known"),
     ],
 )
-def test_wrong_options_are_told_in_a_sentence(
-    tiny_files: Tiny, options: dict[str, object], message: str
-) -> None:
+def test_wrong_options_are_told_in_a_sentence(tiny_files: Tiny, options: dict[str, object], message: str) -> None:
     with pytest.raises(SaevxError, match=message):
         Mllm.load(tiny_files.model, **options)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no option 'devices': use device, dtype"):

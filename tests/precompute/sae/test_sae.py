@@ -55,9 +55,7 @@ def test_sparse_reconstruction_is_the_decoder(kind: SaeV) -> None:
     acts_tf = kind.encode(HIDDEN)
     assert acts_tf.dtype == torch.float32 and bool((acts_tf >= 0).all()) and bool((acts_tf > 0).any())
     row, feature = (acts_tf > 0).nonzero(as_tuple=True)
-    offset = torch.cat(
-        [torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=len(HIDDEN)).cumsum(0)]
-    )
+    offset = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=len(HIDDEN)).cumsum(0)])
     rebuilt = kind.reconstruct(offset, feature, acts_tf[row, feature], HIDDEN)
     torch.testing.assert_close(rebuilt, kind.decode(acts_tf, HIDDEN), rtol=1e-4, atol=1e-4)
 

@@ -25,9 +25,7 @@ def test_keeps_the_best(made_up: Store, keep: float) -> None:
 
 def test_flagged_pairs_go_first(made_up: Store) -> None:
     rows = made_up.quality.best_rows(by="random", keep=100, flags=["mismatch", "empty-text"])
-    bad = {
-        i["row"] for flag in ("mismatch", "empty-text") for i in made_up.samples.list(flag=flag, limit=200).items
-    }
+    bad = {i["row"] for flag in ("mismatch", "empty-text") for i in made_up.samples.list(flag=flag, limit=200).items}
     assert bad and set(rows.tolist()) == set(range(200)) - bad
     half = made_up.quality.best_rows(by="random", keep=50, flags=["mismatch", "empty-text"])
     assert len(half) == int(np.floor(len(rows) / 2 + 0.5)) and set(half.tolist()) <= set(rows.tolist())
@@ -52,9 +50,7 @@ def test_jsonl_loads_back_with_its_fields(made_up: Store, tmp_path: Path) -> Non
     import datasets
     file = tmp_path / "kept.jsonl"
     file.write_text("".join(filter_store(made_up, by="pooled-cosine", keep=30, flags=["mismatch"])))
-    table = datasets.load_dataset(
-        "json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache")
-    )
+    table = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
     rows = made_up.quality.best_rows(by="pooled-cosine", keep=30, flags=["mismatch"])
     assert table["id"][:] == [f"s{row:05d}" for row in rows]
     assert {"text", "planted", "drawn", "pooled-cosine"} <= set(table.column_names)

@@ -91,9 +91,7 @@ def test_nearest_samples_share_the_things(made_up: Store) -> None:
         made_up.search.sample_vector(*made_up.events.maxima(row, 1), "image"), "image", 6
     )
     assert hits[0]["row"] == row and hits[0]["cosine"] == pytest.approx(1, abs=2e-3)
-    shared = [
-        set(made_up.samples.get(h["sample_id"])["extra"]["drawn"]) & set(me["extra"]["drawn"]) for h in hits[1:4]
-    ]
+    shared = [set(made_up.samples.get(h["sample_id"])["extra"]["drawn"]) & set(me["extra"]["drawn"]) for h in hits[1:4]]
     assert all(shared)
     assert made_up.search.nearest_samples(np.zeros(256), "text") == []
 

@@ -108,9 +108,7 @@ def run(copy: Path, part: Part, url: str, **more: Any) -> tuple[list[str | None]
     return load_json(copy, "label"), report
 
 
-def test_it_is_shown_tokens_captions_and_pictures(
-    part: Part, copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_shown_tokens_captions_and_pictures(part: Part, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(labeller.KEY, "secret")
     with serving(lambda body: says("a name")) as server:
         labels, report = run(copy, part, server.url)

@@ -118,9 +118,7 @@ def test_examples_are_events_with_their_other_side(made_up: Store, part: Part) -
         rows = [int(e["sample_id"][1:]) for e in examples]
         listed = top["top_row"][k, m] >= 0
         assert rows == top["top_row"][k, m][listed].tolist()
-        assert [e["activation"] for e in examples] == (
-            top["top_value"][k, m][listed] * made_up.events.unit
-        ).tolist()
+        assert [e["activation"] for e in examples] == (top["top_value"][k, m][listed] * made_up.events.unit).tolist()
         assert [(e["n_active"], e["n_same"]) for e in examples] == list(
             zip(*(top[f"top_{counted}"][k, m][listed].tolist() for counted in ("n_active", "n_same")), strict=True)
         )
@@ -169,9 +167,7 @@ def test_features_at_token_and_patch(made_up: Store) -> None:
     got = made_up.samples.features_at(sample_id, position=text_at)
     assert got["modality"] == "text" and got["patch"] is None
     low, high = sample.offset_t[text_at : text_at + 2]
-    assert {f["id"] for f in got["items"]} == set(sample.feature_e[low:high].tolist()) and got[
-        "total"
-    ] == high - low
+    assert {f["id"] for f in got["items"]} == set(sample.feature_e[low:high].tolist()) and got["total"] == high - low
     scores = [min(f["share"], 1) * made_up.features.specificity[f["id"], s.TEXT] for f in got["items"]]
     assert scores == sorted(scores, reverse=True)
     one = made_up.samples.features_at(sample_id, position=text_at, limit=1)
@@ -219,9 +215,7 @@ def test_feature_page(made_up: Store, part: Part) -> None:
     assert (k, k + 2) in {(p["a"]["id"], p["b"]["id"]) for p in pairs}
     dead = made_up.features.get(N_FEATURES - 1)
     assert dead["verdict"] == "dead" and dead["bands"] == {"text": [], "image": []}
-    assert json.loads(json.dumps(got)) == got and not any(
-        isinstance(v, float) and math.isnan(v) for v in dead.values()
-    )
+    assert json.loads(json.dumps(got)) == got and not any(isinstance(v, float) and math.isnan(v) for v in dead.values())
 
 
 def test_cooccurrence_pages(made_up: Store) -> None:

@@ -69,9 +69,7 @@ def test_a_sound_store_in_pieces(copy: Path, at_once: int, monkeypatch: pytest.M
         ),
     ],
 )
-def test_damage_is_found_even_under_right_checksums(
-    copy: Path, damage: Callable[[Path], None], check: str
-) -> None:
+def test_damage_is_found_even_under_right_checksums(copy: Path, damage: Callable[[Path], None], check: str) -> None:
     damage(copy)
     assert {c.name for c in verify(copy) if not c.ok} >= {"files"}  # the checksum sees any change
     seal(copy)

@@ -257,9 +257,7 @@ def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path)
         ({"store": Path("OTHER")}, "was made with another SAE"),
     ],
 )
-def test_wrong_files_are_told_in_a_sentence(
-    make: Maker, tmp_path: Path, changed: dict[str, Any], message: str
-) -> None:
+def test_wrong_files_are_told_in_a_sentence(make: Maker, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     (tmp_path / "file.json").write_text("{}")
     if "store" in changed:
         write_store(tmp_path / "other", n=40)
