@@ -20,7 +20,6 @@ from backend.api import (
     feature_table,
     features,
     health,
-    metrics,
     quality,
     rejected,
     sae,
@@ -29,13 +28,12 @@ from backend.api import (
     steer,
     stores,
 )
+from backend.api import explain as explain_api
 from backend.api import map as map_api
 from backend.api.annotations import exchange, lists, marks, notes
 from backend.api.compare import features as compare_features
 from backend.api.compare import layers as compare_layers
 from backend.api.compare import stores as compare_stores
-from backend.api.explain import answer as explain_api
-from backend.api.explain import trial as trial_api
 from backend.api.own import images, matrix, pairs
 from backend.api.sample import explained, export
 from backend.deps import VERSION, ReusedPage
@@ -91,7 +89,7 @@ MODULES = ("htm",)
 API = (
     stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
     cooccurrence, compare_features, compare_stores, compare_layers, images, pairs, matrix, search, steer, explain_api,
-    trial_api, notes, lists, marks, exchange,
+    notes, lists, marks, exchange,
 )  # fmt: skip
 FREQUENT_PAGES = features_page, feature_page, sample_page, search_page
 """Those of `STORE_PAGES` that are asked for most: before all others, since each address is compared with the routes one
@@ -199,7 +197,6 @@ def add_routes(app: FastAPI) -> None:
     for module in API:
         app.include_router(module.router, prefix="/api/v1")
     app.include_router(health.router)
-    app.include_router(metrics.router)
     for module in STORE_PAGES:
         app.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
     for module in PAGES:

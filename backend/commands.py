@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
 
 from backend.settings import ServerOptions
@@ -41,8 +41,6 @@ Host = Annotated[str, Field(min_length=1)]
 class Serve(ServerOptions, CommandOptions):
     """Show finished stores in the browser and over the API."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
     stores: CliPositionalArg[Paths]
     """Folders of finished stores; the first is the default."""
     host: Host = "127.0.0.1"
@@ -65,8 +63,6 @@ class Serve(ServerOptions, CommandOptions):
 
 class Mcp(ServerOptions, CommandOptions):
     """Let agents read a store, search it and steer its model, by the Model Context Protocol. Needs `saevx[mcp]`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     store: CliPositionalArg[Path]
     """A finished store."""
@@ -97,8 +93,6 @@ class Mcp(ServerOptions, CommandOptions):
 class Demo(CommandOptions):
     """Make the demo – a small real model, its SAE-V, images, a store – and open it. A second run makes
     nothing twice."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     dir: Path = Path("demo")
     """Folder for the model, the SAE, the data and the store."""
@@ -143,8 +137,6 @@ class Export(ExportOptions):
 
 class Bench(CommandOptions):
     """Measure one of the figures of docs/performance.md. Needs a checkout: benchmarks are not in the package."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     name: CliPositionalArg[str]
     """Name of a benchmark, a module in tests/bench such as collect."""

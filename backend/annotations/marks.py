@@ -40,8 +40,8 @@ def precision(marks: Sequence[Judged], threshold: float) -> Share:
     return Share(threshold, n, right, right / n, *wilson(right, n))
 
 
-def suggest(marks: Sequence[Judged], target: float = TARGET) -> Share | None:
-    """The lowest threshold above which at least `target` of the marked pairs are right: halfway between the lowest
+def suggest(marks: Sequence[Judged]) -> Share | None:
+    """The lowest threshold above which at least TARGET of the marked pairs are right: halfway between the lowest
     score that it takes and the next lower one that was marked; below all marks just below the lowest.
 
     None with fewer than FEWEST marks, or where no threshold is so precise."""
@@ -53,6 +53,6 @@ def suggest(marks: Sequence[Judged], target: float = TARGET) -> Share | None:
         next_score = scores[i + 1] if i + 1 < len(scores) else None
         threshold = (score + next_score) / 2 if next_score is not None else score - abs(score) * 1e-6 - 1e-12
         share = precision(marks, threshold)
-        if share.value is not None and share.value >= target:
+        if share.value is not None and share.value >= TARGET:
             suggestion = share
     return suggestion

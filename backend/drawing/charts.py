@@ -65,14 +65,13 @@ def chart(
     histogram: Histogram,
     *,
     mark: float | None = None,
-    marked_side: str = "above",
     log: bool = False,
     max_bars: int = 64,
 ) -> Chart:
     """A histogram as bars. Empty ends are cut, and neighbouring bins are joined until at most `max_bars` are left.
 
-    `mark` splits it: bars above it, or below it where `marked_side` is "below", get the second colour. With `log` the
-    mark is placed on a logarithmic axis, as the activation histograms' edges are.
+    `mark` splits it: bars above it get the second colour. With `log` the mark is placed on a logarithmic axis, as the
+    activation histograms' edges are.
     """
     edges, counts = list(histogram.edges), list(histogram.counts)
     nonempty = [i for i, count in enumerate(counts) if count]
@@ -88,7 +87,7 @@ def chart(
     bars = []
     for i, count in enumerate(sums):
         centre = (cuts[i] + cuts[i + 1]) / 2
-        is_over = mark is not None and (centre >= mark if marked_side == "above" else centre < mark)
+        is_over = mark is not None and centre >= mark
         title = f"{format_significant(cuts[i], 4)} to {format_significant(cuts[i + 1], 4)}: {count:,}"
         bars.append(Bar(max(1.0, 100 * count / tallest) if count else 0.0, title, is_over))
     result = Chart(bars, cuts[0], cuts[-1], counts=tuple(sums))

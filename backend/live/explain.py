@@ -180,7 +180,7 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
         ],
         **{name: [describe_feature(int(i)) for i in at] for name, at in first.items()},
         **{f"n_{name}": len(at) for name, at in indices_of.items()},
-        "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token], attribution),
+        "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token]),
         "views": [dict(view._asdict(), box=list(view.box)) for view in views],
     })  # fmt: skip
 
@@ -231,9 +231,7 @@ def patch_places(views: Sequence[Any]) -> list[tuple[int, int, int]]:
     return [(v, row, col) for v, view in enumerate(views) for row in range(view.rows) for col in range(view.cols)]
 
 
-def read_tokens(
-    texts: Any, prompt: Prompt, answer_ids: Sequence[int], attribution: Attribution
-) -> list[dict[str, Any]]:
+def read_tokens(texts: Any, prompt: Prompt, answer_ids: Sequence[int]) -> list[dict[str, Any]]:
     """The text that the model has read, and written, before the token that is explained."""
     from precompute.model.batch import TEXT
 

@@ -21,8 +21,9 @@ from precompute.store.schema import FLAGS, OF_IMAGES
 
 THUMB = "&size=128"
 CARD = "&size=320"
-Key = tuple[str, str, str | None, int, int]
-"""Content id, prefix and store of the links, feature, number of images."""
+Key = tuple[str, str, str | None, int]
+"""Content id, prefix and store of the links, feature."""
+N_IMAGES = 3
 
 
 CACHE: Lru[Key, Markup] = Lru(32_000_000, lambda preview: 2 * len(preview) + 500)
@@ -33,14 +34,14 @@ def cached_previews(keys: Iterable[Key]) -> dict[Key, Markup]:
     return {key: preview for key in keys if (preview := CACHE.get(key)) is not None}
 
 
-def previews(visit: Visit, ids: Iterable[int], n: int = 3) -> dict[int, Markup]:
-    """By feature id, the preview that a list shows: at most `n` small images with activations, one per sample; for a
+def previews(visit: Visit, ids: Iterable[int]) -> dict[int, Markup]:
+    """By feature id, the preview that a list shows: at most three small images with activations, one per sample; for a
     feature without images its strongest tokens, each once."""
     links = Links(visit.request, visit.store)
-    key_of = {id: (visit.store.content_id, links.base, links.store, id, n) for id in ids}
+    key_of = {id: (visit.store.content_id, links.base, links.store, id) for id in ids}
     svg_of = cached_previews(key_of.values())
     if missing_ids := [id for id, key in key_of.items() if key not in svg_of]:
-        for id, preview in draw_previews(links, visit.store, missing_ids, n).items():
+        for id, preview in draw_previews(links, visit.store, missing_ids).items():
             svg_of[key_of[id]] = preview
             CACHE.put(key_of[id], preview)
     return {id: svg_of[key] for id, key in key_of.items()}
@@ -48,7 +49,7 @@ def previews(visit: Visit, ids: Iterable[int], n: int = 3) -> dict[int, Markup]:
 
 def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, both sides' top words, as a list shows them."""
-    key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id, 0) for id in ids}
+    key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id) for id in ids}
     lines_of = cached_previews(key_of.values())
     for id, words in open_store.store.top_words.of_all(id for id, key in key_of.items() if key not in lines_of).items():
         lines_of[key_of[id]] = top_words(words)
@@ -56,21 +57,21 @@ def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     return {id: lines_of[key] for id, key in key_of.items()}
 
 
-def draw_previews(links: Links, open_store: OpenStore, ids: list[int], n: int) -> dict[int, Markup]:
+def draw_previews(links: Links, open_store: OpenStore, ids: list[int]) -> dict[int, Markup]:
     """By feature id, a preview that is not in the cache."""
-    by_patch = open_store.store.examples.strongest(ids, "image", n)
+    by_patch = open_store.store.examples.strongest(ids, "image", N_IMAGES)
     images: dict[int, list[HeatImage]] = {}
     for id, items in by_patch.items():
         examples = as_examples(links.all_images(items))
         top = max((example.activation for example in examples), default=0.0)
         images[id] = [image for example in examples if (image := example_image(example, top, THUMB)) is not None]
     without_image = [id for id in ids if not images[id]]
-    by_token = open_store.store.examples.strongest(without_image, "text", 2 * n) if without_image else {}
+    by_token = open_store.store.examples.strongest(without_image, "text", 2 * N_IMAGES) if without_image else {}
     words = {
         id: list(dict.fromkeys(visible(example["token"].strip() or example["token"]) for example in items))
         for id, items in by_token.items()
     }
-    return {id: preview(images[id], words.get(id, [])[: n + 1]) for id in ids}
+    return {id: preview(images[id], words.get(id, [])[: N_IMAGES + 1]) for id in ids}
 
 
 def card(

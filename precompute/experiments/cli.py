@@ -5,9 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliApp, CliSubCommand
 
-from precompute.experiments.figure3.options import Figure3Options
-from precompute.experiments.filtering.options import FilteringOptions
-from precompute.experiments.hallucination.options import HallucinationOptions
+from precompute.experiments.options import Figure3Options, FilteringOptions, HallucinationOptions
 from precompute.utils.ownership import exclusive
 
 

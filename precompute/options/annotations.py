@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from precompute.utils.command_line import CommandOptions
@@ -13,8 +13,6 @@ from precompute.utils.command_line import CommandOptions
 
 class AnnotationsOptions(CommandOptions):
     """What to do with the annotations of a store."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     action: CliPositionalArg[Literal["export", "import", "carry"]]
     """export, import: to and from `--file`; carry: from other stores of the database, such as one at the same path."""

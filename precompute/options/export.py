@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from precompute.utils.command_line import CommandOptions
@@ -12,8 +12,6 @@ from precompute.utils.command_line import CommandOptions
 
 class ExportOptions(CommandOptions):
     """Which pages of a store to write, and where."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     store: CliPositionalArg[Path]
     """A finished store."""

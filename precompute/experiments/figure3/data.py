@@ -14,7 +14,7 @@ import torch
 from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.scene_data import write_pairs, write_rows
-from precompute.experiments.figure3.options import Figure3Options
+from precompute.experiments.options import Figure3Options
 from precompute.utils.files import atomic_folder, write_text
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from precompute.data import read
 from precompute.data.batches import Batching, plan_rows
 from precompute.errors import SaevxError
-from precompute.experiments.figure3.options import Figure3Options
+from precompute.experiments.options import Figure3Options
 from precompute.model.loader import load_batches, load_model
 from precompute.options.shared import ModelLoading
 from precompute.training.evaluate import losses

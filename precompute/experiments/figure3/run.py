@@ -20,7 +20,7 @@ from precompute.demo.training.shared_passes import Remembering
 from precompute.errors import SaevxError
 from precompute.experiments.figure3.data import Data, make_base, make_data
 from precompute.experiments.figure3.language import language_model
-from precompute.experiments.figure3.options import Figure3Options
+from precompute.experiments.options import Figure3Options
 from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.train import TrainOptions

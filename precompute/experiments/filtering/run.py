@@ -17,10 +17,10 @@ import torch
 
 from precompute.errors import SaevxError
 from precompute.experiments.filtering.dpo import prefer
-from precompute.experiments.filtering.options import FilteringOptions
 from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs, write_pairs
 from precompute.experiments.filtering.student import ORDER, Bench
 from precompute.experiments.filtering.vectors import pair_vectors
+from precompute.experiments.options import FilteringOptions
 from precompute.options.score import ScoreOptions
 from precompute.scoring.facility_location import representative_items
 from precompute.scoring.new_data import score_data

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.experiments.hallucination.options import HallucinationOptions
 from precompute.experiments.hallucination.questions import (
     ABSENT,
     Question,
@@ -21,6 +20,7 @@ from precompute.experiments.hallucination.questions import (
     own_scenes,
     questions_about,
 )
+from precompute.experiments.options import HallucinationOptions
 from precompute.live.engine import load_engine
 from precompute.live.intervention import Intervention, Steer
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair

@@ -11,11 +11,7 @@ from typing import Any
 
 from precompute.demo.evaluation.markdown import RESULTS, read, read_lines, splice
 from precompute.errors import SaevxError
-from precompute.experiments.report import effect as effect
-from precompute.experiments.report import explain as explain
-from precompute.experiments.report import features as features
-from precompute.experiments.report import steering as steering
-from precompute.experiments.report import tasks as tasks
+from precompute.experiments.report import changes, features, tasks
 from precompute.experiments.script import run_script
 from precompute.utils.command_line import CommandOptions
 from precompute.utils.files import atomic_write, write_text
@@ -37,9 +33,9 @@ def render(results: Path = RESULTS) -> dict[str, str]:
         "omega": features.omega_part(store),
         "controls": features.controls_part(controls),
         "words": features.words_part(read("demo-evaluation", results)),
-        "effect": effect.effect_part(read("demo-effect", results)),
-        "explain": store_note(explanation["about"], current) + explain.explain_part(explanation),
-        "steering": steering.steering_part(read("demo-steering", results)),
+        "effect": changes.effect_part(read("demo-effect", results)),
+        "explain": store_note(explanation["about"], current) + changes.explain_part(explanation),
+        "steering": changes.steering_part(read("demo-steering", results)),
         "wrong-pairs": store_note(pairs["about"], current) + features.pairs_part(pairs),
         "patches": store_note(patches["store"], current) + tasks.patches_part(patches),
         "filtering": store_note(filtering[0]["about"], current) + tasks.filtering_part(filtering[1:]),

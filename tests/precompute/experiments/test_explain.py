@@ -8,7 +8,7 @@ import pytest
 
 from precompute.experiments import explain
 from precompute.experiments.explain import Options, part_of, run, summary
-from precompute.experiments.report.explain import explain_part
+from precompute.experiments.report.changes import explain_part
 from tests.helpers.demo import Demo
 
 

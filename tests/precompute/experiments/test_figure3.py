@@ -14,8 +14,8 @@ from precompute.errors import SaevxError
 from precompute.experiments.figure3 import run as figure3
 from precompute.experiments.figure3.data import Data, make_base
 from precompute.experiments.figure3.language import change
-from precompute.experiments.figure3.options import Figure3Options
 from precompute.experiments.figure3.run import SAES, SETTINGS, Results, run
+from precompute.experiments.options import Figure3Options
 from precompute.model.batch import TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.options.train import TrainOptions

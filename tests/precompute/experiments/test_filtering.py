@@ -13,10 +13,10 @@ import pytest
 from precompute.errors import SaevxError
 from precompute.experiments.filtering import dpo, student
 from precompute.experiments.filtering.dpo import preferences
-from precompute.experiments.filtering.options import FilteringOptions
 from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs
 from precompute.experiments.filtering.run import Arm, Pool, arms, chosen_rows, lines, run
 from precompute.experiments.filtering.student import Bench
+from precompute.experiments.options import FilteringOptions
 from tests.helpers.demo import Demo
 from tests.helpers.in_process import saevx
 

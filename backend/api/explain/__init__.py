@@ -1,1 +1,0 @@
-"""Why the model gave an answer."""
