@@ -32,8 +32,7 @@ CODE = f"{VERSION}-{CHANGED_NS:x}"
 
 # Coroutines, though they await nothing: FastAPI would run a plain function in a thread, which costs many times more.
 async def get_state(request: Request) -> State:
-    state: State = request.app.state.saevx
-    return state
+    return request.app.state.saevx
 
 
 StateDep = Annotated[State, Depends(get_state)]

@@ -37,8 +37,7 @@ def _projection(d: int) -> Array:
 def sketches(centred_kd: Array) -> Array:
     """float32 [k, min(d, 256)] of unit length: `centred_kd` float32 [k, d], projected where it is wider."""
     d = centred_kd.shape[1]
-    sketch_kw: Array = unit(np.asarray(centred_kd if d <= WIDTH else centred_kd @ _projection(d), np.float32))
-    return sketch_kw
+    return unit(np.asarray(centred_kd if d <= WIDTH else centred_kd @ _projection(d), np.float32))
 
 
 def sketch(store: Store, feature: int) -> bytes:

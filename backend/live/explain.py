@@ -62,8 +62,7 @@ async def request_explanation(request: Request, state: State, store: OpenStore, 
             422 for a token or feature that cannot be explained.
         ClientLeft: the client closed the connection while it waited.
     """
-    result: Explanation = await answer(request, state, store, body, explanation_of)
-    return result
+    return await answer(request, state, store, body, explanation_of)
 
 
 async def request_test(request: Request, state: State, store: OpenStore, body: ExplainTestRequest) -> ExplanationTest:
@@ -72,8 +71,7 @@ async def request_test(request: Request, state: State, store: OpenStore, body: E
         raise HTTPException(422, "Nothing is taken away: choose features to ablate or patches to paint over.")
     for feature in body.ablate:
         check_feature(store, feature)
-    result: ExplanationTest = await answer(request, state, store, body, test_of)
-    return result
+    return await answer(request, state, store, body, test_of)
 
 
 async def answer(request: Request, state: State, store: OpenStore, body: ExplainRequest, work: Any) -> Any:

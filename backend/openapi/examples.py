@@ -64,8 +64,7 @@ TYPES: dict[str, Any] = {
 def read_examples() -> dict[str, dict[str, Any]]:
     """What the command recorded: `replies`, by "METHOD /path", shortened; `fields`, by "MODEL.FIELD"."""
     text = Path(__file__).with_name("examples.json").read_text(encoding="utf-8")
-    examples: dict[str, dict[str, Any]] = json.loads(text)
-    return examples
+    return json.loads(text)
 
 
 def add_examples(document: dict[str, Any]) -> dict[str, Any]:

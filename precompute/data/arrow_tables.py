@@ -48,8 +48,7 @@ class Cell:
     def open(self, mode: Literal["rb"] = "rb", /) -> IO[bytes]:
         import pyarrow as pa
 
-        reader: IO[bytes] = pa.BufferReader(self.table.buffer(self.index, self.place))
-        return reader
+        return pa.BufferReader(self.table.buffer(self.index, self.place))
 
     def stamp(self) -> Stamp:
         return [self.index, self.place]

@@ -63,8 +63,7 @@ class Batches(LazySequence[list[int]]):
         return len(self.start_b) - 1
 
     def item(self, number: int) -> list[int]:
-        positions: list[int] = self.at_n[self.start_b[number] : self.start_b[number + 1]].tolist()
-        return positions
+        return self.at_n[self.start_b[number] : self.start_b[number + 1]].tolist()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

@@ -131,8 +131,7 @@ def predict(text_sf: Array, image_sf: Array, image_nf: Array) -> Predicted:
 
 def rarity(ratio_nf: Array) -> Array:
     """float64 [F]: ln(n / (1 + rows with the feature)), at least 0."""
-    weight: Array = np.maximum(np.log(len(ratio_nf) / (1 + (ratio_nf > 0).sum(0))), 0)
-    return weight
+    return np.maximum(np.log(len(ratio_nf) / (1 + (ratio_nf > 0).sum(0))), 0)
 
 
 def keep_strongest(ratio_nf: Array) -> Array:

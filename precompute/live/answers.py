@@ -116,8 +116,7 @@ def answer_log_odds(mllm: Mllm, batch: Batch, ids: Sequence[int]) -> Array:
     full_batch, keep = with_answer(batch, ids[:-1]), len(ids)
     keep_at = mllm.last_positions(full_batch.modality_bs.shape[1], keep)
     logits_bsv = mllm.model(**mllm.causal_inputs(full_batch), use_cache=False, logits_to_keep=keep_at).logits
-    result: Array = log_odds(logits_bsv[0, -keep:], ids).cpu().double().numpy()
-    return result
+    return log_odds(logits_bsv[0, -keep:], ids).cpu().double().numpy()
 
 
 def log_odds(logits_nv: Tensor, ids: Sequence[int]) -> Tensor:
@@ -129,8 +128,7 @@ def log_odds(logits_nv: Tensor, ids: Sequence[int]) -> Tensor:
 
 def logprob_of(log_odds_n: Array) -> Array:
     """float64 [n]: log p of log-odds, exact where p is close to 1."""
-    result: Array = -np.logaddexp(0.0, -log_odds_n)
-    return result
+    return -np.logaddexp(0.0, -log_odds_n)
 
 
 def word_numbers(texts: Sequence[str]) -> list[int]:

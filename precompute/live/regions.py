@@ -176,5 +176,4 @@ def on_border(where: Patches, views: Sequence[Any]) -> Array:
     outer_p4 = (np.abs(box_v4 - edge_v4) < 1)[where.view]
     first_p2 = np.stack([where.col == 0, where.row == 0], axis=1)
     last_p2 = np.stack([where.col == n_v2[where.view, 1] - 1, where.row == n_v2[where.view, 0] - 1], axis=1)
-    border_p: Array = (outer_p4 & np.concatenate([first_p2, last_p2], axis=1)).any(axis=1)
-    return border_p
+    return (outer_p4 & np.concatenate([first_p2, last_p2], axis=1)).any(axis=1)

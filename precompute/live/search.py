@@ -51,8 +51,7 @@ def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_f
 
 def is_dense(table: dict[str, Array]) -> Array:
     """bool [F]: denser than MOST_DENSE in either modality."""
-    dense_f: Array = np.maximum(table["density_text"], table["density_image"]) > MOST_DENSE
-    return dense_f
+    return np.maximum(table["density_text"], table["density_image"]) > MOST_DENSE
 
 
 def rank(max_f2: Array, features: Features, modalities: tuple[int, ...]) -> Ranked:

@@ -82,13 +82,11 @@ class Mllm:
     @property
     def device(self) -> torch.device:
         """Where input tensors go."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.model.dtype
-        return dtype
+        return self.model.dtype
 
     # ---- pairs → tensors
 
@@ -221,8 +219,7 @@ class Mllm:
 
     def decoder_layer(self) -> nn.Module:
         """Layer L, whose output is h."""
-        module: nn.Module = self.decoder.layers[self.layer]
-        return module
+        return self.decoder.layers[self.layer]
 
     def hidden(self, batch: Batch) -> Tensor:
         """h [b, s, d] in the model's dtype: layer L's own output, never after the final norm."""

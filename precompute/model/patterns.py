@@ -53,8 +53,7 @@ def step_of(part: Any) -> Callable[[str], Any] | None:
     """What a part of a tokenizer does with a text."""
     for name in ("normalize_str", "pre_tokenize_str"):
         if hasattr(part, name):
-            step: Callable[[str], Any] = getattr(part, name)
-            return step
+            return getattr(part, name)
     return (lambda text: part.decode([text])) if hasattr(part, "decode") else None
 
 

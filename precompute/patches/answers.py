@@ -44,15 +44,13 @@ def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[
     if n_tokens == 1:
         inputs.pop("attention_mask")
         logits_bsv = mllm.model(**inputs, use_cache=False, logits_to_keep=1).logits
-        first: list[list[int]] = logits_bsv[:, -1:].argmax(dim=-1).tolist()
-        return first
+        return logits_bsv[:, -1:].argmax(dim=-1).tolist()
     with silence_warnings():  # of sampling options in the model's own folder, which do not count here
         ids_bs = mllm.model.generate(
             **inputs, max_new_tokens=n_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
             temperature=None, top_p=None, top_k=None, pad_token_id=mllm.tokenizer.pad_token_id, use_cache=use_cache,
         )  # fmt: skip
-    ids_of_answers: list[list[int]] = ids_bs[:, inputs["input_ids"].shape[1] :].tolist()
-    return ids_of_answers
+    return ids_bs[:, inputs["input_ids"].shape[1] :].tolist()
 
 
 def beginnings(mllm: Mllm, ids: list[int]) -> set[str]:

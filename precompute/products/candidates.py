@@ -133,8 +133,7 @@ def winners(pairs: Pairs, value_p: Array, n_rows: int, k: int) -> tuple[Array, A
 def _order(row_p: Array, value_p: Array, n_rows: int) -> Array:
     """int64 [p]: by row, then from the largest value, then as they are."""
     if n_rows > 1 << _ROW_BITS or len(row_p) > 1 << _PLACE_BITS or not np.isfinite(value_p).all():
-        by_row: Array = np.lexsort((-value_p, row_p))
-        return by_row
+        return np.lexsort((-value_p, row_p))
     # One number of row, value and place: to sort numbers is several times as fast as to sort by keys.
     bit_p = (value_p + np.float32(0)).view(np.int32)  # −0 becomes 0
     falling_p = np.where(bit_p < 0, bit_p & 0x7FFFFFFF, ~bit_p & 0x7FFFFFFF).astype(np.uint64)

@@ -130,8 +130,7 @@ class SaeV:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.sae.W_dec.device
-        return device
+        return self.sae.W_dec.device
 
     @torch.inference_mode()
     def encode(self, hidden_td: Tensor) -> Tensor:
@@ -162,8 +161,7 @@ class SaeV:
         if self._rescales and self._has_zero_row:  # SAELens divides by its norm, which makes every token NaN
             rows_fd = self.sae.W_dec.detach() / self.sae.get_W_dec_norm().detach()[:, None]
             return self.sae.run_time_activation_norm_fn_out(acts_tf @ rows_fd + self.sae.b_dec)
-        hidden_td: Tensor = self.sae.decode(acts_tf)
-        return hidden_td
+        return self.sae.decode(acts_tf)
 
     @property
     def _rescales(self) -> bool:

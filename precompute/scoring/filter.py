@@ -37,8 +37,7 @@ def kept_rows(
         return store.quality.best_rows(by=by, keep=keep, flags=flags, require=require, within=within)
     check_keep(keep)
     rows = np.flatnonzero(store.quality.matching(flags, require, within))
-    row_ids: Array = rows[representative_items(store.search.vectors_of(rows), n_kept(len(rows), keep))]
-    return row_ids
+    return rows[representative_items(store.search.vectors_of(rows), n_kept(len(rows), keep))]
 
 
 def filter_store(

@@ -115,13 +115,11 @@ class StoredPairs:
 
     @cached_property
     def nll_n(self) -> Array:
-        nll: Array = self.data.sample["caption_nll"][self.rows]
-        return nll
+        return self.data.sample["caption_nll"][self.rows]
 
     @cached_property
     def nll_alone_n(self) -> Array:
-        nll: Array = self.data.sample["caption_nll_alone"][self.rows]
-        return nll
+        return self.data.sample["caption_nll_alone"][self.rows]
 
     @cached_property
     def _records(self) -> list[dict[str, Any]]:

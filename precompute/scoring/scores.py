@@ -109,8 +109,7 @@ def _keep_strongest(matrix: csr_matrix, k: int) -> csr_matrix:
 
 
 def _squares(matrix: csr_matrix) -> Array:
-    squares: Array = matrix.power(2) @ np.ones(matrix.shape[1])
-    return squares
+    return matrix.power(2) @ np.ones(matrix.shape[1])
 
 
 def pooled_cosine(text: csr_matrix, image: csr_matrix) -> Array:

@@ -47,8 +47,7 @@ class ActiveTokens(NamedTuple):
 
 def to_float(bits: Array) -> Array:
     """bf16 bits → float64, exactly."""
-    value: Array = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return value
+    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
 def active_tokens(data: Collected, delta: Array, *, per_sample: int) -> ActiveTokens:

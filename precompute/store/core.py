@@ -144,8 +144,7 @@ class Core:
             for name, family in fetch_plain(self.engine, query)
         ]
         _, first, of_each = np.unique(np.array(names, str), return_index=True, return_inverse=True)
-        concept: Array = first[of_each]
-        return concept
+        return first[of_each]
 
     def feature_refs(self, ids: Iterable[int]) -> dict[int, Item]:
         """id → `NAME_FIELDS`, verdict, max_text, max_image, p999 and family of these features."""

@@ -250,8 +250,7 @@ class Features:
         quarter of a small store: what fired in two samples is not known to be specific. 0 where it is never active."""
         n_f2 = np.stack([self.table["samples_text"], self.table["samples_image"]], axis=1)
         n_samples = self._core.n_samples
-        specificity: Array = np.log(n_samples / np.maximum(n_f2, min(MIN_SAMPLE_COUNT, n_samples / 4))) * (n_f2 > 0)
-        return specificity
+        return np.log(n_samples / np.maximum(n_f2, min(MIN_SAMPLE_COUNT, n_samples / 4))) * (n_f2 > 0)
 
     def strongest(self, feature_k: Array, z_k: Array, modality: int, n: int) -> Items:
         """Of the features active in one modality the strongest and most specific.

@@ -44,8 +44,7 @@ def percentile(hist: Array, quantile: float, max_value: Array) -> Array:
     rank = -((-total * per_million) // 1_000_000)
     rank_bin = (np.cumsum(hist, -1) >= np.maximum(rank, 1)[..., None]).argmax(-1)
     edge = np.minimum(EDGES[rank_bin + 1], max_value.astype(np.float64))
-    result: Array = np.where(total > 0, edge, 0.0)
-    return result
+    return np.where(total > 0, edge, 0.0)
 
 
 def pack(hist: Array) -> bytes:

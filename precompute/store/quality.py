@@ -223,8 +223,7 @@ def best_rows_of(score: Array, is_allowed: Array, keep: float) -> Array:
     is_above = value > min_value
     level = np.flatnonzero(value == min_value)[: n - int(is_above.sum())]
     is_above[level] = True
-    best_rows: Array = rows[is_above]
-    return best_rows
+    return rows[is_above]
 
 
 def _distribution(row: Row[Any]) -> Item:

@@ -185,8 +185,7 @@ def joint_vectors(sides: Sequence[Any], row_n: Array) -> Array:
     Args:
         sides: FAISS indexes `sample_text` and `sample_image`. row_n: int64 [n].
     """
-    vectors: Array = np.concatenate([side.reconstruct_batch(row_n) for side in sides], axis=1) / np.float32(np.sqrt(2))
-    return vectors
+    return np.concatenate([side.reconstruct_batch(row_n) for side in sides], axis=1) / np.float32(np.sqrt(2))
 
 
 @lru_cache(maxsize=2)
@@ -219,5 +218,4 @@ def sample_vectors(maxima: csr_matrix, p999: Array, n_with: Array, n_samples: in
     length = np.sqrt(np.bincount(row, weight**2, minlength=maxima.shape[0]))
     weight = ratio(weight, length[row])
     sparse_vectors = csr_matrix((weight.astype(np.float32), (row, k)), shape=maxima.shape)
-    vectors: Array = unit(np.asarray(sparse_vectors @ projection(maxima.shape[1]), dtype=np.float32))
-    return vectors
+    return unit(np.asarray(sparse_vectors @ projection(maxima.shape[1]), dtype=np.float32))

@@ -68,8 +68,7 @@ def torch_run_ends(begin_r: Tensor, n: int) -> Tensor:
 def rank_in_run(key_n: Array) -> Array:
     """int64 [n]: 0, 1, 2 … inside each run of equal keys."""
     begin_r = run_starts(key_n)
-    rank_n: Array = np.arange(len(key_n)) - np.repeat(begin_r, np.diff(np.append(begin_r, len(key_n))))
-    return rank_n
+    return np.arange(len(key_n)) - np.repeat(begin_r, np.diff(np.append(begin_r, len(key_n))))
 
 
 def torch_rank_in_run(key_n: Tensor) -> Tensor:
@@ -89,8 +88,7 @@ def offsets(length_r: Array) -> Array:
 def expand(start_r: Array, length_r: Array) -> Array:
     """int64 [n]: indices start … start + length − 1 of every run, one run after the other."""
     begin_r = np.cumsum(length_r) - length_r
-    index_n: Array = np.repeat(start_r - begin_r, length_r) + np.arange(int(length_r.sum()))
-    return index_n
+    return np.repeat(start_r - begin_r, length_r) + np.arange(int(length_r.sum()))
 
 
 def find(sorted_n: Array, wanted_m: Array) -> tuple[Array, Array]:
@@ -146,5 +144,4 @@ def strongest_in_runs(value_n: Array, offset_r: Array, k: int) -> Array:
     room_r = k - np.diff(offsets(larger_n)[offset_r])
     n_equal_before = offsets(equal_n)
     rank_n = n_equal_before[1:] - np.repeat(n_equal_before[offset_r[:-1]], length_r)
-    chosen_n: Array = larger_n | (equal_n & (rank_n <= np.repeat(room_r, length_r)))
-    return chosen_n
+    return larger_n | (equal_n & (rank_n <= np.repeat(room_r, length_r)))

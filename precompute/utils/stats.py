@@ -23,8 +23,7 @@ def unit(vectors: Array) -> Array:
 def ratio(numerator: Array | float, denominator: Array | float, empty: float = 0.0) -> Array:
     """float64: the quotients, of the shape to which both are broadcast; `empty` where a denominator is not above 0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    result: Array = np.divide(numerator, denominator, out=np.full(numerator.shape, empty), where=denominator > 0)
-    return result
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, empty), where=denominator > 0)
 
 
 def derangement(n: int, rng: np.random.Generator) -> Array:
@@ -133,8 +132,7 @@ def quantiles(values: Array) -> list[float]:
     """The values themselves at shares 0, 1/1000, …, 1, so that any score's rank is known to a thousandth."""
     if not len(values):
         return []
-    per_mille: list[float] = np.quantile(values, np.arange(1001) / 1000, method="inverted_cdf").tolist()
-    return per_mille
+    return np.quantile(values, np.arange(1001) / 1000, method="inverted_cdf").tolist()
 
 
 def discoveries(p_n: Array, rate: float) -> Array:

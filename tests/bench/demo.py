@@ -47,5 +47,4 @@ def run(setup: Setup) -> dict[str, Any]:
 
 
 def n_rows(folder: Path) -> int:
-    rows: int = json.loads((folder / "store" / "manifest.json").read_text())["data"]["n_rows"]
-    return rows
+    return json.loads((folder / "store" / "manifest.json").read_text())["data"]["n_rows"]

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 def listed(page: Page) -> list[int]:
     rows = page.get_by_test_id("feature-row")
-    ids: list[int] = rows.evaluate_all("all => all.map((one) => Number(one.dataset.feature))")
-    return ids
+    return rows.evaluate_all("all => all.map((one) => Number(one.dataset.feature))")
 
 
 def reach(page: Page, target: Locator) -> None:

@@ -31,8 +31,7 @@ def test_the_scores_fit_beside_the_image(context: BrowserContext, width: int) ->
 def red_sample(client: TestClient) -> dict[str, Any]:
     """The sample on whose image the feature of a word is strongest, with its strongest features on both sides."""
     one = client.get(f"/api/v1/features/{RED}/examples?modality=image&limit=1").json()["items"][0]
-    sample: dict[str, Any] = client.get(f"/api/v1/samples/{one['sample_id']}").json()
-    return sample
+    return client.get(f"/api/v1/samples/{one['sample_id']}").json()
 
 
 def firing(sample: dict[str, Any], n: int) -> list[int]:

@@ -47,8 +47,7 @@ def dead_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "pairs":
         return synthetic.small_store(tmp_path_factory)
-    path: Path = request.getfixturevalue("text_store" if request.param == "texts" else "dead_store")
-    return path
+    return request.getfixturevalue("text_store" if request.param == "texts" else "dead_store")
 
 
 @pytest.fixture

@@ -50,8 +50,7 @@ def palette(theme: int) -> dict[str, str]:
 def linear(colour: str) -> Array:
     """float64 [3]: a colour as linear sRGB, 0 to 1."""
     channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    result: Array = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return result
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
 
 def luminance(colour: str) -> float:
@@ -65,8 +64,7 @@ def contrast(colour_a: str, colour_b: str) -> float:
 
 def oklab(rgb: Array) -> Array:
     """float64 [3]: lightness, a and b of a colour in linear sRGB; a distance of .02 is just seen."""
-    result: Array = TO_LAB @ np.cbrt(TO_LMS @ rgb)
-    return result
+    return TO_LAB @ np.cbrt(TO_LMS @ rgb)
 
 
 def ramp(prefix: str, theme: int) -> list[str]:

@@ -69,8 +69,7 @@ def next_token_without(mllm: Mllm, inputs: dict[str, torch.Tensor], dropped_s: A
     position = torch.tensor([s for s in range(n) if s >= len(dropped_s) or not dropped_s[s]])
     mask = torch.ones(1, len(position), dtype=torch.long)  # without it, jumps in the positions would part the sequence
     output = mllm.decoder(inputs_embeds=layer_inputs[0][:, position], position_ids=position[None], attention_mask=mask)
-    logits: torch.Tensor = mllm.model.get_output_embeddings()(output.last_hidden_state[0, -1])
-    return logits
+    return mllm.model.get_output_embeddings()(output.last_hidden_state[0, -1])
 
 
 def naive_masks(views: list[View], kept_p: Array, sizes: list[tuple[int, int]]) -> list[Array]:

@@ -41,5 +41,4 @@ def stroke(page: Page, places: Iterable[tuple[float, float]]) -> float:
 
 def is_reachable(page: Page) -> bool:
     """Whether the page is no wider than the window, so that a finger needs only up and down."""
-    fits: bool = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    return fits
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")

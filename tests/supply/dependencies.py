@@ -50,8 +50,7 @@ class Locked(NamedTuple):
 
 
 def project() -> dict[str, Any]:
-    content: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return content
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def table() -> dict[str, dict[str, Any]]:

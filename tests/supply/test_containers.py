@@ -34,8 +34,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def compose() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
-    return content
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 
 
 def test_the_image_has_pinned_bases_and_no_root() -> None:

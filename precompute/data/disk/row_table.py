@@ -116,8 +116,7 @@ class RowTable(LazySequence[Row]):
     @property
     def index_n(self) -> Array:
         """int64 [n]: the number of each row in the data."""
-        index_n: Array = self.records.index_n[self.at_n]
-        return index_n
+        return self.records.index_n[self.at_n]
 
     def take(self, at: Array) -> RowTable:
         """The rows at these positions, int64 [m]."""

@@ -37,5 +37,4 @@ def pair_vectors(path: Path, pairs: Sequence[Pair], demo: Path) -> np.ndarray:
         store.close()
         with atomic_write(path) as file:
             np.save(file, np.stack(rows))
-    result: np.ndarray = np.load(path, allow_pickle=False)
-    return result
+    return np.load(path, allow_pickle=False)

@@ -128,8 +128,7 @@ def separation(right_n: Array, hallucinated_n: Array, active_nf: Array) -> Array
     """
     if not right_n.any() or not hallucinated_n.any():
         return np.zeros(active_nf.shape[1])
-    difference: Array = active_nf[right_n].mean(0) - active_nf[hallucinated_n].mean(0)
-    return difference
+    return active_nf[right_n].mean(0) - active_nf[hallucinated_n].mean(0)
 
 
 def rate(hit_n: Array, of_n: Array, scene_n: Array, seed: int) -> dict[str, float] | None:

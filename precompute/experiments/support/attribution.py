@@ -68,8 +68,7 @@ def patch_events(encoded_batch: EncodedBatch, batch: Batch, b: int, scale: Scale
 def token_features(encoded_batch: EncodedBatch, b: int, position: int) -> Array:
     """Features that are active on a token of pair b, int64."""
     t = int(encoded_batch.start_b[b]) + position
-    features: Array = encoded_batch.feature_e[encoded_batch.offset_t[t] : encoded_batch.offset_t[t + 1]]
-    return features
+    return encoded_batch.feature_e[encoded_batch.offset_t[t] : encoded_batch.offset_t[t + 1]]
 
 
 WAYS = {

@@ -71,8 +71,7 @@ def claims(words: Sequence[str]) -> list[Claim]:
 
 def strength(reading: Reading, words: Sequence[int]) -> Array:
     """float32 [F]: how strongly the features fire on these words, the largest of their tokens."""
-    max_f: Array = reading.token_tf[np.isin(reading.word_t, words)].max(axis=0, initial=0)
-    return max_f
+    return reading.token_tf[np.isin(reading.word_t, words)].max(axis=0, initial=0)
 
 
 def heat(reading: Reading, strength_f: Array, support_f: Array) -> Array:

@@ -47,8 +47,7 @@ class Ridge(NamedTuple):
 
     def predict(self, x_nf: Array) -> Array:
         """ŷ, float64 [n, g]."""
-        y_nf: Array = self.mean_y + ((x_nf - self.mean_x) @ self.known_nf.T) @ self.dual_nf
-        return y_nf
+        return self.mean_y + ((x_nf - self.mean_x) @ self.known_nf.T) @ self.dual_nf
 
 
 def fit_ridge(x_nf: Array, y_ng: Array, lambdas: Sequence[float] = LAMBDAS) -> Ridge:

@@ -114,5 +114,4 @@ class SaeFigures:
 def evenly_spaced(rows: Array, limit: int) -> Array:
     """At most `limit` of these rows, evenly spaced: int64 [n]."""
     n = min(limit, len(rows))
-    subset: Array = rows[np.arange(n) * len(rows) // max(n, 1)]
-    return subset
+    return rows[np.arange(n) * len(rows) // max(n, 1)]

@@ -36,14 +36,12 @@ def best_matches(core: Core, q: str, *, every_word: bool = True) -> Array:
         tier_f[_match_mask(core, in_label, np.logical_or)] = tier
     for word in spellings(q):
         tier_f[core.features_of_strongest.get(word, [])] = 0
-    ranked_ids: Array = ids[np.lexsort((core.evidence_rank[ids], tier_f[ids]))]
-    return ranked_ids
+    return ids[np.lexsort((core.evidence_rank[ids], tier_f[ids]))]
 
 
 def _match_mask(core: Core, pieces: Sequence[str], combine: np.ufunc) -> Array:
     """bool [F]: the features that queries of full text search find, all or any of them."""
-    result: Array = combine.reduce([core.found_by(piece) for piece in pieces])
-    return result
+    return combine.reduce([core.found_by(piece) for piece in pieces])
 
 
 def spellings(q: str) -> list[str]:

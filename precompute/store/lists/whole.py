@@ -166,8 +166,7 @@ class WholeLists:
         strongest_of = np.full(len(group_f), -1, np.int32)
         # Of several values for one place the last one stays, so the strongest must come last.
         strongest_of[group_f[candidates[::-1]]] = candidates[::-1]
-        alone_or_strongest: Array = (group_f < 0) | (strongest_of[group_f] == np.arange(len(group_f)))
-        return alone_or_strongest
+        return (group_f < 0) | (strongest_of[group_f] == np.arange(len(group_f)))
 
     @cached_property
     def _by_strength(self) -> Array:

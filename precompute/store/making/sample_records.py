@@ -41,8 +41,7 @@ class Records(LazySequence[dict[str, Any]]):
         return len(self.offset) - 1
 
     def item(self, number: int) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self.data[self.offset[number] : self.offset[number + 1]].tobytes())
-        return record
+        return json.loads(self.data[self.offset[number] : self.offset[number + 1]].tobytes())
 
 
 class SampleRecords(Records):

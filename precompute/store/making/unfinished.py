@@ -87,8 +87,7 @@ class Collected:
     @cached_property
     def vocabulary(self) -> list[str]:
         """Each token's text: a word's first piece starts with a space, bytes of a character are marks."""
-        words: list[str] = json.loads((self.folder / "vocabulary.json").read_text("utf-8"))
-        return words
+        return json.loads((self.folder / "vocabulary.json").read_text("utf-8"))
 
     def token(self, row: int, position: int) -> str:
         """The text of a sample's token, with all of a character that it shares with its neighbours."""

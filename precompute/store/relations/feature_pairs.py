@@ -128,8 +128,7 @@ class FeaturePairs:
 
     def column(self, name: str) -> Array:
         """uint32 [P]: one of `COLUMNS`."""
-        column: Array = self.table[COLUMNS.index(name)]
-        return column
+        return self.table[COLUMNS.index(name)]
 
     def counts(self, at: Array) -> PairCounts:
         """The pairs with these numbers, int [p]."""
@@ -179,8 +178,7 @@ class FeaturePairs:
     @cached_property
     def sorted_b(self) -> Array:
         """uint32 [P]: `b` in the order `by_b`."""
-        b: Array = self.column("b")[self.column("by_b")]
-        return b
+        return self.column("b")[self.column("by_b")]
 
     def strong_pairs(self, order: Array, concept: Array, min_lift: float) -> StrongPairs:
         """Those of some pairs whose lift is at least `min_lift`.

@@ -82,8 +82,7 @@ def seriate(table: Array) -> Array:
     if len(table) < 3:
         return np.arange(len(table))
     distance = pdist(unit(table))
-    order: Array = leaves_list(optimal_leaf_ordering(linkage(distance, "average"), distance)).astype(np.int64)
-    return order
+    return leaves_list(optimal_leaf_ordering(linkage(distance, "average"), distance)).astype(np.int64)
 
 
 def follow(table: Array) -> Array:

@@ -45,5 +45,4 @@ def points_inside(columns: FeatureMap | SampleMap, corner_c2: Array) -> Array:
     for (x0, y0), (x1, y1) in zip(corner_c2.tolist(), np.roll(corner_c2, -1, axis=0).tolist(), strict=True):
         if y0 != y1:
             is_inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-    rows_inside: Array = in_box[is_inside]
-    return rows_inside
+    return in_box[is_inside]

@@ -102,8 +102,7 @@ class Selection:
         given_filters = {name: value for name, value in filters.items() if value is not None}
         if "flags" in given_filters:
             given_filters["flags"] = list(given_filters["flags"])  # type: ignore[call-overload]
-        rows: Array = self._cached_order(sort, order, json.dumps(given_filters, sort_keys=True, default=asdict))
-        return rows
+        return self._cached_order(sort, order, json.dumps(given_filters, sort_keys=True, default=asdict))
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
         """id → row of those samples that there are."""

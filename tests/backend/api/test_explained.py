@@ -18,8 +18,7 @@ PAGE = {"accept": "text/html"}
 def flagged(client: TestClient) -> dict[str, Any]:
     """The sample whose caption fits its image least."""
     worst = f"{API}/samples?flag=mismatch&sort=mismatch&order=desc&limit=1"
-    item: dict[str, Any] = client.get(worst).json()["items"][0]
-    return item
+    return client.get(worst).json()["items"][0]
 
 
 @pytest.mark.parametrize("score", EXPLAINED)

@@ -28,8 +28,7 @@ def png(seed: int) -> bytes:
 
 
 def pixels(image: Any) -> bytes:
-    result: bytes = open_image(image).image.tobytes()
-    return result
+    return open_image(image).image.tobytes()
 
 
 def shard(path: Path, members: dict[str, bytes | str]) -> Path:

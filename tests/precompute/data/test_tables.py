@@ -21,8 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pixels(image: Any) -> bytes:
-    result: bytes = open_image(image).image.tobytes()
-    return result
+    return open_image(image).image.tobytes()
 
 
 def parquet(path: Path, **columns: Any) -> Path:

@@ -24,8 +24,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tower() -> LiteVisionModel:
-    model: LiteVisionModel = make_tower()
-    return model
+    return make_tower()
 
 
 def unfolded(state: dict[str, Tensor], x: Tensor) -> Tensor:

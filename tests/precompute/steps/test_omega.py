@@ -124,8 +124,7 @@ def real(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(params=["at_random", "real"])
 def any_case(request: pytest.FixtureRequest) -> Case:
-    result: Case = request.getfixturevalue(request.param)
-    return result
+    return request.getfixturevalue(request.param)
 
 
 def test_paired_and_its_controls(any_case: Case) -> None:

@@ -74,8 +74,7 @@ def test_filters_are_those_of_a_plain_loop(
     expected = [one for one in samples if passes(store, one, filters)]
 
     def value(one: dict[str, Any]) -> float | None:
-        result: float | None = one["row"] if sort == "row" else one["scores"].get(sort, one["flag_scores"].get(sort))
-        return result
+        return one["row"] if sort == "row" else one["scores"].get(sort, one["flag_scores"].get(sort))
 
     known = sorted((one for one in expected if value(one) is not None), key=lambda one: (value(one), one["row"]))
     ids = [one["sample_id"] for one in (known if order == "asc" else known[::-1])]
