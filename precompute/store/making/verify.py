@@ -48,11 +48,12 @@ def verify(path: Path) -> list[Check]:
     """
     store = Store.open_unchecked(path, time_limit_s=_TIME_LIMIT_S)
     try:
-        checks: list[Callable[[Store], str]] = [
-            _files, _database, _counts, _offsets, _events, _arrays, _indices, _families, _pairs, _evidence,
-            _images, _map,
-        ]  # fmt: skip
-        return [_run(check, store) for check in checks]
+        checks: dict[str, Callable[[Store], str]] = {
+            "files": _files, "database": _database, "counts": _counts, "offsets": _offsets, "events": _events,
+            "arrays": _arrays, "indices": _indices, "families": _families, "pairs": _pairs,
+            "evidence": check_evidence, "images": _images, "map": check_maps,
+        }  # fmt: skip
+        return [_run(name, check, store) for name, check in checks.items()]
     finally:
         store.close()
 
@@ -70,8 +71,7 @@ def verify_or_raise(path: Path) -> list[Check]:
     return checks
 
 
-def _run(check: Callable[[Store], str], store: Store) -> Check:
-    name = check.__name__.strip("_")
+def _run(name: str, check: Callable[[Store], str], store: Store) -> Check:
     try:
         with in_sentences():
             return Check(name, True, check(store))
@@ -301,17 +301,9 @@ def _pairs(store: Store) -> str:
     return f"{n} pairs of features"
 
 
-def _evidence(store: Store) -> str:
-    return check_evidence(store)
-
-
 def _images(store: Store) -> str:
     with store.engine.connect() as conn:
         paths = [image["path"] for (images,) in conn.execute(select(s.samples.c.images)) for image in images]
     lost_paths = [name for name in paths if not (store.path / name).is_file()]
     need(not lost_paths, f"{len(lost_paths)} images missing, the first {lost_paths[0] if lost_paths else ''}")
     return f"{len(paths)} images"
-
-
-def _map(store: Store) -> str:
-    return check_maps(store)
