@@ -1,4 +1,5 @@
-"""Dependencies of endpoints: the state, the store that a request names, and the validators of a cached reply."""
+"""Dependencies of endpoints: the state, the store that a request names, both as a `Visit`, and the validators of a
+cached reply."""
 
 from __future__ import annotations
 
@@ -7,17 +8,21 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple, Self
 
-from fastapi import Depends, HTTPException, Query, Request, Response
+from fastapi import Depends, HTTPException, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
 from backend.api.annotations.common import author_name
+from backend.live.model_worker import Reservation
+from backend.live.uploads import UploadedImage, add_upload
 from backend.problems import Answered, NotModified
 from backend.replies import page_headers
+from backend.schemas.common import LiveStatus
 from backend.stores import OpenStore, State
 from precompute.store.companion_files import COMPANIONS, companion_path
 from precompute.store.opening import Stamp
+from precompute.store.reader import Store
 
 VERSION = version("saevx")
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +62,49 @@ async def get_store(
 
 
 StoreDep = Annotated[OpenStore, Depends(get_store)]
+
+
+class Visit(NamedTuple):
+    """A request, with the server's state and the store that it names."""
+
+    request: Request
+    state: State
+    store: OpenStore
+
+    def at(self, other: OpenStore) -> Self:
+        """The same request, about another store."""
+        return self._replace(store=other)
+
+    @property
+    def reader(self) -> Store:
+        """The finished store itself."""
+        return self.store.store
+
+    @property
+    def model(self) -> LiveStatus:
+        """State of the store's live model."""
+        return self.state.live.status(self.store.name)
+
+    def reserve(self) -> Reservation:
+        """A place in the model's queue. Raises as `Live.reserve`."""
+        return self.state.live.reserve(self.store.name)
+
+    async def hold(self, image: UploadFile) -> UploadedImage:
+        """Hold an image that was sent for the model.
+
+        Raises:
+            HTTPException: 413 or 422 for an image that cannot be read, 503 if the model is off.
+        """
+        if self.model.state in ("off", "failed"):
+            raise HTTPException(503, self.model.reason)
+        return await add_upload(image, self.state.uploads, self.state.settings)
+
+
+async def get_visit(request: Request, state: StateDep, store: StoreDep) -> Visit:
+    return Visit(request, state, store)
+
+
+VisitDep = Annotated[Visit, Depends(get_visit)]
 
 
 async def request_stack() -> AsyncIterator[ExitStack]:

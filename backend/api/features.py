@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from backend.annotations.filters import filter_of_notes
 from backend.api.map import features_in_area
-from backend.deps import Cached, StateDep, StoreDep
+from backend.deps import Cached, StoreDep, VisitDep
 from backend.links import Links, check_feature
 from backend.live.effects import request_effect
 from backend.live.recompute import events_if_ready
@@ -181,22 +181,20 @@ class ExampleQuery(QueryModel):
 
 @router.get("/features/{feature}/examples", response_model=Page[Example], summary="Where the feature fires")
 async def get_examples(
-    request: Request,
+    visit: VisitDep,
     response: Response,
-    state: StateDep,
-    store: StoreDep,
     feature: FeatureId,
     query: Annotated[ExampleQuery, Query()],
 ) -> Response:
     def read(**options: Any) -> Page[Example]:
-        items = example_items(request, store, feature, query, **options)
+        items = example_items(visit.request, visit.store, feature, query, **options)
         return Page[Example].model_validate({"items": items, "total": len(items)})
 
     events_of: dict[int, SampleEvents] = {}
-    if query.recompute and store.store.events.kept_rows is not None and state.live.status(store.name).state == "ready":
+    if query.recompute and visit.reader.events.kept_rows is not None and visit.model.state == "ready":
         rows_without_events: list[int] = []
         await run_in_threadpool(read, rows_without_events=rows_without_events)
-        events_of = await events_if_ready(state.live, store, rows_without_events, request)
+        events_of = await events_if_ready(visit, rows_without_events)
     return await json_reply(partial(read, events_of=events_of), response)
 
 
@@ -235,9 +233,7 @@ def example_items(
     "/features/{feature}/effect", response_model=FeatureEffect,
     summary="What ablating the feature where it fires does to the next tokens, through the live model",
 )
-async def get_effect(
-    request: Request, response: Response, state: StateDep, store: StoreDep, feature: FeatureId
-) -> Response:
-    check_feature(store, feature)
-    effect = await request_effect(request, state.live, store, feature)
+async def get_effect(visit: VisitDep, response: Response, feature: FeatureId) -> Response:
+    check_feature(visit.store, feature)
+    effect = await request_effect(visit, feature)
     return await json_reply(lambda: effect, response)

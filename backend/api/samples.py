@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
 
 from backend.annotations.filters import filter_of_notes
-from backend.deps import Cached, StateDep, StoreDep
+from backend.deps import Cached, StoreDep, VisitDep
 from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_numbers, parse_patch
@@ -182,13 +182,13 @@ def as_page(request: Request, store: OpenStore, page: StorePage) -> Page[Sample]
     response_model=Activations, responses=NO_EVENTS,
 )  # fmt: skip
 async def get_activations(
-    request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
+    visit: VisitDep, response: Response, sample_id: InPath,
     feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Feature number; may be repeated.")],
 ) -> Response:  # fmt: skip
     def answer(events: SampleEvents | None) -> Response:
-        return as_json(activations(store, sample_id, feature, events), response)
+        return as_json(activations(visit.store, sample_id, feature, events), response)
 
-    return await with_events(state.live, store, sample_id, request, answer)
+    return await with_events(visit, sample_id, answer)
 
 
 def activations(
@@ -221,13 +221,13 @@ class PlaceQuery:
     responses=NO_EVENTS,
 )  # fmt: skip
 async def get_features_here(
-    request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
+    visit: VisitDep, response: Response, sample_id: InPath,
     query: Annotated[PlaceQuery, Depends()],
 ) -> Response:  # fmt: skip
     def answer(events: SampleEvents | None) -> Response:
-        return as_json(features_here(store, sample_id, query, events), response)
+        return as_json(features_here(visit.store, sample_id, query, events), response)
 
-    return await with_events(state.live, store, sample_id, request, answer)
+    return await with_events(visit, sample_id, answer)
 
 
 def features_here(

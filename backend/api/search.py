@@ -11,7 +11,7 @@ from fastapi import Query as QueryParam
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
-from backend.deps import AnsweredDep, Cached, StateDep, StoreDep
+from backend.deps import AnsweredDep, Cached, StoreDep, Visit, VisitDep
 from backend.links import Links, check_sample
 from backend.live import live_answers
 from backend.live.query import Query
@@ -22,7 +22,7 @@ from backend.params import QueryModel, parse_patch
 from backend.replies import json_reply
 from backend.schemas.live import LiveSearch, WordSearch
 from backend.schemas.samples import ScoredPair
-from backend.stores import OpenStore, State
+from backend.stores import OpenStore
 
 router = APIRouter(tags=["search"])
 
@@ -71,7 +71,7 @@ class SearchInput(NamedTuple):
     """A stored sample, whose image is searched for."""
 
 
-async def query_of(request: Request, state: State, store: OpenStore, inputs: SearchInput) -> Query:
+async def query_of(visit: Visit, inputs: SearchInput) -> Query:
     """The query, through the live model; a sample without words is read from what the pass has stored.
 
     Raises:
@@ -80,35 +80,35 @@ async def query_of(request: Request, state: State, store: OpenStore, inputs: Sea
     """
     words, _, image_hash, sample_id = inputs
     if sample_id is not None and not words:
-        row = await run_in_threadpool(check_sample, store, sample_id)
-        rows_without_events = [] if store.store.events.has(row) else [row]
-        events = await events_if_ready(state.live, store, rows_without_events, request)
-        return await run_in_threadpool(live_answers.stored_query, store, row, events.get(row))
+        row = await run_in_threadpool(check_sample, visit.store, sample_id)
+        rows_without_events = [] if visit.reader.events.has(row) else [row]
+        events = await events_if_ready(visit, rows_without_events)
+        return await run_in_threadpool(live_answers.stored_query, visit.store, row, events.get(row))
     key = (words, image_hash, sample_id)
     is_cacheable = image_hash is not None or sample_id is not None
-    if is_cacheable and (query := store.recomputed.queries.get(key)) is not None:
+    if is_cacheable and (query := visit.store.recomputed.queries.get(key)) is not None:
         return query
-    with state.live.reserve(store.name) as reservation:
-        images = await input_images(state, store, inputs)
-        work = partial(live_answers.live_query, store=store, text=words, images=images)
-        query = await reservation.call(work, request)
+    with visit.reserve() as reservation:
+        images = await input_images(visit, inputs)
+        work = partial(live_answers.live_query, store=visit.store, text=words, images=images)
+        query = await reservation.call(work, visit.request)
     if is_cacheable:
-        store.recomputed.queries.put(key, query)
+        visit.store.recomputed.queries.put(key, query)
     return query
 
 
-async def input_images(state: State, store: OpenStore, inputs: SearchInput) -> list[Image.Image]:
+async def input_images(visit: Visit, inputs: SearchInput) -> list[Image.Image]:
     """The images that the model is to read. HTTP 404 if there is no such sample or upload, 413 or 422 for an image
     that cannot be read, 422 for a sample without an image, 409 if its data is missing."""
     _, upload, image_hash, sample_id = inputs
     if upload is not None:
-        return [await read_upload(upload, state.settings)]
+        return [await read_upload(upload, visit.state.settings)]
     if image_hash is not None:
-        return [await run_in_threadpool(uploaded_pixels, state.uploads, image_hash, state.settings)]
+        return [await run_in_threadpool(uploaded_pixels, visit.state.uploads, image_hash, visit.state.settings)]
     if sample_id is None:
         return []
-    row = await run_in_threadpool(check_sample, store, sample_id)
-    images = await run_in_threadpool(original_images, store, sample_id, row)
+    row = await run_in_threadpool(check_sample, visit.store, sample_id)
+    images = await run_in_threadpool(original_images, visit.store, sample_id, row)
     if not images:
         raise HTTPException(422, f"Sample {sample_id!r} has no image: send the words alone, or it without words.")
     return images
@@ -138,9 +138,7 @@ class SearchForm:
     summary="Search by an image, a stored sample, words or both, through the live model",
 )
 async def post_search(
-    request: Request,
-    state: StateDep,
-    store: StoreDep,
+    visit: VisitDep,
     form: Annotated[SearchForm, Depends()],
     limit: Annotated[int, QueryParam(ge=1, le=200, description="Number of features in the reply.")] = 24,
     patch: Annotated[
@@ -154,7 +152,7 @@ async def post_search(
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
     if not n_images and not inputs.words:
         raise HTTPException(422, "Send an image (`image`), a sample's id (`sample_id`) or words (`text`).")
-    return await live_reply(request, state, store, inputs, limit, patch)
+    return await live_reply(visit, inputs, limit, patch)
 
 
 class LiveQuery(QueryModel):
@@ -177,37 +175,35 @@ class LiveQuery(QueryModel):
     response_model=LiveSearch,
     summary="The same by address: an uploaded image, a stored sample, words or both, through the live model",
 )
-async def get_live_search(
-    request: Request, state: StateDep, store: StoreDep, query: Annotated[LiveQuery, QueryParam()]
-) -> Response:
+async def get_live_search(visit: VisitDep, query: Annotated[LiveQuery, QueryParam()]) -> Response:
     """As `POST /search`, for what an address can name."""
     inputs = SearchInput(query.q.strip(), None, query.image or None, query.sample or None)
     if inputs.image_hash is not None and inputs.sample_id is not None:
         raise HTTPException(422, "Give one of `image` and `sample`, not both.")
     if not any(inputs):
         raise HTTPException(422, "Name an uploaded image (`image`), a sample (`sample`) or words (`q`).")
-    return await live_reply(request, state, store, inputs, query.limit, query.patch)
+    return await live_reply(visit, inputs, query.limit, query.patch)
 
 
-async def live_reply(
-    request: Request, state: State, store: OpenStore, inputs: SearchInput, limit: int, patch: str | None
-) -> Response:
+async def live_reply(visit: Visit, inputs: SearchInput, limit: int, patch: str | None) -> Response:
     """What the live model says of it, as JSON."""
     at = parse_patch(patch) if patch is not None else None
-    query = await query_of(request, state, store, inputs)
-    return await json_reply(lambda: as_live_search(request, store, live_answers.search(store, query, limit, at)))
+    query = await query_of(visit, inputs)
+
+    def make() -> LiveSearch:
+        return as_live_search(visit.request, visit.store, live_answers.search(visit.store, query, limit, at))
+
+    return await json_reply(make)
 
 
 @router.post("/score", response_model=ScoredPair, summary="Scores and flags of a pair that is not in the store")
 async def post_score(
-    request: Request,
-    state: StateDep,
-    store: StoreDep,
+    visit: VisitDep,
     answered: AnsweredDep,
     text: Annotated[str, Form(max_length=20_000)],
     image: Annotated[UploadFile, File()],
 ) -> Response:
-    reservation = answered.enter_context(state.live.reserve(store.name))
-    pixels = await read_upload(image, state.settings)
-    answer = await reservation.call(partial(read_pair, store=store, text=text, images=[pixels]), request)
+    reservation = answered.enter_context(visit.reserve())
+    pixels = await read_upload(image, visit.state.settings)
+    answer = await reservation.call(partial(read_pair, store=visit.store, text=text, images=[pixels]), visit.request)
     return await json_reply(partial(ScoredPair.model_validate, answer.detail))

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 
-from backend.deps import AnsweredDep, Cached, StateDep, StoreDep
+from backend.deps import AnsweredDep, Cached, StoreDep, VisitDep
 from backend.live.model_worker import Reservation
 from backend.live.steer_start import start_of
 from backend.live.steering import (
@@ -62,19 +62,17 @@ def get_steer_start(
         }
     },
 )
-async def post_steer(
-    request: Request, state: StateDep, store: StoreDep, answered: AnsweredDep, steering: SteerRequest
-) -> Response:
+async def post_steer(visit: VisitDep, answered: AnsweredDep, steering: SteerRequest) -> Response:
     """With `candidates` the reply is one object, SteerRuns, and no stream. Wrong requests are refused before the stream
     starts; a later failure is an `error` event."""
-    check_request(store, steering)
+    check_request(visit.store, steering)
     if steering.candidates is not None:
-        runs = await request_candidates(request, state, store, steering)
+        runs = await request_candidates(visit, steering)
         return JSONResponse(runs.model_dump(mode="json"), headers={"Cache-Control": "no-store"})
-    reservation = answered.enter_context(state.live.reserve(store.name))
-    batch = await run_in_threadpool(prepare, reservation.engine, state, store, steering)
+    reservation = answered.enter_context(visit.reserve())
+    batch = await run_in_threadpool(prepare, reservation.engine, visit, steering)
     return EventSourceResponse(
-        events(request, reservation, store, steering, batch),
+        events(visit.request, reservation, visit.store, steering, batch),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 

@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 
+from backend.deps import Visit
 from backend.live.lru import Lru
-from backend.live.model_worker import Live
 from backend.live.recompute import original_pair
 from backend.problems import http_status
 from backend.schemas.effect import FeatureEffect
@@ -32,7 +32,7 @@ def cached_effect(store: OpenStore, feature: int) -> FeatureEffect | None:
     return CACHE.get((store.content_id, feature))
 
 
-async def request_effect(request: Request, live: Live, store: OpenStore, feature: int) -> FeatureEffect:
+async def request_effect(visit: Visit, feature: int) -> FeatureEffect:
     """The effect, from the cache or by the model.
 
     Raises:
@@ -40,10 +40,10 @@ async def request_effect(request: Request, live: Live, store: OpenStore, feature
             for a feature without direction.
         ClientLeft: the client closed the connection while it waited.
     """
-    if (effect := cached_effect(store, feature)) is not None:
+    if (effect := cached_effect(visit.store, feature)) is not None:
         return effect
-    with live.reserve(store.name) as reservation:
-        return await reservation.call(partial(effect_of, store=store, feature=feature), request)
+    with visit.reserve() as reservation:
+        return await reservation.call(partial(effect_of, store=visit.store, feature=feature), visit.request)
 
 
 def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:

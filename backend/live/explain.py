@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 
+from backend.deps import Visit
 from backend.links import check_feature, check_sample
 from backend.live.lru import request_key
 from backend.live.recompute import original_pair
@@ -19,7 +20,7 @@ from backend.live.steering import interventions_of
 from backend.live.uploads import decode_image, uploaded_pixels
 from backend.problems import http_status
 from backend.schemas.explain import ExplainRequest, ExplainTestRequest, Explanation, ExplanationTest
-from backend.stores import OpenStore, State
+from backend.stores import OpenStore
 from precompute.utils.text import ENGLISH_FUNCTION_WORDS
 from precompute.utils.types import Array
 
@@ -54,7 +55,7 @@ class Question(Generic[W]):
         return False
 
 
-async def request_explanation(request: Request, state: State, store: OpenStore, body: ExplainRequest) -> Explanation:
+async def request_explanation(visit: Visit, body: ExplainRequest) -> Explanation:
     """By the live model, or from the cache; of a `ExplainTestRequest` an ExplanationTest is `request_test`'s.
 
     Raises:
@@ -62,38 +63,38 @@ async def request_explanation(request: Request, state: State, store: OpenStore, 
             422 for a token or feature that cannot be explained.
         ClientLeft: the client closed the connection while it waited.
     """
-    return await answer(request, state, store, body, explanation_of)
+    return await answer(visit, body, explanation_of)
 
 
-async def request_test(request: Request, state: State, store: OpenStore, body: ExplainTestRequest) -> ExplanationTest:
+async def request_test(visit: Visit, body: ExplainTestRequest) -> ExplanationTest:
     """Raises as `request_explanation`."""
     if not body.ablate and not body.patches:
         raise HTTPException(422, "Nothing is taken away: choose features to ablate or patches to paint over.")
     for feature in body.ablate:
-        check_feature(store, feature)
-    return await answer(request, state, store, body, test_of)
+        check_feature(visit.store, feature)
+    return await answer(visit, body, test_of)
 
 
-async def answer(request: Request, state: State, store: OpenStore, body: ExplainRequest, work: Any) -> Any:
+async def answer(visit: Visit, body: ExplainRequest, work: Any) -> Any:
     """What `work` makes of a request in the live model's worker."""
     for feature in body.features:
-        check_feature(store, feature.id)
-    cache, key = store.recomputed.explanations, request_key(body)
+        check_feature(visit.store, feature.id)
+    cache, key = visit.store.recomputed.explanations, request_key(body)
     if (reply := cache.get(key)) is not None:
         return reply
     client_left = threading.Event()
-    with state.live.reserve(store.name) as reservation:
-        pair = await run_in_threadpool(pair_of, state, store, body)
+    with visit.reserve() as reservation:
+        pair = await run_in_threadpool(pair_of, visit, body)
         question = Question(body, pair, client_left)
         try:
-            result = await reservation.call(partial(work, store=store, question=question), request)
+            result = await reservation.call(partial(work, store=visit.store, question=question), visit.request)
         finally:
             client_left.set()  # the client may have gone, and what nobody waits for must not hold up the others
     cache.put(key, result)
     return result
 
 
-def pair_of(state: State, store: OpenStore, body: ExplainRequest) -> Pair:
+def pair_of(visit: Visit, body: ExplainRequest) -> Pair:
     """What the model reads. Raises HTTPException: 404, 409, 413 or 422."""
     from precompute.live.engine import Pair
 
@@ -101,11 +102,11 @@ def pair_of(state: State, store: OpenStore, body: ExplainRequest) -> Pair:
         raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
     text, images = body.text, []
     if body.image is not None:
-        images = [decode_image(body.image, state.settings)]
+        images = [decode_image(body.image, visit.state.settings)]
     elif body.image_hash is not None:
-        images = [uploaded_pixels(state.uploads, body.image_hash, state.settings)]
+        images = [uploaded_pixels(visit.state.uploads, body.image_hash, visit.state.settings)]
     elif body.sample_id is not None:
-        pair = original_pair(store, body.sample_id, check_sample(store, body.sample_id))
+        pair = original_pair(visit.store, body.sample_id, check_sample(visit.store, body.sample_id))
         images, text = list(pair.images), text or ("" if pair.images else pair.text)
     full_text = "\n".join(part for part in (text, body.prompt) if part.strip())
     if not full_text and not images:

@@ -8,14 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from scipy.sparse import csr_matrix
 
+from backend.deps import Visit
 from backend.live.live_answers import as_views, number, reconstruction
 from backend.live.query import OwnPair, Query, Reading
 from backend.live.uploads import uploaded_pixels
-from backend.stores import OpenStore, State
+from backend.stores import OpenStore
 from precompute.live.search import has_words, maxima
 from precompute.store.schema import FLAGS, IMAGE, KEPT_MAXIMA, MODALITIES, SCORES, SINK, SPECIAL, TEXT
 from precompute.utils.ragged import strongest_in_runs
@@ -31,7 +31,7 @@ N_STRONGEST = 24
 """Features of each list."""
 
 
-async def read_own(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Reading:
+async def read_own(visit: Visit, pair: OwnPair) -> Reading:
     """The pair, read by the model or not long ago.
 
     Raises:
@@ -40,21 +40,21 @@ async def read_own(request: Request, state: State, store: OpenStore, pair: OwnPa
         ClientLeft: the client closed the connection while it waited.
     """
     if pair.image is not None:
-        state.uploads.get(pair.image)  # or what is cached would outlive it
-    if (cached_reading := store.recomputed.readings.get(pair)) is not None:
+        visit.state.uploads.get(pair.image)  # or what is cached would outlive it
+    cache = visit.store.recomputed.readings
+    if (cached_reading := cache.get(pair)) is not None:
         return cached_reading
-    with state.live.reserve(store.name) as reservation:
+    with visit.reserve() as reservation:
         images: list[Image.Image] = []
         if pair.image is not None:
-            images = [await run_in_threadpool(uploaded_pixels, state.uploads, pair.image, state.settings)]
+            images = [await run_in_threadpool(uploaded_pixels, visit.state.uploads, pair.image, visit.state.settings)]
 
         def work(engine: Engine) -> Reading:
-            cached_reading = store.recomputed.readings.get(pair)  # read while this request waited
-            reading = cached_reading or read_pair(engine, store, pair.text, images)
-            store.recomputed.readings.put(pair, reading)  # here, so that whoever left finds it when they come again
+            reading = cache.get(pair) or read_pair(engine, visit.store, pair.text, images)  # read while this one waited
+            cache.put(pair, reading)  # here, so that whoever left finds it when they come again
             return reading
 
-        return await reservation.call(work, request)
+        return await reservation.call(work, visit.request)
 
 
 def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Image.Image]) -> Reading:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
-from backend.live.model_worker import Live, Reservation
+from backend.deps import Visit
+from backend.live.model_worker import Reservation
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
 from precompute.store.events import EventsNotStored, SampleEvents
@@ -53,13 +54,13 @@ def not_stored(open_store: OpenStore, sample_id: str) -> str:
     return f"The activations of sample {sample_id} are not in this store, which was made with --events {option}"
 
 
-def why_unavailable(live: Live, open_store: OpenStore, sample_id: str, row: int) -> str | None:
+def why_unavailable(visit: Visit, sample_id: str, row: int) -> str | None:
     """Why the activations of a sample are not available now, in a sentence; None if they are in the store or can be
     computed."""
-    status = live.status(open_store.name)
-    if open_store.store.events.has(row) or status.state == "ready" or open_store.recomputed.events.get(row) is not None:
+    status = visit.model
+    if visit.reader.events.has(row) or status.state == "ready" or visit.store.recomputed.events.get(row) is not None:
         return None
-    sentence = not_stored(open_store, sample_id)
+    sentence = not_stored(visit.store, sample_id)
     if status.state == "loading":
         return f"{sentence}, and the model that computes them is still loading: try again in a few seconds."
     if status.state == "off":
@@ -67,9 +68,7 @@ def why_unavailable(live: Live, open_store: OpenStore, sample_id: str, row: int)
     return f"{sentence}, and the live model is not available ({status.reason}): make the store with --events all."
 
 
-async def recompute_events(
-    live: Live, open_store: OpenStore, sample_id: str, row: int, request: Request
-) -> SampleEvents:
+async def recompute_events(visit: Visit, sample_id: str, row: int) -> SampleEvents:
     """The events of a sample that are not in the store. A request that waits for the model holds no thread, however
     long the queue is, so that pages are still answered.
 
@@ -78,13 +77,13 @@ async def recompute_events(
             again.
         ClientLeft: the client closed the connection while it waited.
     """
-    if (events := open_store.recomputed.events.get(row)) is not None:
+    if (events := visit.store.recomputed.events.get(row)) is not None:
         return events
-    if (reason := why_unavailable(live, open_store, sample_id, row)) is not None:
-        headers = {"Retry-After": "5"} if live.status(open_store.name).state == "loading" else None
+    if (reason := why_unavailable(visit, sample_id, row)) is not None:
+        headers = {"Retry-After": "5"} if visit.model.state == "loading" else None
         raise HTTPException(503, reason, headers)
-    with live.reserve(open_store.name) as reservation:
-        return await _compute(reservation, open_store, sample_id, row, request)
+    with visit.reserve() as reservation:
+        return await _compute(reservation, visit.store, sample_id, row, visit.request)
 
 
 async def _compute(
@@ -103,9 +102,7 @@ async def _compute(
         ) from error
 
 
-async def with_events(
-    live: Live, open_store: OpenStore, sample_id: str, request: Request, answer: Callable[[SampleEvents | None], T]
-) -> T:
+async def with_events(visit: Visit, sample_id: str, answer: Callable[[SampleEvents | None], T]) -> T:
     """The result of `answer` in a thread. It is called with None first; if it raises EventsNotStored, it is called
     again with the sample's events from the live model.
 
@@ -116,25 +113,23 @@ async def with_events(
         return await run_in_threadpool(answer, None)
     except EventsNotStored as error:
         row = error.row
-    return await run_in_threadpool(answer, await recompute_events(live, open_store, sample_id, row, request))
+    return await run_in_threadpool(answer, await recompute_events(visit, sample_id, row))
 
 
-async def events_if_ready(
-    live: Live, open_store: OpenStore, rows: Sequence[int], request: Request
-) -> dict[int, SampleEvents]:
+async def events_if_ready(visit: Visit, rows: Sequence[int]) -> dict[int, SampleEvents]:
     """The events of those rows, not in the store, that are cached or that the live model can compute now."""
     events_by_row: dict[int, SampleEvents] = {}
     with contextlib.ExitStack() as stack:
         reservation: Reservation | None = None
         for row in rows:
-            events = open_store.recomputed.events.get(row)
+            events = visit.store.recomputed.events.get(row)
             try:
                 if events is None:
-                    reservation = reservation or stack.enter_context(live.reserve(open_store.name))
-                    events = await _compute(reservation, open_store, "", row, request)
+                    reservation = reservation or stack.enter_context(visit.reserve())
+                    events = await _compute(reservation, visit.store, "", row, visit.request)
                 events_by_row[row] = events
             except HTTPException as refusal:
                 if refusal.status_code in (429, 503):
-                    events_of = {row: open_store.recomputed.events.get(row) for row in rows}
+                    events_of = {row: visit.store.recomputed.events.get(row) for row in rows}
                     return events_by_row | {row: e for row, e in events_of.items() if e is not None}
     return events_by_row

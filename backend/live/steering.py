@@ -9,18 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from pydantic import BaseModel
 
+from backend.deps import Visit
 from backend.links import check_feature, check_sample
 from backend.live.lru import request_key
 from backend.live.recompute import original_images
 from backend.live.uploads import decode_image, uploaded_pixels
 from backend.problems import http_status
 from backend.schemas.steering import SteerFeature, SteerKl, SteerRequest, SteerRuns, SteerTarget, SteerToken
-from backend.stores import OpenStore, State
+from backend.stores import OpenStore
 
 if TYPE_CHECKING:
     from backend.live.engines import Engine
@@ -55,7 +56,7 @@ def check_request(store: OpenStore, steering: SteerRequest) -> None:
             raise HTTPException(422, sentence)
 
 
-def prepare(engine: Engine, state: State, store: OpenStore, steering: SteerRequest) -> Batch:
+def prepare(engine: Engine, visit: Visit, steering: SteerRequest) -> Batch:
     """The prompt in the model's own template, after a check that the request can be carried out.
 
     Raises:
@@ -70,25 +71,25 @@ def prepare(engine: Engine, state: State, store: OpenStore, steering: SteerReque
         raise HTTPException(422, reason)
     if steering.attention == "frozen" and (reason := why_not_frozen(engine.mllm)) is not None:
         raise HTTPException(422, reason)
-    images = get_images(state, store, steering)
+    images = get_images(visit, steering)
     with http_status(422):
         batch = engine.mllm.prepare([Pair(steering.prompt, images)], generate=True)
         engine.mllm.check_length(int(batch.length_b[0]), steering.max_tokens)
         for edit in edits:
-            Steer(engine.sae, interventions_of(engine, store, edit))
+            Steer(engine.sae, interventions_of(engine, visit.store, edit))
         check_scope(batch, steering.scope, steering.mask)
     return batch
 
 
-def get_images(state: State, store: OpenStore, steering: SteerRequest) -> list[Image.Image]:
+def get_images(visit: Visit, steering: SteerRequest) -> list[Image.Image]:
     """The image in the request, or the images of the sample as the pass read them."""
     if steering.image is not None:
-        return [decode_image(steering.image, state.settings)]
+        return [decode_image(steering.image, visit.state.settings)]
     if steering.image_hash is not None:
-        return [uploaded_pixels(state.uploads, steering.image_hash, state.settings)]
+        return [uploaded_pixels(visit.state.uploads, steering.image_hash, visit.state.settings)]
     if steering.sample_id is None:
         return []
-    return original_images(store, steering.sample_id, check_sample(store, steering.sample_id))
+    return original_images(visit.store, steering.sample_id, check_sample(visit.store, steering.sample_id))
 
 
 def interventions_of(engine: Engine, store: OpenStore, features: Sequence[SteerFeature]) -> list[Intervention]:
@@ -172,22 +173,22 @@ def event_body(store: OpenStore, event: Event) -> tuple[str, BaseModel]:
     )  # fmt: skip
 
 
-async def request_candidates(request: Request, state: State, store: OpenStore, steering: SteerRequest) -> SteerRuns:
+async def request_candidates(visit: Visit, steering: SteerRequest) -> SteerRuns:
     """By the live model, or from the cache.
 
     Raises:
         HTTPException: 503 if the model is not ready or its queue is full; as `prepare`.
         ClientLeft: the client closed the connection while it waited.
     """
-    cache, key = store.recomputed.explanations, request_key(steering)
+    cache, key = visit.store.recomputed.explanations, request_key(steering)
     if (reply := cache.get(key)) is not None:
         return reply
     client_left = threading.Event()
-    with state.live.reserve(store.name) as reservation:
-        batch = await run_in_threadpool(prepare, reservation.engine, state, store, steering)
-        work = partial(runs_of, store=store, steering=steering, batch=batch, stop=client_left.is_set)
+    with visit.reserve() as reservation:
+        batch = await run_in_threadpool(prepare, reservation.engine, visit, steering)
+        work = partial(runs_of, store=visit.store, steering=steering, batch=batch, stop=client_left.is_set)
         try:
-            runs = await reservation.call(work, request)
+            runs = await reservation.call(work, visit.request)
         finally:
             client_left.set()
     cache.put(key, runs)

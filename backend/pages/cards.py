@@ -13,7 +13,7 @@ from backend.drawing.text import visible
 from backend.links import Links
 from backend.live.lru import Lru
 from backend.pages.feature.examples import as_examples
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 from backend.schemas.live import SampleHit
 from backend.schemas.samples import Flag, NearSample, Sample, SampleDetail, Score
 from backend.stores import OpenStore
@@ -34,7 +34,7 @@ def cached_previews(keys: Iterable[Key]) -> dict[Key, Markup]:
     return {key: preview for key in keys if (preview := CACHE.get(key)) is not None}
 
 
-def previews(visit: Visit, ids: Iterable[int]) -> dict[int, Markup]:
+def previews(visit: PageVisit, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, the preview that a list shows: at most three small images with activations, one per sample; for a
     feature without images its strongest tokens, each once."""
     links = Links(visit.request, visit.store)

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from backend.openapi.examples import BODIES, FORMS, PARAMETERS
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.templating import FRONTEND
 
 router = APIRouter()
@@ -125,7 +125,7 @@ def kind(schema: dict[str, Any]) -> str:
 
 
 @router.get("/docs")
-def docs(visit: VisitDep, q: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
+def docs(visit: PageDep, q: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
     """The reference of the API, or the endpoints that have the words `q`."""
     document = visit.request.app.openapi()
     sample = visit.reader.samples.sample_id(0)
@@ -167,7 +167,7 @@ def method_page() -> tuple[Markup, list[tuple[str, str]]]:
 
 
 @router.get("/method")
-def method(visit: VisitDep) -> HTMLResponse:
+def method(visit: PageDep) -> HTMLResponse:
     """What every figure of the pages means."""
     text, sections = method_page()
     return visit.render("method.html", section="/method", text=text, sections=sections)

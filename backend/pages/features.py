@@ -16,7 +16,7 @@ from backend.api.stores import get_store_detail
 from backend.drawing.charts import place_map, range_filter
 from backend.drawing.parts import VERDICT_HELP
 from backend.pages.cards import previews, word_lines
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.params import MAP_STATE, FromMap
 from backend.schemas.common import FeatureSort, Order
 from backend.stores import OpenStore
@@ -137,7 +137,7 @@ class FeatureList(FromMap, FeatureQuery):
 
 
 @router.get("/features")
-def features(visit: VisitDep, query: Annotated[FeatureList, Query()]) -> HTMLResponse:
+def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResponse:
     """The list of features."""
     query = query.of_store(visit.store.has_images)
     page = features_api.get_features(visit.store, query.of_api())
@@ -180,7 +180,7 @@ def features(visit: VisitDep, query: Annotated[FeatureList, Query()]) -> HTMLRes
 
 
 @router.get("/features/random")
-def random(visit: VisitDep, query: Annotated[FeatureList, Query()]) -> Response:
+def random(visit: PageDep, query: Annotated[FeatureList, Query()]) -> Response:
     """Leads to a random feature of the list."""
     address = visit.links.page(f"/features/{random_feature(visit.store, query.of_api())}")
     return RedirectResponse(address, 303, {"Cache-Control": "no-store"})

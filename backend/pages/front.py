@@ -15,7 +15,7 @@ from backend.drawing.charts import verdict_bar
 from backend.drawing.figures import format_significant
 from backend.pages.cards import list_flags, previews, word_lines
 from backend.pages.feature.summary import DIFFERS
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.schemas.common import StoreDetail
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
@@ -30,7 +30,7 @@ CARDS = 6
 
 
 @router.get("/")
-def front(visit: VisitDep) -> HTMLResponse:
+def front(visit: PageDep) -> HTMLResponse:
     """The front page of a store."""
     store = get_store_detail(visit.state, visit.store)
     strips = [*([] if visit.store.has_images else [strip_of_names(visit.store)]), *feature_strips(visit.store)]
@@ -76,7 +76,7 @@ def provenance_of(store: StoreDetail, has_images: bool) -> list[tuple[str, str]]
 
 
 @router.get("/tour")
-def tour(visit: VisitDep) -> RedirectResponse:
+def tour(visit: PageDep) -> RedirectResponse:
     """Leads to the first step of the tour on this store."""
     first = steps(visit.store)[0]
     return RedirectResponse(f"{visit.links.page(first.path, **first.params, tour=1)}#{first.panel}", 303)

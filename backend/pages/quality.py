@@ -16,7 +16,7 @@ from backend.api.annotations.marks import get_marks
 from backend.api.samples import SampleQuery
 from backend.drawing.charts import chart
 from backend.pages.cards import card, list_flags, list_scores
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import Cursor, FormQuery
 from backend.schemas.common import FlagName, ScoreName
 from backend.schemas.quality import FilterPreview, FlagOverlap
@@ -61,7 +61,7 @@ class QualityQuery(FormQuery):
 
 
 @router.get("/quality")
-def quality(visit: VisitDep, query: Annotated[QualityQuery, Query()]) -> HTMLResponse:
+def quality(visit: PageDep, query: Annotated[QualityQuery, Query()]) -> HTMLResponse:
     """Flags and scores of the data, and what an export of them holds."""
     flags, scores = list_flags(visit.store), list_scores(visit.store)
     flag = next((f for f in flags if f.name == query.flag), None) if query.flag else flags[0]
@@ -184,7 +184,7 @@ def headline(scores: list[Score], from_likelihood: bool) -> Score | None:
     return max(with_auroc, key=lambda s: s.auroc.value if s.auroc else 0.0) if with_auroc else None
 
 
-def flagged_card(visit: Visit, sample_id: str, flag: str) -> dict[str, Any]:
+def flagged_card(visit: PageVisit, sample_id: str, flag: str) -> dict[str, Any]:
     """A flagged sample's card with its flag score and, if the store has one, the reason; for a near-duplicate also
     `twin`, the card of the sample that it repeats."""
     sample = samples_api.get_sample(visit.request, visit.store, sample_id, 1)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from backend.api import rejected as rejected_api
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.schemas.quality import ReasonKind
 from backend.templating import Maybe, MaybeStr
 
@@ -19,7 +19,7 @@ ROWS = 100
 
 @router.get("/rejected")
 def rejected(
-    visit: VisitDep,
+    visit: PageDep,
     kind: Annotated[ReasonKind | None, Maybe] = None,
     cursor: MaybeStr = None,
 ) -> HTMLResponse:

@@ -15,7 +15,7 @@ from backend.api.controls import get_hallucination
 from backend.drawing.charts import Bar, Curves, curves, range_bars, verdict_bar
 from backend.drawing.figures import format_figure, format_percent, with_minus, with_noun
 from backend.pages.hallucination import hallucination_panel
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
 from precompute.store.schema import PLACE_SIDE
 
@@ -26,7 +26,7 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 
 @router.get("/sae")
-def sae(visit: VisitDep) -> HTMLResponse:
+def sae(visit: PageDep) -> HTMLResponse:
     """Figures of the SAE."""
     report = sae_api.get_sae(visit.state, visit.store)
     card = card_lines(report.evaluation.card) if report.evaluation else []

@@ -12,7 +12,7 @@ from backend.api.annotations.lists import get_filters
 from backend.api.samples import SampleQuery
 from backend.drawing.charts import Chart, chart
 from backend.pages.cards import card, list_flags, list_scores
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.params import FormQuery
 from backend.schemas.samples import Score
 
@@ -37,7 +37,7 @@ class SampleList(FormQuery, SampleQuery):
 
 
 @router.get("/samples")
-def samples(visit: VisitDep, query: Annotated[SampleList, Query()]) -> HTMLResponse:
+def samples(visit: PageDep, query: Annotated[SampleList, Query()]) -> HTMLResponse:
     """The list of samples."""
     page = samples_api.get_samples(visit.request, visit.store, query.model_copy(update={"limit": 60}))
     scores = list_scores(visit.store)

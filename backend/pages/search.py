@@ -17,7 +17,7 @@ from backend.drawing.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.links import sample_key, uploaded_url
 from backend.live import live_answers
 from backend.pages.cards import card, nearest_cards, previews, word_lines
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_patch
 from backend.schemas.live import FeatureHit, LiveSearch
 from backend.templating import SampleKey
@@ -66,7 +66,7 @@ class SearchForm:
 
 
 @router.get("/search")
-async def search(visit: VisitDep, query: Annotated[SearchQuery, Query()]) -> Response:
+async def search(visit: PageDep, query: Annotated[SearchQuery, Query()]) -> Response:
     """By words, through the model if `model` is set; by an uploaded image or that of `sample`. The number of a feature
     opens its page."""
     number = NUMBER.fullmatch(query.q)
@@ -77,7 +77,7 @@ async def search(visit: VisitDep, query: Annotated[SearchQuery, Query()]) -> Res
 
 
 @router.post("/search")
-async def search_image(visit: VisitDep, form: Annotated[SearchForm, Depends()]) -> Response:
+async def search_image(visit: PageDep, form: Annotated[SearchForm, Depends()]) -> Response:
     """Hold the uploaded image, and go to the address of the search. An image that cannot be read is dropped."""
     sample = form.sample or form.sample_key or ""
     query = SearchQuery(q=form.q, model=form.model, image=form.image_hash, sample=sample)
@@ -95,7 +95,7 @@ async def search_image(visit: VisitDep, form: Annotated[SearchForm, Depends()]) 
     return RedirectResponse(to, 303)
 
 
-async def answer(visit: Visit, query: SearchQuery, refusal: HTTPException | None = None) -> HTMLResponse:
+async def answer(visit: PageVisit, query: SearchQuery, refusal: HTTPException | None = None) -> HTMLResponse:
     """The page with the results of the query, or with the reason of a refusal."""
     results: dict[str, Any] | None = None
     image: ImageQuery | None = None
@@ -116,7 +116,7 @@ async def answer(visit: Visit, query: SearchQuery, refusal: HTTPException | None
     return await run_in_threadpool(draw)
 
 
-def search_page(visit: Visit, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
+def search_page(visit: PageVisit, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
     """The page as HTML."""
     results = fields["results"] or NO_RESULTS
     ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]]
@@ -134,7 +134,7 @@ def search_page(visit: Visit, fields: dict[str, Any], refusal: HTTPException | N
     )
 
 
-def word_search(visit: Visit, q: str) -> dict[str, Any]:
+def word_search(visit: PageVisit, q: str) -> dict[str, Any]:
     """Features and captions with the words."""
     hits = search_api.get_search(visit.request, visit.store, q)
     number, n = NUMBER.fullmatch(q), visit.reader.n_features
@@ -160,7 +160,7 @@ class ImageQuery(NamedTuple):
     sample_id: str | None
 
 
-def query_image(visit: Visit, query: SearchQuery) -> ImageQuery | None:
+def query_image(visit: PageVisit, query: SearchQuery) -> ImageQuery | None:
     """The uploaded image, else that of the sample, else None. Raises HTTPException: 404 if it is not there."""
     if query.image:
         upload = visit.state.uploads.get(query.image)
@@ -173,11 +173,11 @@ def query_image(visit: Visit, query: SearchQuery) -> ImageQuery | None:
     return ImageQuery((images[0].width, images[0].height), images[0].url, None, sample)
 
 
-async def live_search(visit: Visit, query: SearchQuery, image: ImageQuery | None) -> dict[str, Any]:
+async def live_search(visit: PageVisit, query: SearchQuery, image: ImageQuery | None) -> dict[str, Any]:
     """Results of a search by an image, words or both through the model, each feature with its heat on the image."""
     patch = parse_patch(query.patch) if query.patch and image else None
     search_input = SearchInput(query.q.strip(), None, image and image.hash, image and image.sample_id)
-    live_query = await search_api.query_of(*visit, search_input)
+    live_query = await search_api.query_of(visit, search_input)
 
     def make() -> dict[str, Any]:
         reply = live_answers.search(visit.store, live_query, N_FEATURES, patch)
@@ -186,7 +186,7 @@ async def live_search(visit: Visit, query: SearchQuery, image: ImageQuery | None
     return await run_in_threadpool(make)
 
 
-def live_results(visit: Visit, query: SearchQuery, image: ImageQuery | None, hits: LiveSearch) -> dict[str, Any]:
+def live_results(visit: PageVisit, query: SearchQuery, image: ImageQuery | None, hits: LiveSearch) -> dict[str, Any]:
     """The reply of the model as search.html shows it."""
     q = query.q.strip()
     sides = [name for name, value in (("words", q), ("patch" if query.patch else "image", image)) if value]

@@ -17,7 +17,7 @@ from backend.api.samples import SampleQuery
 from backend.drawing.text import visible
 from backend.links import uploaded_url
 from backend.live.steer_start import MAX_STRENGTH, cap_of, start_of
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import QueryModel
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
@@ -58,7 +58,7 @@ class SteerQuery(QueryModel):
 
 
 @router.get("/steer")
-def steer(visit: VisitDep, query: Annotated[SteerQuery, Query()]) -> HTMLResponse:
+def steer(visit: PageDep, query: Annotated[SteerQuery, Query()]) -> HTMLResponse:
     """The form, as the address fills it."""
     features, faults = read_features(visit.store, query.feature)
     image, note = held_image(visit, query.image)
@@ -91,7 +91,7 @@ def suggestions(open_store: OpenStore) -> list[Feature]:
     return [feature for feature in features_api.get_features(open_store, query).items if feature.evidence]
 
 
-def held_image(visit: Visit, hash: str) -> tuple[dict[str, Any] | None, str | None]:
+def held_image(visit: PageVisit, hash: str) -> tuple[dict[str, Any] | None, str | None]:
     """The uploaded image of the address as the API has it, and a sentence if the server no longer holds it."""
     if not hash:
         return None, None
@@ -102,7 +102,7 @@ def held_image(visit: Visit, hash: str) -> tuple[dict[str, Any] | None, str | No
         return None, str(error.detail)
 
 
-def start_sample(visit: Visit, sample: str | None, features: list[dict[str, Any]]) -> str | None:
+def start_sample(visit: PageVisit, sample: str | None, features: list[dict[str, Any]]) -> str | None:
     """The sample of the address; without one, a sample in which the first feature is off, or the store's first. None
     in a store of texts: the model reads a sample's image alone."""
     if not visit.store.has_images:

@@ -11,13 +11,13 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from backend.api.own.pairs import MAX_TEXT, Result, own_image, plain_text, read_or_refuse
-from backend.deps import StateDep, StoreDep
+from backend.deps import Visit, VisitDep
 from backend.links import Links, check_feature, check_sample, sample_of
 from backend.live.query import OwnPair, Reading
 from backend.params import QueryModel
 from backend.replies import json_reply
 from backend.schemas.live import Matrix
-from backend.stores import OpenStore, State
+from backend.stores import OpenStore
 from precompute.store.events import dense_values
 from precompute.store.schema import IMAGE, MODALITIES, TEXT
 from precompute.utils.stats import ratio
@@ -62,18 +62,16 @@ def own_pair(value: str) -> OwnPair:
 
 
 @router.get("/try/matrix", response_model=Matrix, summary="Features × pairs: samples, and pairs of one's own")
-async def get_matrix(
-    request: Request, state: StateDep, store: StoreDep, query: Annotated[MatrixQuery, Query()]
-) -> Response:
-    pairs = await read_all(request, state, store, query.own)
+async def get_matrix(visit: VisitDep, query: Annotated[MatrixQuery, Query()]) -> Response:
+    pairs = await read_all(visit, query.own)
     samples = [sample_of(key) for key in query.sample]
-    return await json_reply(partial(matrix, request, store, query.feature, samples, pairs))
+    return await json_reply(partial(matrix, visit.request, visit.store, query.feature, samples, pairs))
 
 
-async def read_all(request: Request, state: State, store: OpenStore, parameters: Sequence[str]) -> list[OwnResult]:
+async def read_all(visit: Visit, parameters: Sequence[str]) -> list[OwnResult]:
     """One's own pairs, each read or with the reason why it was not."""
     pairs = [own_pair(parameter) for parameter in parameters]
-    return [(pair, await read_or_refuse(request, state, store, pair)) for pair in pairs]
+    return [(pair, await read_or_refuse(visit, pair)) for pair in pairs]
 
 
 def matrix(

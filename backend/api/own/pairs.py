@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import AfterValidator
 
-from backend.deps import StateDep, StoreDep
+from backend.deps import Visit, VisitDep
 from backend.links import Links, check_feature, uploaded_url
 from backend.live.live_answers import nearest
 from backend.live.query import OwnPair, Reading
@@ -19,7 +19,7 @@ from backend.replies import json_reply
 from backend.schemas.common import ScoreName
 from backend.schemas.live import TriedPair
 from backend.schemas.samples import PairActivations, PairFeaturesHere, PairWhy
-from backend.stores import OpenStore, State
+from backend.stores import OpenStore
 from precompute.errors import PairError
 from precompute.scoring.why import why_pair
 from precompute.store.places import Window
@@ -78,17 +78,17 @@ class OwnScore(OwnQuery):
     limit: Annotated[int, Query(ge=1, le=500)] = 12
 
 
-async def read_required(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Reading:
+async def read_required(visit: Visit, pair: OwnPair) -> Reading:
     """As `read_own`; HTTP 422 for neither text nor image."""
     if not any(pair):
         raise HTTPException(422, "Name an uploaded image (`image`), give a text (`text`), or both.")
-    return await read_own(request, state, store, pair)
+    return await read_own(visit, pair)
 
 
-async def read_or_refuse(request: Request, state: State, store: OpenStore, pair: OwnPair) -> Result:
+async def read_or_refuse(visit: Visit, pair: OwnPair) -> Result:
     """Read the pair. Raises ClientLeft: the client closed the connection while it waited."""
     try:
-        return await read_own(request, state, store, pair) if any(pair) else None
+        return await read_own(visit, pair) if any(pair) else None
     except HTTPException as refusal:
         return refusal
     except PairError as error:
@@ -142,40 +142,32 @@ def own_why(store: OpenStore, reading: Reading, name: ScoreName, limit: int) -> 
 @router.get(
     "/try", response_model=TriedPair, summary="One's own image, text or both as a sample, through the live model"
 )
-async def get_try(
-    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnQuery, Query()]
-) -> Response:
-    reading = await read_required(request, state, store, query.own_pair())
-    return await json_reply(partial(tried_pair, request, store, query.own_pair(), reading))
+async def get_try(visit: VisitDep, query: Annotated[OwnQuery, Query()]) -> Response:
+    reading = await read_required(visit, query.own_pair())
+    return await json_reply(partial(tried_pair, visit.request, visit.store, query.own_pair(), reading))
 
 
 @router.get(
     "/try/activations", response_model=PairActivations,
     summary="Activations of features on every token and patch of one's own pair",
 )  # fmt: skip
-async def get_own_activations(
-    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnFeatures, Query()]
-) -> Response:
-    reading = await read_required(request, state, store, query.own_pair())
-    return await json_reply(partial(own_activations, store, reading, query.feature))
+async def get_own_activations(visit: VisitDep, query: Annotated[OwnFeatures, Query()]) -> Response:
+    reading = await read_required(visit, query.own_pair())
+    return await json_reply(partial(own_activations, visit.store, reading, query.feature))
 
 
 @router.get(
     "/try/features", response_model=PairFeaturesHere,
     summary="Features active at one token or patch of one's own pair",
 )  # fmt: skip
-async def get_own_features(
-    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnPlace, Query()]
-) -> Response:
-    reading = await read_required(request, state, store, query.own_pair())
-    return await json_reply(partial(own_features_at, store, reading, query))
+async def get_own_features(visit: VisitDep, query: Annotated[OwnPlace, Query()]) -> Response:
+    reading = await read_required(visit, query.own_pair())
+    return await json_reply(partial(own_features_at, visit.store, reading, query))
 
 
 @router.get(
     "/try/why", response_model=PairWhy, summary="Which features raise and lower a score of one's own pair"
 )
-async def get_own_why(
-    request: Request, state: StateDep, store: StoreDep, query: Annotated[OwnScore, Query()]
-) -> Response:
-    reading = await read_required(request, state, store, query.own_pair())
-    return await json_reply(partial(own_why, store, reading, query.score, query.limit))
+async def get_own_why(visit: VisitDep, query: Annotated[OwnScore, Query()]) -> Response:
+    reading = await read_required(visit, query.own_pair())
+    return await json_reply(partial(own_why, visit.store, reading, query.score, query.limit))

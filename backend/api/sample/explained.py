@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from backend.api.samples import NO_EVENTS
-from backend.deps import Cached, StateDep, StoreDep
+from backend.deps import Cached, StoreDep, VisitDep
 from backend.links import InPath, Links, add_sample_route, check_sample
 from backend.live.recompute import with_events
 from backend.problems import http_status
@@ -36,13 +36,13 @@ class WhyQuery:
     responses=NO_EVENTS,
 )  # fmt: skip
 async def get_why(
-    request: Request, response: Response, state: StateDep, store: StoreDep, sample_id: InPath,
+    visit: VisitDep, response: Response, sample_id: InPath,
     query: Annotated[WhyQuery, Depends()],
 ) -> Response:  # fmt: skip
     def answer(events: SampleEvents | None) -> Response:
-        return as_json(why_score(store, sample_id, query.score, query.limit, events), response)
+        return as_json(why_score(visit.store, sample_id, query.score, query.limit, events), response)
 
-    return await with_events(state.live, store, sample_id, request, answer)
+    return await with_events(visit, sample_id, answer)
 
 
 def why_score(

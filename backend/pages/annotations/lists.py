@@ -17,7 +17,7 @@ from backend.links import Links, check_feature, sample_key, sample_of
 from backend.pages.annotations.panel import in_words, signature
 from backend.pages.cards import card, previews
 from backend.pages.own.on_list import matrix_values, own_of
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, ListBody
 from backend.schemas.features import Feature
@@ -61,7 +61,7 @@ class BasketQuery(FormQuery):
 
 
 @router.get("/lists")
-def lists(visit: VisitDep) -> HTMLResponse:
+def lists(visit: PageDep) -> HTMLResponse:
     """All lists, and a form for a new one."""
     book = visit.store.annotations
     return visit.render(
@@ -74,25 +74,25 @@ def lists(visit: VisitDep) -> HTMLResponse:
 
 
 @router.get("/lists/{name}")
-async def one_list(visit: VisitDep, name: Name, own: OwnList = []) -> HTMLResponse:  # noqa: B006
+async def one_list(visit: PageDep, name: Name, own: OwnList = []) -> HTMLResponse:  # noqa: B006
     """One list, with pairs of one's own on which its features are looked at."""
     entry = visit.store.annotations.get("list", name)
     if entry.body is None:
         raise HTTPException(404, f"There is no list {name!r}: the page Lists has them all.")
     body = ListBody.model_validate(entry.body)
-    pairs = await read_all(*visit, [*own_of(body), *own])
+    pairs = await read_all(visit, [*own_of(body), *own])
     about = {"name": name, **signature(entry)}
     return await run_in_threadpool(draw, visit, body, about, pairs)
 
 
 @router.get("/basket")
-async def basket(visit: VisitDep, query: Annotated[BasketQuery, Query()]) -> Response:
+async def basket(visit: PageDep, query: Annotated[BasketQuery, Query()]) -> Response:
     """What the address holds. The selections of other pages are brought into one form of address first."""
     features, samples = query.numbers(), query.samples()
     if query.feature or query.id:
         return RedirectResponse(visit.links.page("/basket", **basket_params(features, samples)), 303)
     body = ListBody(features=features, samples=samples)
-    pairs = await read_all(*visit, query.own)
+    pairs = await read_all(visit, query.own)
     about: Item = {"name": None, "version": 0, "who": "", "when": ""}
     return await run_in_threadpool(draw, visit, body, about, pairs)
 
@@ -102,7 +102,7 @@ def basket_params(features: list[int], samples: list[str]) -> Item:
     return {"features": ",".join(map(str, features)), "sample": [sample_key(sample_id) for sample_id in samples]}
 
 
-def draw(visit: Visit, body: ListBody, about: Item, pairs: list[OwnResult]) -> HTMLResponse:
+def draw(visit: PageVisit, body: ListBody, about: Item, pairs: list[OwnResult]) -> HTMLResponse:
     """The page of a list or basket. Raises HTTP 404 for a feature that the store does not have.
 
     Args:
@@ -131,7 +131,7 @@ def draw(visit: Visit, body: ListBody, about: Item, pairs: list[OwnResult]) -> H
     )  # fmt: skip
 
 
-def cards(visit: Visit, ids: list[str], rows: dict[str, int]) -> list[Item]:
+def cards(visit: PageVisit, ids: list[str], rows: dict[str, int]) -> list[Item]:
     """The samples as cards, in the order of the list."""
     rows_of_cards = [rows[id] for id in ids if id in rows][:DRAWN]
     items = visit.reader.samples.items(rows_of_cards)

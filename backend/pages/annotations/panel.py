@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from backend.annotations.database import Entry, UnavailableError
 from backend.api.annotations.common import author_name
 from backend.links import sample_key
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 
 MAX_VERSIONS = 20
 FIELDS = {"label": "label", "note": "note", "tags": "tags", "reviewed": "reviewed"}
@@ -40,7 +40,7 @@ def signature(entry: Entry) -> dict[str, Any]:
     return {"version": entry.version, "who": entry.author or "unnamed", "when": when(entry.at)}
 
 
-def panel(visit: Visit, kind: str, key: str | int, fields_sent: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def panel(visit: PageVisit, kind: str, key: str | int, fields_sent: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The values of annotations/panel.html.
 
     Args:

@@ -15,7 +15,7 @@ from backend.annotations.database import Entry
 from backend.api.annotations.common import COOKIE, version_body
 from backend.links import check_feature, check_sample, sample_of, sample_path
 from backend.pages.annotations.panel import panel
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, Author, NoteBody
 from backend.stores import OpenStore
@@ -87,7 +87,7 @@ def read_body(model: type[B], values: Mapping[str, Any]) -> B:
 
 
 @router.post("/annotate")
-def annotate(visit: VisitDep, form: Annotated[NoteForm, Form()]) -> Response:
+def annotate(visit: PageDep, form: Annotated[NoteForm, Form()]) -> Response:
     """Write what the panel of a feature or sample holds, undo the last change, or delete everything."""
     kind, key = form.thing(visit.store)
     book = visit.store.annotations
@@ -119,7 +119,7 @@ class TagForm(SignedForm):
 
 
 @router.post("/annotate/tags")
-def tag_features(visit: VisitDep, form: Annotated[TagForm, Form()]) -> Response:
+def tag_features(visit: PageDep, form: Annotated[TagForm, Form()]) -> Response:
     """Give several features the same tags, beside those that they have."""
     features = parse_numbers(form.features, "features", MAX_MEMBERS)
     if not features or not form.tags.strip(" ,"):
@@ -137,7 +137,7 @@ def tag_features(visit: VisitDep, form: Annotated[TagForm, Form()]) -> Response:
     return lead_to(visit, form, "/features", form.back)
 
 
-def lead_to(visit: Visit, form: SignedForm, path: str, query: str = "") -> RedirectResponse:
+def lead_to(visit: PageVisit, form: SignedForm, path: str, query: str = "") -> RedirectResponse:
     """Lead to a page of this store, and keep the writer's name in a cookie.
 
     Args:

@@ -16,7 +16,7 @@ from backend.api.annotations.marks import write_mark
 from backend.links import sample_of
 from backend.pages.annotations.lists import new_name
 from backend.pages.annotations.write import About, SignedForm, lead_to, read_body
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.params import parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, NAME_PATTERN, FilterBody, FilterPage, ListBody
 from backend.schemas.common import FlagName
@@ -66,7 +66,7 @@ class ListForm(SignedForm):
 
 
 @router.post("/lists")
-def write_list(visit: VisitDep, form: Annotated[ListForm, Form()]) -> Response:
+def write_list(visit: PageDep, form: Annotated[ListForm, Form()]) -> Response:
     """Make a list, change, undo or delete it. A conflict is the page of an error: nothing was written."""
     features, samples = form.members()
     check_members(visit.store, features, [*samples, *([form.pair.strip()] if form.pair.strip() else [])])
@@ -99,7 +99,7 @@ class AddForm(About):
 
 
 @router.post("/lists/add")
-def add_to_list(visit: VisitDep, form: Annotated[AddForm, Form()]) -> Response:
+def add_to_list(visit: PageDep, form: Annotated[AddForm, Form()]) -> Response:
     """Add one feature or sample to a list."""
     kind, key = form.thing(visit.store)
     if not form.list and not form.title.strip():
@@ -132,7 +132,7 @@ class FilterForm(SignedForm):
 
 
 @router.post("/filters")
-def write_filter(visit: VisitDep, form: Annotated[FilterForm, Form()]) -> Response:
+def write_filter(visit: PageDep, form: Annotated[FilterForm, Form()]) -> Response:
     """Save the filters of a page, or delete saved ones."""
     book = visit.store.annotations
     if form.do == "delete":
@@ -158,7 +158,7 @@ class MarkForm(SignedForm):
 
 
 @router.post("/quality/mark")
-def mark(visit: VisitDep, form: Annotated[MarkForm, Form()]) -> Response:
+def mark(visit: PageDep, form: Annotated[MarkForm, Form()]) -> Response:
     """Mark a pair, and lead back to the page Quality."""
     right = {"yes": True, "no": False}.get(form.right)
     write_mark(visit.store, form.flag, sample_of(form.sample), right, form.author)

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from backend.api.compare.layers import layer_store, layer_stores, place_of_feature, place_of_sample
 from backend.links import check_feature, check_sample, sample_path
 from backend.pages.sample.marks import MAX_CHOSEN
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_numbers
 from backend.stores import OpenStore
 
@@ -27,7 +27,7 @@ class LayerLink(NamedTuple):
     """None for the layer of this page."""
 
 
-def layer_links(visit: Visit, **place: Any) -> list[LayerLink]:
+def layer_links(visit: PageVisit, **place: Any) -> list[LayerLink]:
     """The layers of this model and data; none where there is but one.
 
     Args:
@@ -60,7 +60,7 @@ class LayerQuery(FormQuery):
 
 
 @router.get("/layer")
-async def go(visit: VisitDep, query: Annotated[LayerQuery, Query()]) -> RedirectResponse:
+async def go(visit: PageDep, query: Annotated[LayerQuery, Query()]) -> RedirectResponse:
     """To the same place in another layer; back, with a sentence, where it has none there."""
     await visit.state.check_stores()
     other = layer_store(visit.state, visit.store, query.to)
@@ -68,7 +68,7 @@ async def go(visit: VisitDep, query: Annotated[LayerQuery, Query()]) -> Redirect
     return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
 
 
-def address_in(visit: Visit, other: OpenStore, query: LayerQuery) -> str:
+def address_in(visit: PageVisit, other: OpenStore, query: LayerQuery) -> str:
     """The address of the place in `other`, or that of the page one came from."""
     links, other_links = visit.links, visit.at(other).links
     if query.sample is not None:
@@ -105,7 +105,7 @@ def origin(store: OpenStore, ids: list[int]) -> str:
     return f"{store.name}:{','.join(map(str, ids))}"
 
 
-def layer_note(visit: Visit, came_from: str | None, target: str | None, ids: list[int]) -> list[str]:
+def layer_note(visit: PageVisit, came_from: str | None, target: str | None, ids: list[int]) -> list[str]:
     """What became of features on the way from or to another layer. An address that names no other layer says nothing.
 
     Args:
@@ -124,13 +124,13 @@ def layer_note(visit: Visit, came_from: str | None, target: str | None, ids: lis
     return [text for id in features_before if (text := place_of_feature(first, visit.store, id).sentence)]
 
 
-def missing_sample(visit: Visit, target: str | None, sample_id: str) -> list[str]:
+def missing_sample(visit: PageVisit, target: str | None, sample_id: str) -> list[str]:
     """That another layer does not hold this sample."""
     other = other_stores(visit).get(target or "")
     sentence = place_of_sample(visit.store, other, sample_id).sentence if other else None
     return [sentence] if sentence else []
 
 
-def other_stores(visit: Visit) -> dict[str, OpenStore]:
+def other_stores(visit: PageVisit) -> dict[str, OpenStore]:
     """The stores of other layers, by name."""
     return {s.store: visit.state.stores[s.store] for s in layer_stores(visit.state, visit.store) if not s.current}

@@ -18,7 +18,7 @@ from backend.pages.feature.examples import strongest_examples
 from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
 from backend.pages.steer import suggestions
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import CameFrom, FormQuery, Missing, Words
 from backend.schemas.common import FeatureSort, Order, VerdictFilter
 from backend.schemas.compare import MatchBy
@@ -62,7 +62,7 @@ class CompareView(FormQuery):
 
 
 @router.get("/compare")
-async def page(visit: VisitDep, query: Annotated[CompareView, Query()]) -> Response:
+async def page(visit: PageDep, query: Annotated[CompareView, Query()]) -> Response:
     """Two features, two stores, or what to choose from. HTTP 422 for more than two selected features."""
     if query.feature:
         if len(query.feature) > 2:
@@ -75,7 +75,7 @@ async def page(visit: VisitDep, query: Annotated[CompareView, Query()]) -> Respo
     return await run_in_threadpool(features_page, visit, query)
 
 
-def features_page(visit: Visit, query: CompareView) -> HTMLResponse:
+def features_page(visit: PageVisit, query: CompareView) -> HTMLResponse:
     """Two features; with one, features that are like it."""
     words = {name: getattr(query, name) for name in "ab"}
     matches = {name: features_of_words(visit.store, text, N_OTHERS + 1) for name, text in words.items() if text}
@@ -95,7 +95,7 @@ def features_page(visit: Visit, query: CompareView) -> HTMLResponse:
     )  # fmt: skip
 
 
-def side(visit: Visit, f: FeatureDetail) -> dict[str, Any]:
+def side(visit: PageVisit, f: FeatureDetail) -> dict[str, Any]:
     """What one column shows of a feature."""
     images, lines = strongest_examples(visit, f, N_EXAMPLES)
     return {

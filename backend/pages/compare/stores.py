@@ -16,7 +16,7 @@ from backend.api.features import FeatureQuery
 from backend.drawing.figures import with_minus
 from backend.pages.cards import previews
 from backend.pages.compare.layer import LayerLink
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 from backend.schemas.compare import MatchedPoint
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
@@ -68,7 +68,7 @@ class Chart(NamedTuple):
     """Points without the figure on one of the sides."""
 
 
-def stores_page(visit: Visit, other: OpenStore, q: StoresView) -> HTMLResponse:
+def stores_page(visit: PageVisit, other: OpenStore, q: StoresView) -> HTMLResponse:
     """The features of a store, each with its counterpart. HTTP 422 for a store and itself."""
     if other.name == visit.store.name:
         raise HTTPException(422, f"{visit.store.name} is compared with itself: choose another store.")
@@ -86,7 +86,7 @@ def stores_page(visit: Visit, other: OpenStore, q: StoresView) -> HTMLResponse:
     return visit.render("compare_stores.html", section="/compare", **values)
 
 
-def list_values(visit: Visit, other: OpenStore, q: StoresView) -> dict[str, Any]:
+def list_values(visit: PageVisit, other: OpenStore, q: StoresView) -> dict[str, Any]:
     """The list and the charts. Raises SaevxError where the stores cannot be matched in this way."""
     here, there = (visit, visit.at(other)) if q.show != "there" else (visit.at(other), visit)
     points = get_points(visit.store, other, q.by, q.least, N_POINTS)
@@ -104,7 +104,7 @@ def list_values(visit: Visit, other: OpenStore, q: StoresView) -> dict[str, Any]
     }  # fmt: skip
 
 
-def other_layers(visit: Visit, other: OpenStore) -> list[LayerLink]:
+def other_layers(visit: PageVisit, other: OpenStore) -> list[LayerLink]:
     """The layers that this store can be compared with."""
     links = visit.links
     return [

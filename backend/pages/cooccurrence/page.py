@@ -13,7 +13,7 @@ from backend.api.features import features_of_words
 from backend.live.lru import Lru
 from backend.pages.cards import previews
 from backend.pages.cooccurrence.drawings import Graph, Matrix, draw_graph, draw_matrix, with_own_labels
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.params import FormQuery, Words
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
@@ -42,7 +42,7 @@ class PairList(FormQuery, PairQuery):
 
 
 @router.get("/cooccurrence")
-def cooccurrence(visit: VisitDep, query: Annotated[PairList, Query()]) -> HTMLResponse:
+def cooccurrence(visit: PageDep, query: Annotated[PairList, Query()]) -> HTMLResponse:
     """Features that share samples."""
     if not visit.store.has_images:
         query = query.model_copy(update={"kind": "text-text"})

@@ -12,7 +12,7 @@ from backend.links import Links
 from backend.pages.cards import CARD
 from backend.pages.cooccurrence.page import SIDES
 from backend.pages.sample.marks import caption_tokens, image_marks
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.params import FormQuery
 from backend.schemas.cooccurrence import PairSample
 from backend.schemas.features import Kind
@@ -35,7 +35,7 @@ class PairView(FormQuery):
 
 
 @router.get("/cooccurrence/pair")
-def pair(visit: VisitDep, query: Annotated[PairView, Query()]) -> HTMLResponse:
+def pair(visit: PageDep, query: Annotated[PairView, Query()]) -> HTMLResponse:
     """Samples of a pair of features."""
     result = get_pair_samples(visit.store, query.a, query.b, query.kind, N_SAMPLES)
     links = Links(visit.request, visit.store)

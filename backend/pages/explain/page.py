@@ -20,7 +20,7 @@ from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
 from backend.pages.sample.view import toggle
 from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.explain import (
     MAX_TOKENS,
@@ -80,7 +80,7 @@ class ExplainQuery(FormQuery):
 
 
 @router.get("/explain")
-async def explain(visit: VisitDep, query: Annotated[ExplainQuery, Query()]) -> HTMLResponse:
+async def explain(visit: PageDep, query: Annotated[ExplainQuery, Query()]) -> HTMLResponse:
     """The form; where the model is to be asked, its answer or in a sentence why there is none."""
     if query.prompt is None and not visit.store.has_images:  # the usual question is of an image
         query = query.model_copy(update={"prompt": ""})
@@ -91,18 +91,18 @@ async def explain(visit: VisitDep, query: Annotated[ExplainQuery, Query()]) -> H
     try:
         if query.ask:
             body = wanted_of(query, sample, features)
-            explanation = await request_explanation(*visit, body)
+            explanation = await request_explanation(visit, body)
             if query.ablate or query.patches:
                 removal = {"ablate": query.ablate, "patches": drawing.parse_runs(query.patches)}
                 about = {**body.model_dump(), **removal, "fill": query.fill, "seed": query.seed}
-                test = await request_test(*visit, ExplainTestRequest.model_validate(about))
+                test = await request_test(visit, ExplainTestRequest.model_validate(about))
     except HTTPException as error:
         refusal = error
     fields = {"sample": sample, "features": features, "faults": faults, "explanation": explanation, "test": test}
     return await run_in_threadpool(draw, visit, query, fields, refusal)
 
 
-def start_sample(visit: Visit, query: ExplainQuery) -> str | None:
+def start_sample(visit: PageVisit, query: ExplainQuery) -> str | None:
     """The sample of the address; without anything to read, the store's first."""
     if query.image or query.sample == NO_SAMPLE:
         return None
@@ -122,7 +122,7 @@ def wanted_of(query: ExplainQuery, sample: str | None, features: list[dict[str, 
     )  # fmt: skip
 
 
-def draw(visit: Visit, query: ExplainQuery, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
+def draw(visit: PageVisit, query: ExplainQuery, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
     """The page as HTML."""
     explanation: Explanation | None = fields["explanation"]
     images, note = input_images(visit, query, fields["sample"])
@@ -138,7 +138,7 @@ def draw(visit: Visit, query: ExplainQuery, fields: dict[str, Any], refusal: HTT
     )  # fmt: skip
 
 
-def input_images(visit: Visit, query: ExplainQuery, sample: str | None) -> tuple[list[dict[str, Any]], str | None]:
+def input_images(visit: PageVisit, query: ExplainQuery, sample: str | None) -> tuple[list[dict[str, Any]], str | None]:
     """The images that the model reads as {url, width, height}, and a sentence where there is none."""
     try:
         if query.image:
@@ -153,7 +153,7 @@ def input_images(visit: Visit, query: ExplainQuery, sample: str | None) -> tuple
     return [image.model_dump() for image in images], note
 
 
-def samples_with(visit: Visit, words: str | None) -> list[dict[str, Any]]:
+def samples_with(visit: PageVisit, words: str | None) -> list[dict[str, Any]]:
     """Cards of the first samples whose captions have the words, where no sample has them as its id."""
     if not words or len(words) > MAX_WORDS or visit.reader.samples.list(ids=[words], limit=1).items:
         return []

@@ -22,7 +22,7 @@ from backend.drawing.text import visible
 from backend.pages.feature.examples import strongest_examples
 from backend.pages.feature.summary import summary
 from backend.pages.sample.marks import short_name
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.schemas.features import FeatureDetail
 from backend.stores import OpenStore
 from backend.templating import templates
@@ -52,7 +52,7 @@ class Card(NamedTuple):
     citation: str
 
 
-def card_of(visit: Visit, id: int) -> Card:
+def card_of(visit: PageVisit, id: int) -> Card:
     """The card of a feature. Raises HTTP 404 where there is none."""
     f = get_feature(visit.store, id)
     images, lines = strongest_examples(visit, f, N_EXAMPLES)
@@ -93,14 +93,14 @@ def citation(store: OpenStore, f: FeatureDetail) -> str:
 
 
 @router.get("/features/{id}/card")
-def card(visit: VisitDep, id: int) -> HTMLResponse:
+def card(visit: PageDep, id: int) -> HTMLResponse:
     """The card as a page."""
     values = card_of(visit, id)._asdict()
     return visit.render("card.html", section="/features", **values, f=values["feature"])
 
 
 @router.get("/features/{id}/card.svg", dependencies=[Cached])
-def card_svg(visit: VisitDep, response: Response, id: int) -> Response:
+def card_svg(visit: PageDep, response: Response, id: int) -> Response:
     """The card as an SVG with its images inside."""
     svg = draw_svg(visit.store, card_of(visit, id))
     headers = {**dict(response.headers), "Content-Disposition": f'inline; filename="feature-{id}.svg"'}

@@ -14,7 +14,7 @@ from backend.drawing.figures import format_signed
 from backend.drawing.text import visible
 from backend.links import check_feature
 from backend.live.effects import request_effect
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.schemas.effect import FeatureEffect, TokenChange, TokenChanges
 from backend.schemas.features import FeatureDetail
 from precompute.utils.text import bare_name, words_of
@@ -26,12 +26,12 @@ N_CONTROL = 5
 
 
 @router.get("/features/{id}/effect")
-async def effect(visit: VisitDep, id: int) -> HTMLResponse:
+async def effect(visit: PageDep, id: int) -> HTMLResponse:
     """What the live model says, or in a sentence why it says nothing."""
     check_feature(visit.store, id)
     result, refusal = None, None
     try:
-        result = await request_effect(visit.request, visit.state.live, visit.store, id)
+        result = await request_effect(visit, id)
     except HTTPException as error:
         refusal = str(error.detail)
 

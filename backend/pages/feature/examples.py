@@ -9,7 +9,7 @@ from typing import Any, cast
 from backend.api.features import ExampleQuery, example_items
 from backend.drawing.heat import example_image, token_runs, tops
 from backend.drawing.text import visible
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 from backend.schemas.common import Band
 from backend.schemas.features import Example, FeatureDetail
 
@@ -80,7 +80,7 @@ def as_drawn(title: str | None, examples: list[Example], top: tuple[float, float
     return {"title": title, "lines": lines, "examples": [(line if lines else example_card)(e, top) for e in examples]}
 
 
-def strongest_examples(visit: Visit, f: FeatureDetail, n: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def strongest_examples(visit: PageVisit, f: FeatureDetail, n: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The n strongest examples on images as cards, and those on text as lines."""
     top = tops(f, None)
     images, lines = (

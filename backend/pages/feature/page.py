@@ -22,7 +22,7 @@ from backend.pages.feature.panels import family_panel, histogram, lens_panel, pl
 from backend.pages.feature.partners import partner_groups
 from backend.pages.feature.summary import pair_sentences, snippet, summary
 from backend.pages.own.on_feature import Tried, panel_values
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import CameFrom, FormQuery, Missing, parse_numbers
 from backend.schemas.common import Band
 from backend.stores import OpenStore
@@ -58,15 +58,15 @@ class FeatureView(FormQuery):
 
 
 @router.get("/features/{id}")
-async def feature(visit: VisitDep, id: int, query: Annotated[FeatureView, Query()]) -> HTMLResponse:
+async def feature(visit: PageDep, id: int, query: Annotated[FeatureView, Query()]) -> HTMLResponse:
     """The page of one feature; it opens on the side where it fires more strongly."""
     check_feature(visit.store, id)
     own_pair = OwnPair(query.text, query.image)
-    trial = Tried(own_pair, await read_or_refuse(*visit, own_pair))
+    trial = Tried(own_pair, await read_or_refuse(visit, own_pair))
     return await run_in_threadpool(draw, visit, id, query, trial)
 
 
-def draw(visit: Visit, id: int, query: FeatureView, trial: Tried) -> HTMLResponse:
+def draw(visit: PageVisit, id: int, query: FeatureView, trial: Tried) -> HTMLResponse:
     """The page as HTML."""
     detail = features_api.get_feature(visit.store, id)
     side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")

@@ -13,7 +13,7 @@ from backend.api.cooccurrence import samples_of_pair
 from backend.api.features import get_feature
 from backend.links import Links
 from backend.pages.cooccurrence.pair import PairView, mark_sample
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.schemas.features import FeatureDetail, Partner
 from backend.stores import OpenStore
 
@@ -60,7 +60,7 @@ def draw_sample(links: Links, store: OpenStore, pair: PairView) -> dict[str, Any
 
 
 @router.get("/features/{id}/partners")
-def partners(visit: VisitDep, id: int) -> HTMLResponse:
+def partners(visit: PageDep, id: int) -> HTMLResponse:
     """The partners of a feature, each with a sample in which both fire."""
     detail, links = get_feature(visit.store, id), Links(visit.request, visit.store)
     groups = partner_groups(detail, lambda pair: draw_sample(links, visit.store, pair))

@@ -15,7 +15,7 @@ from backend.api.stores import get_store_detail
 from backend.drawing.parts import VERDICT_HELP
 from backend.links import Links, check_sample
 from backend.pages.cards import previews
-from backend.pages.visit import VisitDep
+from backend.pages.visit import PageDep
 from backend.params import FormQuery, Words
 from backend.schemas.common import Page
 from backend.schemas.features import Feature, FeatureDetail
@@ -61,7 +61,7 @@ class MapQuery(FormQuery):
 
 
 @router.get("/map")
-def feature_map(visit: VisitDep, query: Annotated[MapQuery, Query()]) -> HTMLResponse:
+def feature_map(visit: PageDep, query: Annotated[MapQuery, Query()]) -> HTMLResponse:
     """The map, and lists of the strongest features."""
     verdicts = get_store_detail(visit.state, visit.store).verdicts
     lists = []

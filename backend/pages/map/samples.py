@@ -18,7 +18,7 @@ from backend.drawing.figures import with_minus
 from backend.links import Links
 from backend.pages.cards import card, colour_help, list_flags, list_scores
 from backend.pages.samples import SIDES
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery
 from backend.schemas.samples import Sample
 from precompute.store import mapfile
@@ -51,7 +51,7 @@ class SampleMapQuery(FormQuery, SampleQuery):
 
 
 @router.get("/map")
-def sample_map(visit: VisitDep, query: Annotated[SampleMapQuery, Query()]) -> HTMLResponse:
+def sample_map(visit: PageDep, query: Annotated[SampleMapQuery, Query()]) -> HTMLResponse:
     """The map of samples."""
     has_map = has_sample_map(visit.store)
     scores = [score for score in list_scores(visit.store) if score.mean is not None]
@@ -114,13 +114,13 @@ def other_words(query: SampleMapQuery) -> list[str]:
     return words
 
 
-def samples_in(visit: Visit, query: SampleMapQuery) -> dict[str, Any]:
+def samples_in(visit: PageVisit, query: SampleMapQuery) -> dict[str, Any]:
     """The first samples of a list as cards with their rows, and how many there are."""
     page = samples_api.get_samples(visit.request, visit.store, query.model_copy(update={"limit": N_LISTED}))
     return {"items": [{**card(sample), "row": sample.row} for sample in page.items], "total": page.total}
 
 
-def chosen_sample(visit: Visit, query: SampleMapQuery) -> dict[str, Any] | None:
+def chosen_sample(visit: PageVisit, query: SampleMapQuery) -> dict[str, Any] | None:
     """The chosen sample as a card with the score that colours the map, and the nearest ones; None without one or where
     the store does not have it, so that old addresses still open."""
     row = query.row

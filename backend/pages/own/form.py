@@ -14,7 +14,7 @@ from backend.api.own.matrix import MAX_OWN, as_parameter, own_pair
 from backend.api.own.pairs import MAX_TEXT, plain_text
 from backend.links import check_feature, uploaded_url
 from backend.live.query import OwnPair
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 from backend.schemas.annotations import MAX_MEMBERS
 
 Hidden = list[tuple[str, Any]]
@@ -52,7 +52,7 @@ class HeldImage(NamedTuple):
     size: tuple[int, int]
 
 
-def held_image(visit: Visit, hash: str | None) -> HeldImage | None:
+def held_image(visit: PageVisit, hash: str | None) -> HeldImage | None:
     """None without one, or where the server no longer holds it."""
     if not hash or not visit.state.uploads.holds(hash):
         return None
@@ -60,14 +60,14 @@ def held_image(visit: Visit, hash: str | None) -> HeldImage | None:
     return HeldImage(upload.hash, uploaded_url(visit.request, upload.hash), upload.size)
 
 
-def form_values(visit: Visit, pair: OwnPair, fields: Hidden) -> dict[str, Any]:
+def form_values(visit: PageVisit, pair: OwnPair, fields: Hidden) -> dict[str, Any]:
     """The values of templates/own/form.html; `fields` are further fields (name, value)."""
     return {
         "own": pair, "own_image": held_image(visit, pair.image), "own_hidden": fields, "live": visit.model,
     }  # fmt: skip
 
 
-async def take(visit: Visit, form: OwnForm) -> OwnPair:
+async def take(visit: PageVisit, form: OwnForm) -> OwnPair:
     """The pair of a form, its image held from now on or no longer.
 
     Raises:
@@ -83,7 +83,7 @@ async def take(visit: Visit, form: OwnForm) -> OwnPair:
     return OwnPair(form.text, image)
 
 
-def address_of(visit: Visit, form: OwnForm, pair: OwnPair) -> str:
+def address_of(visit: PageVisit, form: OwnForm, pair: OwnPair) -> str:
     """Where the pair is shown. Raises HTTPException: 404 for a feature that the store does not have."""
     links = visit.links
     if form.feature is not None:

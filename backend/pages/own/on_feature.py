@@ -13,7 +13,7 @@ from backend.drawing.heat import HeatImage, TokenRun, finest, heat, patch_path, 
 from backend.drawing.text import visible
 from backend.live.query import OwnPair, Reading
 from backend.pages.own.form import form_values
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 from backend.schemas.common import Histogram
 from backend.schemas.features import FeatureDetail, TokenActivation
 from backend.schemas.samples import GridValues
@@ -54,7 +54,7 @@ class OnFeature(NamedTuple):
         return next((side.value for side in self.sides if side.kind == kind and side.value), None)
 
 
-def panel_values(visit: Visit, feature: FeatureDetail, trial: Tried, top: tuple[float, float]) -> dict[str, Any]:
+def panel_values(visit: PageVisit, feature: FeatureDetail, trial: Tried, top: tuple[float, float]) -> dict[str, Any]:
     """The values of templates/own/on_feature.html.
 
     Args:

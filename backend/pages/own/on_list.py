@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from backend.api.own.matrix import OwnResult, as_parameter, matrix
 from backend.live.query import OwnPair
 from backend.pages.own.form import Hidden, form_values
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 from backend.schemas.annotations import ListBody
 
 MAX_SAMPLES = 8
@@ -22,7 +22,7 @@ def own_of(body: ListBody) -> list[str]:
     return [as_parameter(OwnPair(pair.text))] if pair and pair.text and not pair.sample_id else []
 
 
-def matrix_values(visit: Visit, body: ListBody, pairs: list[OwnResult], fields: Hidden) -> dict[str, Any]:
+def matrix_values(visit: PageVisit, body: ListBody, pairs: list[OwnResult], fields: Hidden) -> dict[str, Any]:
     """The values of templates/own/on_list.html.
 
     Args:

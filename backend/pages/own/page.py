@@ -15,7 +15,7 @@ from backend.pages.cards import nearest_cards
 from backend.pages.own.form import OwnForm, address_of, form_values, take
 from backend.pages.sample.panels import N_EFFECTS, why_panel
 from backend.pages.sample.view import PairView, SampleView, pair_values, place_of, toggle
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.stores import OpenStore
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -38,14 +38,14 @@ class TryView(SampleView):
 
 
 @router.get("/try")
-async def try_pair(visit: VisitDep, query: Annotated[TryView, Query()]) -> HTMLResponse:
+async def try_pair(visit: PageDep, query: Annotated[TryView, Query()]) -> HTMLResponse:
     """The pair as the model reads it, or in a sentence why it does not."""
-    result = await read_or_refuse(*visit, OwnPair(query.text, query.image))
+    result = await read_or_refuse(visit, OwnPair(query.text, query.image))
     return await run_in_threadpool(draw, visit, query, result)
 
 
 @router.post("/try")
-async def post_pair(visit: VisitDep, form: Annotated[OwnForm, Depends()]) -> Response:
+async def post_pair(visit: PageDep, form: Annotated[OwnForm, Depends()]) -> Response:
     """Hold the image and go to the address of the pair, or to the page that it is for."""
     try:
         own_pair = await take(visit, form)
@@ -57,7 +57,7 @@ async def post_pair(visit: VisitDep, form: Annotated[OwnForm, Depends()]) -> Res
     return RedirectResponse(address_of(visit, form, own_pair), 303)
 
 
-def draw(visit: Visit, query: TryView, result: Result) -> HTMLResponse:
+def draw(visit: PageVisit, query: TryView, result: Result) -> HTMLResponse:
     """The page with the pair, with the reason why it was not read, or empty."""
     own_pair = OwnPair(query.text, query.image)
     refusal = result if isinstance(result, HTTPException) else None
@@ -71,7 +71,7 @@ def draw(visit: Visit, query: TryView, result: Result) -> HTMLResponse:
     )  # fmt: skip
 
 
-def page_values(visit: Visit, query: TryView, reading: Reading) -> dict[str, Any]:
+def page_values(visit: PageVisit, query: TryView, reading: Reading) -> dict[str, Any]:
     """The values of templates/pair/ and what else the page shows of a pair that was read."""
     own_pair = OwnPair(query.text, query.image)
     detail = pairs.tried_pair(visit.request, visit.store, own_pair, reading)

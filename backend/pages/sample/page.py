@@ -19,7 +19,7 @@ from backend.pages.annotations.panel import panel
 from backend.pages.compare.layer import layer_links, layer_note, missing_sample
 from backend.pages.sample.panels import N_EFFECTS, fitting_caption, near_panel, why_panel
 from backend.pages.sample.view import PairView, SampleView, pair_values, place_of
-from backend.pages.visit import Visit, VisitDep
+from backend.pages.visit import PageDep, PageVisit
 from backend.templating import address
 from precompute.store.events import SampleEvents
 
@@ -42,11 +42,11 @@ class Selection(NamedTuple):
 
 
 @router.get("/samples/{sample_id:path}")
-async def sample(visit: VisitDep, sample_id: InPath, query: Annotated[SampleView, Query()]) -> HTMLResponse:
+async def sample(visit: PageDep, sample_id: InPath, query: Annotated[SampleView, Query()]) -> HTMLResponse:
     """The page of one sample, with its activations or the reason why they are not available."""
     draw = partial(draw_page, visit, Selection(sample_id, query, query.chosen()))
     try:
-        return await with_events(visit.state.live, visit.store, sample_id, visit.request, draw)
+        return await with_events(visit, sample_id, draw)
     except HTTPException as error:
         if error.status_code not in (409, 429, 503):
             raise
@@ -55,7 +55,7 @@ async def sample(visit: VisitDep, sample_id: InPath, query: Annotated[SampleView
 
 
 def draw_page(
-    visit: Visit,
+    visit: PageVisit,
     selection: Selection,
     live_events: SampleEvents | None,
     reason: str | None = None,
@@ -71,7 +71,7 @@ def draw_page(
     """
     sample_id, query, features = selection
     detail = samples_api.get_sample(visit.request, visit.store, sample_id)
-    reason = reason or why_unavailable(visit.state.live, visit.store, sample_id, detail.row)
+    reason = reason or why_unavailable(visit, sample_id, detail.row)
     activations = samples_api.activations(visit.store, sample_id, features if reason is None else [], live_events)
     where = place_of(query, detail.views)
     place_features = None

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from backend.api.sample.explained import get_nearest
 from backend.drawing.figures import format_signed
 from backend.pages.cards import card, is_possible, list_scores
-from backend.pages.visit import Visit
+from backend.pages.visit import PageVisit
 from backend.schemas.samples import NearSamples, PairDetail, PairWhy, SampleDetail, ScorePart
 from backend.stores import OpenStore
 from precompute.scoring.why import EXPLAINED
@@ -70,7 +70,7 @@ class Near(NamedTuple):
     answer: NearSamples
 
 
-def near_panel(visit: Visit, detail: SampleDetail, modality: Literal["text", "image"] | None) -> Near | None:
+def near_panel(visit: PageVisit, detail: SampleDetail, modality: Literal["text", "image"] | None) -> Near | None:
     """None if the store is large and nothing was asked for."""
     if modality is None and visit.reader.n_samples > QUICK:
         return None
