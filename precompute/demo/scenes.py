@@ -8,8 +8,9 @@ One to three entities stand, jittered, on a plain or softly graded background. O
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, count
 from typing import Literal
 
 import numpy as np
@@ -114,6 +115,11 @@ def deal(index: int, slot: int, attempt: int) -> str:
     samples out of 1,000)."""
     cycle, place = divmod(index, len(OBJECTS))
     return list(OBJECTS)[np.random.default_rng([53, cycle, slot, attempt]).permutation(len(OBJECTS))[place]]
+
+
+def scenes_from(split: Split, first: int = 0, *, second: bool = False) -> Iterator[Scene]:
+    """The scenes of a split one after another, without end; `second` as in `make_scene`."""
+    return (make_scene(split, index, second=second) for index in count(first))
 
 
 def make_scene(split: Split, index: int, *, second: bool = False) -> Scene:

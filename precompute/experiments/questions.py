@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic_settings import CliPositionalArg
 
-from precompute.demo.scenes import Scene, ask, make_scene
+from precompute.demo.scenes import Scene, ask, scenes_from
 from precompute.demo.training.scene_data import write_imagefolder
 from precompute.errors import SaevxError
 from precompute.experiments.script import run_script
@@ -53,15 +53,14 @@ def questions(n: int) -> list[Question]:
     n_questions = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
     result: list[Question] = []
     n_of_kind: Counter[str] = Counter()
-    index = FIRST
-    while len(result) < n:
-        scene = make_scene("validation", index)
-        text, answer = ask(np.random.default_rng([67, index]), scene)
+    for scene in scenes_from("validation", FIRST):
+        if len(result) == n:
+            break
+        text, answer = ask(np.random.default_rng([67, scene.index]), scene)
         kind = kind_of(text)
         if is_sure(scene, kind) and n_of_kind[kind] < n_questions[kind]:
             result.append(Question(scene, text, answer, kind))
             n_of_kind[kind] += 1
-        index += 1
     return result
 
 

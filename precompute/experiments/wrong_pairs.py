@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from pydantic import Field
 
 from precompute.demo.dataset import SWAP_KINDS, has_swappable_word, share_nothing, swap_one_word
 from precompute.demo.drawing import draw
-from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.scenes import Scene, scenes_from
 from precompute.demo.training.scene_data import write_imagefolder
 from precompute.errors import SaevxError
 from precompute.experiments.script import demo_engine, run_script, update_result
@@ -77,13 +78,9 @@ class Case(NamedTuple):
 def cases_of(kind: str, n: int, first_index: int, rng: np.random.Generator) -> list[Case]:
     """The first n validation scenes from `first_index` whose caption has a word of the kind, with the word
     exchanged; for `whole` the first n, each with the caption of another that shares no noun and no colour with it."""
-    scenes: list[Scene] = []
-    index = first_index
-    while len(scenes) < n:
-        scene = make_scene("validation", index)
-        index += 1
-        if kind == "whole" or has_swappable_word(scene.caption, kind):
-            scenes.append(scene)
+    candidates = (s for s in scenes_from("validation", first_index)
+                  if kind == "whole" or has_swappable_word(s.caption, kind))  # fmt: skip
+    scenes = list(islice(candidates, n))
     if kind != "whole":
         return [Case(kind, s, s.caption, swap_one_word(s.caption, rng, kind)[0]) for s in scenes]
     other_scenes = [next((o for i in rng.permutation(n) if share_nothing(s, o := scenes[i])), None) for s in scenes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from pydantic import Field
 
 from precompute.demo.drawing import draw
-from precompute.demo.scenes import COLOURS, OBJECTS, Scene, make_scene, pair_is_held_out, plural
+from precompute.demo.scenes import COLOURS, OBJECTS, Scene, pair_is_held_out, plural, scenes_from
 from precompute.demo.training.adapter_data import easy_vqa
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
@@ -80,28 +81,26 @@ def colour_hits(caption: str, scene: Scene) -> tuple[int, int]:
     return hits, len(shapes)
 
 
+def holds_unseen_pair(scene: Scene) -> bool:
+    """Whether two of its objects never stand together in training."""
+    nouns = sorted({e.noun for e in scene.entities if e.colour is None})
+    return any(pair_is_held_out(a, b) for a, b in combinations(nouns, 2))
+
+
 def captions(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
     """Object recall on combinations of objects that training never showed and on drawings that it never showed,
     and the colour of shapes; beside each, the same captions held against the scenes of other images."""
-    unseen_scenes: list[Scene] = []
-    shape_scenes: list[Scene] = []
-    index = 0
-    while len(unseen_scenes) < o.n_captions or len(shape_scenes) < o.n_captions:
-        scene = make_scene("validation", index)
-        index += 1
-        nouns = sorted({e.noun for e in scene.entities if e.colour is None})
-        if any(pair_is_held_out(a, b) for i, a in enumerate(nouns) for b in nouns[i + 1 :]):
-            unseen_scenes.append(scene)
-        if any(e.colour for e in scene.entities):
-            shape_scenes.append(scene)
-    second_scenes = [make_scene("validation", 400_000 + i, second=True) for i in range(2 * o.n_captions)]
-    second_scenes = [s for s in second_scenes if any(len(OBJECTS.get(e.noun, ())) > 1 for e in s.entities)]
+    unseen_scenes = (s for s in scenes_from("validation") if holds_unseen_pair(s))
+    with_second = islice(scenes_from("validation", 400_000, second=True), 2 * o.n_captions)
+    second_scenes = (s for s in with_second if any(len(OBJECTS.get(e.noun, ())) > 1 for e in s.entities))
+    shape_scenes = (s for s in scenes_from("validation") if any(e.colour for e in s.entities))
     result: dict[str, Any] = {}
-    for name, scenes, count in (
-        ("object_recall_unseen_pairs", unseen_scenes[: o.n_captions], object_hits),
-        ("object_recall_unseen_drawings", second_scenes[: o.n_captions], redrawn_hits),
-        ("shape_colour", shape_scenes[: o.n_captions], colour_hits),
+    for name, candidates, count in (
+        ("object_recall_unseen_pairs", unseen_scenes, object_hits),
+        ("object_recall_unseen_drawings", second_scenes, redrawn_hits),
+        ("shape_colour", shape_scenes, colour_hits),
     ):
+        scenes = list(islice(candidates, o.n_captions))
         replies = write_captions(mllm, scenes)
         for kind, texts in (("", replies), ("_shuffled", replies[7:] + replies[:7])):
             pairs = [count(t, s) for t, s in zip(texts, scenes, strict=True)]

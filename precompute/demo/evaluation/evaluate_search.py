@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from precompute.demo.drawing import draw
-from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.scenes import Scene, scenes_from
 from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import read_query
 from precompute.live.regions import groups
@@ -38,12 +38,8 @@ class Answer(NamedTuple):
 
 def scene_of_word(word: str) -> Scene:
     """The first validation scene with nothing in it but this thing, or a shape of this colour."""
-    index = 300_000
-    while True:
-        scene = make_scene("validation", index)
-        index += 1
-        if len(scene.entities) == 1 and word in (scene.entities[0].noun, scene.entities[0].colour):
-            return scene
+    lone_scenes = (scene for scene in scenes_from("validation", 300_000) if len(scene.entities) == 1)
+    return next(scene for scene in lone_scenes if word in (scene.entities[0].noun, scene.entities[0].colour))
 
 
 def names(label: str | None, word: str) -> bool:

@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from functools import cache
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from precompute.demo.drawing import draw
 from precompute.demo.evaluation.results import Results
 from precompute.demo.evaluation.steered_replies import Job, Worth, replies, worth
 from precompute.demo.evaluation.steering_directions import Drawing, directions
-from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, Scene, make_scene
+from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, Scene, make_scene, scenes_from
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
@@ -111,10 +111,9 @@ def picture(scene_index: int) -> Image.Image:
 
 def lone_scenes(group: str, target: str, n: int) -> list[Scene]:
     """The first n validation scenes of one thing of the group's kind that do not show the target yet."""
-    scenes = (make_scene("validation", index) for index in count(FIRST_SCENE))
     candidates = (
         scene
-        for scene in scenes
+        for scene in scenes_from("validation", FIRST_SCENE)
         if len(scene.entities) == 1
         and bool(scene.entities[0].colour) == (group != "objects")
         and target not in (scene.entities[0].colour, scene.entities[0].noun, scene.background)

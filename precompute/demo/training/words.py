@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.demo.scenes import COLOURS, SIZE, Scene, Split, make_scene
+from precompute.demo.scenes import COLOURS, SIZE, Scene, Split, scenes_from
 
 WORDS: dict[str, list[str]] = json.loads((Path(__file__).parent / "words.json").read_text())
 ALL_WORDS = [*WORDS["objects"], *WORDS["colours"], *WORDS["shapes"]]
@@ -46,10 +46,9 @@ def scenes_with_words(split: Split, n_each: int, words: Iterable[str] = ALL_WORD
     """The first scenes of a split that bring every word into at least `n_each` captions."""
     n_lacking = dict.fromkeys(words, n_each)
     result = []
-    index = start
-    while any(n > 0 for n in n_lacking.values()):
-        scene = make_scene(split, index)
-        index += 1
+    for scene in scenes_from(split, start):
+        if all(n <= 0 for n in n_lacking.values()):
+            break
         words_in_caption = set(scene.caption.replace(",", " ").split()) & n_lacking.keys()
         if any(n_lacking[w] > 0 for w in words_in_caption):
             result.append(scene)

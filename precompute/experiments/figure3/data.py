@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from precompute.demo.assemble import base_lm
-from precompute.demo.scenes import Scene, make_scene
+from precompute.demo.scenes import Scene, scenes_from
 from precompute.demo.training.scene_data import write_pairs, write_rows
 from precompute.experiments.options import Figure3Options
 from precompute.utils.files import atomic_folder, write_text
@@ -63,7 +62,7 @@ def make_data(folder: Path, o: Figure3Options) -> Data:
         rows += plain_rows("plain", train_plain)
         caption_rows = [text_row(f"alone-{scene.index}", scene.caption) for scene in pairs]
         seen_texts = {row["text"] for row in rows}
-        test = list(islice((s for s in scenes("validation") if s.caption not in seen_texts), o.n_test))
+        test = list(islice((s for s in scenes_from("validation") if s.caption not in seen_texts), o.n_test))
         test_rows = [text_row(f"validation-{scene.index}", scene.caption) for scene in test]
         test_texts = [text for text in test_plain if text not in seen_texts]
         with atomic_folder(folder) as part_folder:
@@ -88,10 +87,6 @@ def plain_texts(o: Figure3Options) -> tuple[list[str], list[str]]:
     return texts[: o.n_plain], texts[o.n_plain : n]
 
 
-def scenes(split: Any) -> Iterator[Scene]:
-    return (make_scene(split, index) for index in count())
-
-
 def enough_scenes(train_plain: list[str], tokens: int) -> tuple[list[Scene], list[Scene]]:
     """Train scenes whose captions make up `tokens` together with the plain texts, and those whose captions do with
     their images and once more alone; one of each at least."""
@@ -107,7 +102,7 @@ def enough_scenes(train_plain: list[str], tokens: int) -> tuple[list[Scene], lis
     left_text = left_pairs = tokens - n_tokens(train_plain)
     captions: list[Scene] = []
     pairs: list[Scene] = []
-    for scene in scenes("train"):
+    for scene in scenes_from("train"):
         if captions and left_text <= 0:
             return captions, pairs
         n = n_tokens([scene.caption])

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from PIL import Image
 from precompute.data import BadRow, open_image
 from precompute.data.paths import ImageRoot
 from precompute.demo.drawing import draw
-from precompute.demo.scenes import article, make_scene, plural
+from precompute.demo.scenes import article, plural, scenes_from
 from precompute.errors import SaevxError
 
 FIRST = 900_000
@@ -45,15 +46,9 @@ class Question(NamedTuple):
 
 def demo_scenes(n: int) -> list[Seen]:
     """The first n with an object."""
-    result: list[Seen] = []
-    index = FIRST
-    while len(result) < n:
-        scene = make_scene("validation", index, second=True)
-        objects = frozenset(entity.noun for entity in scene.entities if not entity.colour)
-        if objects:
-            result.append(Seen(draw(scene), objects))
-        index += 1
-    return result
+    scenes = scenes_from("validation", FIRST, second=True)
+    candidates = ((scene, frozenset(e.noun for e in scene.entities if not e.colour)) for scene in scenes)
+    return [Seen(draw(scene), objects) for scene, objects in islice((c for c in candidates if c[1]), n)]
 
 
 def own_scenes(path: Path, n: int) -> list[Seen]:
