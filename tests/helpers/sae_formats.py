@@ -80,11 +80,11 @@ def dictionary(folder: Path, kind: str, state: State, *, pickled: bool, **traine
     return folder
 
 
-def sparsify(folder: Path, state: State, **changed: object) -> Path:
+def sparsify(folder: Path, state: State, **options: object) -> Path:
     """As sparsify saves it: the encoder a Linear, W_dec with features first."""
     folder.mkdir(parents=True)
     details = {
-        "d_in": tiny.D_MODEL, "expansion_factor": 3, "num_latents": 0, "k": 8, "normalize_decoder": True, **changed,
+        "d_in": tiny.D_MODEL, "expansion_factor": 3, "num_latents": 0, "k": 8, "normalize_decoder": True, **options,
     }  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps({name: value for name, value in details.items() if value != "absent"}))
     tensors = {"encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "W_dec": state["W_dec"]}

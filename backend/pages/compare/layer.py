@@ -112,14 +112,14 @@ def layer_note(visit: PageVisit, came_from: str | None, target: str | None, ids:
         came_from: as `CameFrom`. target: the name of a layer that lacks something of this page.
         ids: the features of this page.
     """
-    others = other_stores(visit)
-    if target in others:
-        notes = [place_of_feature(visit.store, others[target], id) for id in ids]
+    other_layers = other_stores(visit)
+    if target in other_layers:
+        notes = [place_of_feature(visit.store, other_layers[target], id) for id in ids]
         return [place.sentence for place in notes if place.feature is None and place.sentence]
     name, _, numbers = (came_from or "").rpartition(":")
-    if name not in others:
+    if name not in other_layers:
         return []
-    first = others[name]
+    first = other_layers[name]
     features_before = [id for id in parse_numbers(numbers, "from", MAX_CHOSEN) if id < first.store.n_features]
     return [text for id in features_before if (text := place_of_feature(first, visit.store, id).sentence)]
 

@@ -88,19 +88,19 @@ def stores_page(visit: PageVisit, other: OpenStore, q: StoresView) -> HTMLRespon
 
 def list_values(visit: PageVisit, other: OpenStore, q: StoresView) -> dict[str, Any]:
     """The list and the charts. Raises SaevxError where the stores cannot be matched in this way."""
-    here, there = (visit, visit.at(other)) if q.show != "there" else (visit.at(other), visit)
+    one_side, other_side = (visit, visit.at(other)) if q.show != "there" else (visit.at(other), visit)
     points = get_points(visit.store, other, q.by, q.least, N_POINTS)
     filters = {"sort": q.sort, "order": q.order, "verdict": q.verdict and [q.verdict]}
     if q.show == "all":
         query = {**filters, "fold": "names", "limit": N_ROWS, "cursor": q.cursor}
         result: Any = compare(visit.store, other, FeatureQuery.model_validate(query), q.by)
     else:
-        result = get_unmatched(here.store, there.store, q.by, q.least, N_ROWS, q.cursor)
+        result = get_unmatched(one_side.store, other_side.store, q.by, q.least, N_ROWS, q.cursor)
     return {
         "failure": None, "result": result, "points": points, "charts": charts(points.points),
         "api_query": {**filters, "fold": "names"},
-        "previews": previews(here, [match.feature.id for match in result.items]),
-        "others_previews": previews(there, [match.other.id for match in result.items if match.other]),
+        "previews": previews(one_side, [match.feature.id for match in result.items]),
+        "others_previews": previews(other_side, [match.other.id for match in result.items if match.other]),
     }  # fmt: skip
 
 

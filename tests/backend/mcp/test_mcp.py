@@ -34,7 +34,7 @@ def server(made: Path) -> Iterator[Running]:
         yield running
 
 
-def called(server: Running, tool: str, arguments: dict[str, Any]) -> Any:
+def call_tool(server: Running, tool: str, arguments: dict[str, Any]) -> Any:
     async def call() -> Any:
         async with Client(f"{server.url}/mcp") as client:
             return await client.call_tool(tool, arguments)
@@ -44,13 +44,13 @@ def called(server: Running, tool: str, arguments: dict[str, Any]) -> Any:
 
 def ask(server: Running, tool: str, **arguments: Any) -> Any:
     """The result of one call: its structure, or its content where it has none."""
-    result = called(server, tool, arguments)
+    result = call_tool(server, tool, arguments)
     assert not result.is_error, result.content
     return result.structured_content or result.content
 
 
 def refusal(server: Running, tool: str, **arguments: Any) -> str:
-    result = called(server, tool, arguments)
+    result = call_tool(server, tool, arguments)
     assert result.is_error
     return str(result.content[0].text)
 
