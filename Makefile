@@ -14,16 +14,17 @@ WORKERS ?= 3
 demo: setup
 	$(BIN)/saevx demo $(ARGS)
 
-# Before each commit: at most 90 seconds on two cores. The types are checked while the tests run.
+# Before each commit: a minute and a half on two cores. The types are checked while the tests run.
 check: setup
 	$(MAKE) --no-print-directory -j2 --output-sync=target lint quick
 
-# A few fast tests of every room (tests/quick.txt), in two processes: the types are the third, and each imports for long.
+# Fast tests of every room (tests/quick.txt, which leaves out the slow ones of a file), in two processes: the types are
+# the third, and each imports for long.
 quick: WORKERS = 2
 quick: setup
 	$(PYTEST) -q @tests/quick.txt
 
-# Everything: at most 15 minutes on two cores, and the twenty slowest tests are named at its end.
+# Everything: about half an hour on two cores; the twenty slowest tests are named at its end.
 test: setup style
 	$(MAKE) --no-print-directory -j2 types suite
 
