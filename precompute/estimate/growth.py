@@ -98,9 +98,7 @@ def widen(trial: Trial, narrow_trial: Trial, share: float, stride: int) -> Trial
         with_all_features(getattr(trial, name), getattr(narrow_trial, name))
         for name in ("seconds", "memory", "bytes", "events", "counts")
     )
-    return trial._replace(
-        seconds=seconds, memory=memory, shard=shard, bytes=stored_bytes, events=events, counts=counts
-    )
+    return trial._replace(seconds=seconds, memory=memory, shard=shard, bytes=stored_bytes, events=events, counts=counts)
 
 
 class Width(NamedTuple):

@@ -64,9 +64,7 @@ class EncodedPair(NamedTuple):
         return [[view.rows, view.cols, list(view.box), view.image] for view in self.views]
 
 
-def encode_pair(
-    mllm: Mllm, sae: SaeV, manifest: dict[str, Any], pair: Pair, *, errors: bool = False
-) -> EncodedPair:
+def encode_pair(mllm: Mllm, sae: SaeV, manifest: dict[str, Any], pair: Pair, *, errors: bool = False) -> EncodedPair:
     """Features of one pair; either side may be missing.
 
     Args:

@@ -134,9 +134,7 @@ def chunk_tokens(sae: SaeV) -> int:
 
 
 @torch.inference_mode()
-def encode_batch(
-    hidden_bsd: Tensor, batch: Batch, sae: SaeV, scale: Scale, *, errors: bool = False
-) -> EncodedBatch:
+def encode_batch(hidden_bsd: Tensor, batch: Batch, sae: SaeV, scale: Scale, *, errors: bool = False) -> EncodedBatch:
     """Sparse features of every counted token of a batch.
 
     Args:

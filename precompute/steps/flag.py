@@ -14,15 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from precompute.sae.reconstruction import fvu, variation
-from precompute.scoring.flags import (
-    DESCRIPTIONS,
-    MISMATCH_SCORES,
-    UNITS,
-    Reference,
-    flag_scores,
-    pair_fvu,
-    thresholds,
-)
+from precompute.scoring.flags import DESCRIPTIONS, MISMATCH_SCORES, UNITS, Reference, flag_scores, pair_fvu, thresholds
 from precompute.scoring.near_duplicates import NearDuplicates, near_duplicates
 from precompute.scoring.pairs import StoredPairs
 from precompute.scoring.pixels import pixel_hashes

@@ -31,9 +31,7 @@ def summary(f: FeatureDetail, has_words: bool, has_images: bool = True) -> list[
         return f"{name}: no common word" if n_samples else f"{name}: none"
 
     sides = (("text", "text", f.words.text, f.samples_text), ("images", "image", f.words.image, f.samples_image))
-    parts = [
-        Part(shown(name, word, n), side) for name, side, word, n in sides[: 1 + has_images] if has_words or not n
-    ]
+    parts = [Part(shown(name, word, n), side) for name, side, word, n in sides[: 1 + has_images] if has_words or not n]
     if f.agreement is not None:
         parts.append(Part(f"agreement {two(f.agreement)} ({two(f.agreement_low or 0)}–{two(f.agreement_high or 0)})"))
     if f.label_score is not None:
