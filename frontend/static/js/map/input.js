@@ -68,7 +68,7 @@ export function updateAddress(more = {}) {
   // Lists lead back to this view.
   for (const list of $$("main a[data-view]")) {
     const to = new URL(list.href), state = new URL(location).searchParams;
-    for (const name of list.dataset.view.split(" ")) to.searchParams.set(name, state.get(name) ?? "");
+    for (const name of list.dataset.view.split(" ")) if (state.has(name)) to.searchParams.set(name, state.get(name)); else to.searchParams.delete(name);
     list.href = to;
   }
 }
