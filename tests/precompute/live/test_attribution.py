@@ -142,14 +142,14 @@ def test_patches_are_painted_in_their_own_pixels(prompt: Prompt) -> None:
     before = np.asarray(prompt.pair.images[0])
     fills: list[tuple[Fill, Any]] = [("zero", (0, 0, 0)), ("mean", None)]
     for fill, colour in fills:
-        after = np.asarray(prompt.painted([0, 5], fill).pair.images[0])  # two of 4 × 4 patches
+        after = np.asarray(prompt.with_painted([0, 5], fill).pair.images[0])  # two of 4 × 4 patches
         changed_yx = (before != after).any(-1)
         height, width = changed_yx.shape[0] // 4, changed_yx.shape[1] // 4
         mask_yx = np.zeros_like(changed_yx)
         mask_yx[:height, :width] = mask_yx[height : 2 * height, width : 2 * width] = True
         assert not changed_yx[~mask_yx].any() and len(np.unique(after[mask_yx], axis=0)) == 1
         assert colour is None or tuple(after[mask_yx][0]) == colour
-    assert prompt.painted([], "mean") is prompt
+    assert prompt.with_painted([], "mean") is prompt
 
 
 def test_a_trial_has_its_controls_beside_it(prompt: Prompt, ids: list[int], one: Attribution) -> None:
@@ -159,13 +159,14 @@ def test_a_trial_has_its_controls_beside_it(prompt: Prompt, ids: list[int], one:
     draws = random_removals(removal, feature_n.tolist(), family, 16, n_draws=2, seed=1)
     trial = run_trial(prompt, ids, removal, draws, N)
     np.testing.assert_allclose(trial.before_n, prompt.logprobs(ids))
-    np.testing.assert_allclose(trial.removed.logprob_n, prompt.painted([3], "zero").logprobs(ids, removal.features))
-    assert trial.removed.answer == prompt.painted([3], "zero").answer(N, removal.features)
+    without_patch = prompt.with_painted([3], "zero")
+    np.testing.assert_allclose(trial.removed.logprob_n, without_patch.logprobs(ids, removal.features))
+    assert trial.removed.answer == without_patch.answer(N, removal.features)
     assert trial.no_image is not None
     np.testing.assert_allclose(trial.no_image.logprob_n, Prompt(*vars_of(prompt), Pair("a red dog")).logprobs(ids))
     for outcome, drawn in zip(trial.random, draws, strict=True):
         np.testing.assert_allclose(
-            outcome.logprob_n, prompt.painted(drawn.patches, "zero").logprobs(ids, drawn.features)
+            outcome.logprob_n, prompt.with_painted(drawn.patches, "zero").logprobs(ids, drawn.features)
         )
     text = Prompt(*vars_of(prompt), Pair("a red dog"))
     assert run_trial(text, ids, Removal(), [], 1).no_image is None
@@ -211,5 +212,5 @@ def test_every_family_is_explained(tmp_path: Path, prompt: Prompt, family: str) 
     assert attribution.gap < 1e-4 and attribution.log_odds == pytest.approx(log_odds[-1], abs=1e-3)
     on_image = np.abs(attribution.by_feature()[1][:, IMAGE]).sum()
     assert np.abs(attribution.part_e).sum() > 0 and (on_image > 0 or family == "gemma4")  # its upper layers share keys
-    painted = one.painted(range(sum(view.rows * view.cols for view in one.batch.views[0])), "mean")
+    painted = one.with_painted(range(sum(view.rows * view.cols for view in one.batch.views[0])), "mean")
     assert np.isfinite(painted.log_odds(ids)).all() and not np.allclose(painted.log_odds(ids), log_odds)
