@@ -88,7 +88,8 @@ def test_a_store_of_texts_alone_shows_them(browser: Browser, tmp_path: Path) -> 
         page.goto(f"{url}/samples")
         box_end = page.locator("#list .card input").first.evaluate("one => one.getBoundingClientRect().right")
         begin = "one => one.getBoundingClientRect().left + parseFloat(getComputedStyle(one).paddingLeft)"
-        assert box_end < page.locator("#list .card .empty").first.evaluate(begin)
+        assert box_end < page.locator("#list .card .caption").first.evaluate(begin)
+        assert "no image" not in page.locator("#list").inner_text()
         page.close()
 
 
