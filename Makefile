@@ -48,6 +48,7 @@ lint: style types
 
 style: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 types: setup
 	$(BIN)/mypy

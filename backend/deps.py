@@ -45,9 +45,7 @@ StateDep = Annotated[State, Depends(get_state)]
 
 async def get_store(
     state: StateDep,
-    store: Annotated[
-        str | None, Query(description="Name of the store; default: the first.", max_length=200)
-    ] = None,
+    store: Annotated[str | None, Query(description="Name of the store; default: the first.", max_length=200)] = None,
 ) -> OpenStore:
     """The store as it is on disk now. HTTP 404 if no store has the name, 503 if it cannot be read."""
     name = store or state.default_name

@@ -101,7 +101,6 @@ class ServerOptions(BaseModel):
     """Memory for images that visitors upload, in MB: each has an address until the server stops or newer ones need the
     room. They are never written to disk."""
 
-
     log_json: bool = False
     """Write the log as JSON, a line for each request and each warning, with the request's id. Addresses, parameters and
     texts are not in it."""

@@ -228,9 +228,7 @@ class StoreSlot:
             self.reason = None  # it was moved away for a while, or another request has opened it
             return
         if old_store is not None and stamp is None:
-            self.reason = (
-                f"Store {self.name} is no longer at {self.path}: put it back, or start the server without it."
-            )
+            self.reason = f"Store {self.name} is no longer at {self.path}: put it back, or start the server without it."
             return
         if self.reason is not None and stamp == self.failed_stamp and time.monotonic() - self.failed_at < RETRY_S:
             return

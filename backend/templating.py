@@ -53,8 +53,11 @@ KEYS = (
     ("n p Esc", "next, previous step of the tour; leave it"),
     ("Esc", "close a panel that fills the window"),
     ("?", "this list"),
-    ("↑ ↓ ← →", "on an image of a sample: choose a patch, which Enter opens; on the map: go to the next feature or "
-     "sample that way, with Shift move; in the matrix of families: go from cell to cell"),
+    (
+        "↑ ↓ ← →",
+        "on an image of a sample: choose a patch, which Enter opens; on the map: go to the next feature or "
+        "sample that way, with Shift move; in the matrix of families: go from cell to cell",
+    ),
     ("+ − 0", "on the map: zoom; show everything"),
     ("l Esc", "on the map: select an area; unpin the feature or sample"),
 )

@@ -27,7 +27,8 @@ def test_every_file_of_the_code_that_a_page_names_exists(page: Path) -> None:
     programs = re.findall(r"python -m ((?:precompute|tests)[\w.]*)", text)
     files = {name: ROOT / name.replace(".", "/") for name in programs}
     missing += [
-        name for name, path in files.items()
+        name
+        for name, path in files.items()
         if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists()
     ]
     assert not missing, missing

@@ -139,7 +139,9 @@ def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
 
 
 @router.get(
-    "/features/{feature}/vector", response_model=FeatureVector, summary="The feature's decoder direction",
+    "/features/{feature}/vector",
+    response_model=FeatureVector,
+    summary="The feature's decoder direction",
     responses={200: {"content": {"application/octet-stream": {}}}},
 )
 def get_vector(
@@ -230,7 +232,8 @@ def example_items(
 
 
 @router.get(
-    "/features/{feature}/effect", response_model=FeatureEffect,
+    "/features/{feature}/effect",
+    response_model=FeatureEffect,
     summary="What ablating the feature where it fires does to the next tokens, through the live model",
 )
 async def get_effect(visit: VisitDep, response: Response, feature: FeatureId) -> Response:

@@ -24,9 +24,7 @@ async def healthz(state: StateDep, response: Response) -> Health:
     return Health(status="ok", version=VERSION, stores=list(state.stores), live=default)
 
 
-@router.get(
-    "/readyz", summary="Whether all stores are open and no model is loading", responses={503: {"model": Ready}}
-)
+@router.get("/readyz", summary="Whether all stores are open and no model is loading", responses={503: {"model": Ready}})
 async def readyz(state: StateDep, response: Response) -> Ready:
     """503 while a model loads, if a model could not be loaded, or if a store cannot be read."""
     await state.check_stores()

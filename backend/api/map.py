@@ -55,9 +55,7 @@ def features_in_area(store: OpenStore, area: str) -> list[int]:
         return [int(i) for i in areas.points_inside(store.store.map_of(layout), areas.parse_area(area))]
 
 
-@router.get(
-    "/map", summary="Positions of all features, as one binary file", response_class=Response, responses=BINARY
-)
+@router.get("/map", summary="Positions of all features, as one binary file", response_class=Response, responses=BINARY)
 def get_map(
     request: Request,
     store: StoreDep,
@@ -71,7 +69,9 @@ def get_map(
 
 
 @router.get(
-    "/map/colours", summary="A byte for each feature, by which the map colours it", response_class=Response,
+    "/map/colours",
+    summary="A byte for each feature, by which the map colours it",
+    response_class=Response,
     responses=BINARY,
 )
 def get_map_colours(
@@ -92,7 +92,10 @@ def get_map_colours(
 
 
 @router.get(
-    "/map/samples", tags=["samples"], summary="Positions of all samples, as one binary file", response_class=Response,
+    "/map/samples",
+    tags=["samples"],
+    summary="Positions of all samples, as one binary file",
+    response_class=Response,
     responses=BINARY,
 )
 def get_sample_map(request: Request, store: StoreDep, v: Version = None) -> Response:
@@ -102,8 +105,11 @@ def get_sample_map(request: Request, store: StoreDep, v: Version = None) -> Resp
 
 
 @router.get(
-    "/map/samples/colours", tags=["samples"], summary="A byte for each sample, by which the map colours it",
-    response_class=Response, responses=BINARY,
+    "/map/samples/colours",
+    tags=["samples"],
+    summary="A byte for each sample, by which the map colours it",
+    response_class=Response,
+    responses=BINARY,
 )
 def get_sample_colours(
     request: Request,
@@ -119,8 +125,12 @@ def get_sample_colours(
 
 
 @router.get(
-    "/map/samples/selected", tags=["samples"], summary="A byte for each sample: 1 where it passes the filters",
-    response_class=Response, responses=BINARY, dependencies=[Cached],
+    "/map/samples/selected",
+    tags=["samples"],
+    summary="A byte for each sample: 1 where it passes the filters",
+    response_class=Response,
+    responses=BINARY,
+    dependencies=[Cached],
 )
 def get_selected_samples(response: Response, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Response:
     is_selected = np.zeros(store.store.n_samples, dtype=np.uint8)

@@ -256,9 +256,9 @@ class ImageQuery:
 
     image: Annotated[int, Query(ge=0, le=10_000, description="Number of the image within the sample.")] = 0
     size: Annotated[int | None, Query(ge=8, le=2048, description="Longer edge in pixels.")] = None
-    crop: Annotated[
-        str | None, Query(description="x0,y0,x1,y1 in pixels of the original image.", max_length=100)
-    ] = None
+    crop: Annotated[str | None, Query(description="x0,y0,x1,y1 in pixels of the original image.", max_length=100)] = (
+        None
+    )
     v: Annotated[
         str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
     ] = None

@@ -208,9 +208,7 @@ def runs_of(
     requests = steering.candidates or []
     controls = [control_of(engine, store, c.features, c.control) for c in requests]
     candidates = [
-        Candidate(
-            interventions_of(engine, store, c.features), steering.seed if c.seed is None else c.seed, control
-        )
+        Candidate(interventions_of(engine, store, c.features), steering.seed if c.seed is None else c.seed, control)
         for c, control in zip(requests, controls, strict=True)
     ]
     runs: list[dict[str, Any]] = [{"tokens": {"default": [], "steered": []}, "kl": []} for _ in candidates]

@@ -158,14 +158,18 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         number=feature_number(visit.store, query.q),
         ranges=[
             (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
-            for d in get_distributions(visit.store).items if d.name not in missing_figures
+            for d in get_distributions(visit.store).items
+            if d.name not in missing_figures
         ],
         sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in missing_figures],
         columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures}
         | ({} if visit.store.has_images else {"density": ("Density", TEXT_DENSITY)}),
         shown=shown,
-        verdicts={name: n for name, n in list_verdicts.items()
-                  if store_verdicts.get(name) or (name in store_verdicts and visit.store.has_images)},
+        verdicts={
+            name: n
+            for name, n in list_verdicts.items()
+            if store_verdicts.get(name) or (name in store_verdicts and visit.store.has_images)
+        },
         possible=[name for name in VERDICT_HELP if visit.store.has_images or store_verdicts.get(name)],
         controls=get_controls(visit.store),
         tags=visit.store.annotations.tags("feature"),
@@ -175,7 +179,8 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         previews=previews(visit, ids),
         words=word_lines(visit.store, ids),
         places={id: place_map(place) for id, place in visit.reader.features.place_maps(ids).items()}
-        if "place_map" in shown else {},
+        if "place_map" in shown
+        else {},
     )
 
 

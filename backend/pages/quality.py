@@ -169,10 +169,14 @@ def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, s
         options: NAME:THRESHOLD of flags with another threshold, by name.
     """
     left_out = list(FLAGS) if query.clean else query.without
-    params: dict[str, Any] = {"by": query.by, "keep": query.keep if query.by else None} | {
-        key: [options.get(name, name) for name in names]
-        for key, names in (("flags", left_out), ("require", query.require))
-    } | {"without_right": query.without_right, "only_right": query.only_right}
+    params: dict[str, Any] = (
+        {"by": query.by, "keep": query.keep if query.by else None}
+        | {
+            key: [options.get(name, name) for name in names]
+            for key, names in (("flags", left_out), ("require", query.require))
+        }
+        | {"without_right": query.without_right, "only_right": query.only_right}
+    )
     preview = quality_api.get_filter_preview(open_store, quality_api.FilterQuery(**params))
     n_right = {flag: int(rightly_flagged(open_store.annotations, open_store.store, flag).sum()) for flag in FLAGS}
     return Tray(left_out, preview, params, n_right)

@@ -54,7 +54,8 @@ def sae(visit: PageDep) -> HTMLResponse:
         places=[
             (title, noun, digits, figure.n, place_cells(figure.mean or []))
             for title, noun, digits, figure in (
-                ("L0", " active features of a patch", 1, report.l0_places), ("FVU", "", 3, report.fvu_places)
+                ("L0", " active features of a patch", 1, report.l0_places),
+                ("FVU", "", 3, report.fvu_places),
             )
         ],
         side=PLACE_SIDE,

@@ -77,7 +77,9 @@ def random_directions(store: Store, o: ControlsOptions) -> Tested:
     on_text_alone = csr_matrix(along_directions.alone_nk >= limit_mk[TEXT])
     with_image, text_alone = (sides._replace(text=on_text, image=image).counts() for on_text in (text, on_text_alone))
     return Tested(
-        len(sides.row), features, evidence_of(with_image, can_be_tested(with_image)),
+        len(sides.row),
+        features,
+        evidence_of(with_image, can_be_tested(with_image)),
         evidence_of(text_alone, can_be_tested(text_alone)),
     )
 

@@ -1,6 +1,6 @@
 """Writes the boxes of the demo's pairs as `saevx evaluate --boxes` reads them, and an embedding of what scenes hold.
 
-    python -m precompute.demo.boxes demo/data/metadata.jsonl boxes.jsonl [truth.npy]
+python -m precompute.demo.boxes demo/data/metadata.jsonl boxes.jsonl [truth.npy]
 """
 
 from __future__ import annotations

@@ -164,10 +164,7 @@ def place_boxes(rng: np.random.Generator, n: int) -> list[tuple[int, int, int, i
             side = int(rng.integers(64, 113 if n < 3 else 97))
             x, y = (int(v) for v in rng.integers(4, SIZE - side - 3, 2))
             box = (x, y, x + side, y + side)
-            if all(
-                box[2] <= b[0] + 4 or b[2] <= box[0] + 4 or box[3] <= b[1] + 4 or b[3] <= box[1] + 4
-                for b in boxes
-            ):
+            if all(box[2] <= b[0] + 4 or b[2] <= box[0] + 4 or box[3] <= b[1] + 4 or b[3] <= box[1] + 4 for b in boxes):
                 boxes.append(box)
             if len(boxes) == n:
                 return boxes

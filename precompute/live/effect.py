@@ -54,8 +54,13 @@ class Effect(NamedTuple):
 
 
 def measure_effect(
-    mllm: Mllm, sae: SaeV, manifest: dict[str, Any], pairs: Iterable[Pair], features: tuple[int, int],
-    *, share: bool | None = None,
+    mllm: Mllm,
+    sae: SaeV,
+    manifest: dict[str, Any],
+    pairs: Iterable[Pair],
+    features: tuple[int, int],
+    *,
+    share: bool | None = None,
 ) -> Effect | None:
     """What ablating a feature does to the next token, in the mean over all places of the pairs.
 

@@ -103,13 +103,17 @@ def result(
             "dtype": str(mllm.dtype).removeprefix("torch."),
         },
         "store": {
-            "name": manifest["name"], "content_id": manifest["content_id"], "sae": manifest["sae"]["sha256"],
+            "name": manifest["name"],
+            "content_id": manifest["content_id"],
+            "sae": manifest["sae"]["sha256"],
         },
         "data": {
             "name": plain_name(o.data),
             "questions": len(outcomes),
             "patches": {
-                "mean": patches.round_value(np.mean(n_patches)), "least": min(n_patches), "most": max(n_patches),
+                "mean": patches.round_value(np.mean(n_patches)),
+                "least": min(n_patches),
+                "most": max(n_patches),
             },
             "set_aside": {
                 "n": len(rejected_rows),

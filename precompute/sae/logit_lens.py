@@ -27,7 +27,11 @@ def chance_limit(n_tokens: int) -> float:
 
 
 def logit_lens(
-    directions_fd: Array, alive_f: Array, norm_weight_d: Array | None, unembed_vd: Array, k: int = N_LOGITS,
+    directions_fd: Array,
+    alive_f: Array,
+    norm_weight_d: Array | None,
+    unembed_vd: Array,
+    k: int = N_LOGITS,
     products: Products | None = None,
 ) -> dict[str, Array]:
     """The tokens that a feature's direction promotes and suppresses most, raw and centred (METHOD, *Directions*).

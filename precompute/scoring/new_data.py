@@ -269,6 +269,7 @@ class Job:
             for i, row in enumerate(rows)
         ]
 
+
 class Seen:
     """The ids met so far, on disk: memory must not grow with the data."""
 

@@ -55,29 +55,37 @@ class Pairs(Protocol):
     @property
     def maxima(self) -> tuple[csr_matrix, csr_matrix]:
         """Largest z of each feature on text tokens and on image tokens: float64 CSR [n, F], features rising."""
+
     @property
     def n_events_n(self) -> Array:
         """int64 [n]: events on text and image tokens."""
+
     @property
     def n_tokens_nm(self) -> Array:
         """int64 [n, 2]: text and image tokens, without special tokens and sinks."""
+
     @property
     def error_nm(self) -> Array:
         """float64 [n, 2]: Σ‖h − ĥ‖² over these tokens."""
+
     @property
     def nll_n(self) -> Array:
         """float64 [n]: the caption's mean cross-entropy given the image, NaN where it was not measured."""
+
     @property
     def nll_alone_n(self) -> Array:
         """float64 [n]: the same without the image; NaN where there is none."""
+
     @property
     def sample_ids(self) -> Sequence[str] | None:
         """None where pairs have no id."""
+
     @property
     def texts(self) -> Sequence[str]: ...
     @property
     def size_n2(self) -> Array:
         """int64 [n, 2]: width and height of the first image in pixels, 0 without an image."""
+
     @property
     def thumbnails(self) -> Thumbnails: ...
     @property

@@ -47,9 +47,7 @@ def all_sample_vectors(data: Collected, weigh: Mapping[str, Array], modality: in
 
 def flat_index(vectors: Array) -> Any:
     """Exact inner-product index with float16 storage; entry i is feature or sample row i."""
-    index = faiss.IndexScalarQuantizer(
-        vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors[:1])
     for low in range(0, len(vectors), BLOCK):
         index.add(vectors[low : low + BLOCK])

@@ -48,8 +48,10 @@ CHUNK = 2000
 _COUNTS = ("n_text", "n_image", "samples_text", "samples_image", "max_text", "max_image")
 _FEATURE = PlainQuery(
     [
-        *_FEATURE_ROW, *(s.features.c[name] for name in _COUNTS),
-        *(s.feature_details.c[name] for name in ("hist", "logits", "place_map")), s.families.c.n_members,
+        *_FEATURE_ROW,
+        *(s.features.c[name] for name in _COUNTS),
+        *(s.feature_details.c[name] for name in ("hist", "logits", "place_map")),
+        s.families.c.n_members,
     ]
 )
 """All that `Features.get` reads of the database."""
@@ -185,10 +187,12 @@ class Features:
             "neighbours": {
                 space: [
                     {
-                        **feature_ref(refs[k]), "cosine": cosine,
+                        **feature_ref(refs[k]),
+                        "cosine": cosine,
                         "near_copy": item["family"] is not None and refs[k]["family"] == item["family"],
                     }
-                    for k, cosine in of_space.tolist() if k >= 0
+                    for k, cosine in of_space.tolist()
+                    if k >= 0
                 ]
                 for space, of_space in zip(s.NEIGHBOUR_SPACES, neighbours, strict=True)
             },

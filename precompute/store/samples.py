@@ -127,9 +127,7 @@ class Samples:
             "score_ranks": self._quality.rank_scores(item["scores"]),
             "flags": [self._quality.raised(row, name, flag_scores[name]) for name in item["flags"]],
             "flag_scores": flag_scores,
-            "top_features": {
-                name: self._features.strongest(*maxima[m], m, top) for m, name in enumerate(s.MODALITIES)
-            },
+            "top_features": {name: self._features.strongest(*maxima[m], m, top) for m, name in enumerate(s.MODALITIES)},
             "groups": self._features.grouped(maxima, top),
             "previous": id_of.get(row - 1),
             "next": id_of.get(row + 1),

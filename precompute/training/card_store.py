@@ -71,7 +71,8 @@ def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
     for name, title, shares in (
         ("captions with its word exchanged", "captions that differ in the name's word alone", against_one_word(table)),
         (
-            "samples of its nearest feature", "strong samples of its nearest feature of another family",
+            "samples of its nearest feature",
+            "strong samples of its nearest feature of another family",
             against_nearest(table),
         ),
     ):

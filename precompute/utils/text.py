@@ -92,8 +92,7 @@ def has_letters(text: str) -> bool:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see in it: spaces, line breaks, control and joining characters, marks of no letter.
-    """
+    """Whether nothing is to be seen in it: spaces, line breaks, control and joining characters, marks of no letter."""
     return _BLANK.fullmatch(text) is not None
 
 

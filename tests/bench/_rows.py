@@ -1,8 +1,8 @@
 """One command over made-up rows, in a process of its own: seconds and memory of each part, as a line of JSON.
 
-    python -m tests.bench._rows precompute|prepare|train DATA MODEL SAE OUT
-    python -m tests.bench._rows score DATA MODEL SAE OUT STORE
-    python -m tests.bench._rows lines      # reads such arguments, a JSON list a line: one process for all
+python -m tests.bench._rows precompute|prepare|train DATA MODEL SAE OUT
+python -m tests.bench._rows score DATA MODEL SAE OUT STORE
+python -m tests.bench._rows lines      # reads such arguments, a JSON list a line: one process for all
 """
 
 from __future__ import annotations

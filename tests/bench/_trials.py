@@ -25,6 +25,7 @@ from tests.helpers.in_process import sums
 ROOT = Path(__file__).parents[2]
 MAX_KILLS_OF_A_RUN = 4
 
+
 class Trial(NamedTuple):
     """A line of docs/reliability.md."""
 

@@ -1,7 +1,7 @@
 """Renders the table of docs/reliability.md from docs/results/bench-reliability.json.
 
-    python -m tests.bench.reliability_report          # rewrite
-    python -m tests.bench.reliability_report --check  # exit 1 where the page is stale
+python -m tests.bench.reliability_report          # rewrite
+python -m tests.bench.reliability_report --check  # exit 1 where the page is stale
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ PAGE = Path("docs/reliability.md")
 def rendered(page: str) -> str:
     result = read("bench-reliability")
     rows: list[Row] = [
-        (one["what"], f"{one['held']:,} of {one['tried']:,}", one["how"], f"`{one['command']}`",
-         f"{one['took_s']:,.0f} s" if one.get("took_s") else "–")
+        (
+            one["what"],
+            f"{one['held']:,} of {one['tried']:,}",
+            one["how"],
+            f"`{one['command']}`",
+            f"{one['took_s']:,.0f} s" if one.get("took_s") else "–",
+        )
         for one in result["trials"]
     ]
     lost = sum(one["tried"] - one["held"] for one in result["trials"])

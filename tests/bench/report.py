@@ -1,7 +1,7 @@
 """Renders the tables of docs/performance.md from docs/results/bench-*.json.
 
-    python -m tests.bench.report          # rewrite
-    python -m tests.bench.report --check  # exit 1 where the page is stale
+python -m tests.bench.report          # rewrite
+python -m tests.bench.report --check  # exit 1 where the page is stale
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Watch:
         body = "document.querySelector('main, body, svg').textContent"
         kind, reports, text = self.page.evaluate(f"[typeof window.{MARK}, window.reports || [], {body}]")
         assert (kind, reports, self.wrong) == ("undefined", [], []), address
-        assert text.strip() and self.page.locator('main, body, svg').first.is_visible(), address
+        assert text.strip() and self.page.locator("main, body, svg").first.is_visible(), address
         assert not self.page.locator(FOREIGN).count(), address
 
 

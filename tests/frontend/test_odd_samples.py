@@ -32,7 +32,9 @@ def odd_page(browser: Browser, odd_url: str) -> Iterator[Page]:
         yield fresh
 
 
-@pytest.mark.parametrize("sample_id", ["a/image", "..", "\n", " lead", "\u200b", "~YS9pbWFnZQ", "https://example.org/a/1.jpg?size=2"])
+@pytest.mark.parametrize(
+    "sample_id", ["a/image", "..", "\n", " lead", "\u200b", "~YS9pbWFnZQ", "https://example.org/a/1.jpg?size=2"]
+)
 def test_an_odd_sample_opens_from_the_list(odd_page: Page, sample_id: str) -> None:
     odd_page.goto("/samples?sort=row&order=desc")
     link = odd_page.locator(f'a.mono[href="{sample_path(sample_id)}"]')

@@ -57,7 +57,9 @@ def test_features_are_ranked_by_the_gain_of_the_target_or_by_kl(page: Page, live
     from playwright.sync_api import expect
 
     for target in ("dog", ""):
-        page.goto(f"/steer?feature=3:add:2&feature=5:add:1&feature=7:ablate:0&sample=pair-1&max_tokens=3&target={target}")
+        page.goto(
+            f"/steer?feature=3:add:2&feature=5:add:1&feature=7:ablate:0&sample=pair-1&max_tokens=3&target={target}"
+        )
         page.get_by_test_id("many-features").click()
         finished(page)
         rows = page.get_by_test_id("ranked")

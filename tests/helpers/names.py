@@ -33,7 +33,7 @@ NO_NAMES = {
     "unnamed", "unseen", "unspaced", "unsteered", "untrained", "unused", "unwanted", "up", "uploaded", "upper", "used",
     "usual", "varied", "visible", "waited", "waiting", "wanted", "weak", "which", "who", "whole", "whose", "wide",
     "without", "worded", "worse", "worst", "written", "yours",
-}
+}  # fmt: skip
 """Participles, adjectives, prepositions and pronouns, which do not say what a thing is. A word that is missing here is
 used somewhere as the name of a truth value, or is a field of the API."""
 OF_THE_PUBLIC_API = {"flagged", "grouped", "held", "raised", "random", "ranked", "strongest"}

@@ -32,8 +32,7 @@ class Reference:
             low, high = int(e.token_event[t]), int(e.token_event[t + 1])
             self.z.append({int(e.event_feature[i]): float(e.event_value[i]) * data.unit for i in range(low, high)})
         self.mu = {
-            m: np.mean([h for h, k in zip(self.h, self.kind, strict=True) if k == m], axis=0)
-            for m in (TEXT, IMAGE)
+            m: np.mean([h for h, k in zip(self.h, self.kind, strict=True) if k == m], axis=0) for m in (TEXT, IMAGE)
         }
         self.unit_raw: dict[tuple[int, int], np.ndarray] = {}
         self.unit_centred: dict[tuple[int, int], np.ndarray] = {}

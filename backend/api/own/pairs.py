@@ -165,9 +165,7 @@ async def get_own_features(visit: VisitDep, query: Annotated[OwnPlace, Query()])
     return await json_reply(partial(own_features_at, visit.store, reading, query))
 
 
-@router.get(
-    "/try/why", response_model=PairWhy, summary="Which features raise and lower a score of one's own pair"
-)
+@router.get("/try/why", response_model=PairWhy, summary="Which features raise and lower a score of one's own pair")
 async def get_own_why(visit: VisitDep, query: Annotated[OwnScore, Query()]) -> Response:
     reading = await read_required(visit, query.own_pair())
     return await json_reply(partial(own_why, visit.store, reading, query.score, query.limit))

@@ -23,6 +23,7 @@ from precompute.store.events import SampleEvents
 router = APIRouter(tags=["samples"])
 at_sample = partial(add_sample_route, router)
 
+
 @dataclass(frozen=True)
 class WhyQuery:
     """A score, and how much of its reasons."""

@@ -101,13 +101,16 @@ def draw(visit: PageVisit, id: int, query: FeatureView, trial: Tried) -> HTMLRes
         tops=dict(zip(("text", "image"), top, strict=True)),
         om=omega_scale(detail.omega, detail.omega_baseline, detail.lift_low, detail.lift_high),
         histograms=[
-            histogram(detail, kind, name, result and result.value(kind)) for kind, name in MODALITIES.items()
+            histogram(detail, kind, name, result and result.value(kind))
+            for kind, name in MODALITIES.items()
             if kind == "text" or visit.store.has_images
         ],
         **own_values,
         layers=layer_links(visit, feature=id),
         layer_notes=layer_note(visit, query.from_, query.missing, [id]),
-        effect=None, refusal=None, model_loads=False,  # of effect.html alone
+        effect=None,
+        refusal=None,
+        model_loads=False,  # of effect.html alone
         auto_effect=query.effect,
         model_off=visit.model.reason if visit.model.state in ("off", "failed") else None,
         lens=lens_panel(detail, query.lens, visit.store),

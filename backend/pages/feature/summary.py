@@ -44,14 +44,14 @@ def summary(f: FeatureDetail, has_words: bool, has_images: bool = True) -> list[
 
 def snippet(feature: int, modality: str, band: str) -> str:
     """Python that reads the examples of the page and the feature's direction from the store (docs/python.md)."""
-    opening = "from precompute.store.reader import Store\n\nstore = Store.open(\"path/of/the/store\")\n"
+    opening = 'from precompute.store.reader import Store\n\nstore = Store.open("path/of/the/store")\n'
     if band == "counter":
-        examples = f"store.counterexamples.of({feature}, modality=\"{modality}\")"
+        examples = f'store.counterexamples.of({feature}, modality="{modality}")'
     else:
-        examples = f"store.examples.of({feature}, modality=\"{modality}\", band={band})"
+        examples = f'store.examples.of({feature}, modality="{modality}", band={band})'
     place = '"".join(token["text"] for token in one["tokens"])' if modality == "text" else 'one["patch"], one["text"]'
     direction = f"direction = store.directions.get({feature}).raw_d  # its row of W_dec, float32 [d]\n"
-    return f"{opening}{direction}for one in {examples}:\n    print(one[\"sample_id\"], one[\"activation\"], {place})\n"
+    return f'{opening}{direction}for one in {examples}:\n    print(one["sample_id"], one["activation"], {place})\n'
 
 
 def pair_sentences(f: FeatureDetail, evidence: Mapping[str, Any]) -> list[str]:

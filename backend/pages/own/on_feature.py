@@ -70,7 +70,8 @@ def panel_values(visit: PageVisit, feature: FeatureDetail, trial: Tried, top: tu
         "own_all": links.page("/try", **own_pair.params(), f=feature.id),
         "own_error": str(result.detail) if isinstance(result, HTTPException) else None,
         "own_result": on_feature(visit.store, own_pair, result, feature, top, url)
-        if isinstance(result, Reading) else None,
+        if isinstance(result, Reading)
+        else None,
     }
 
 

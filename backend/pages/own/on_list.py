@@ -33,7 +33,7 @@ def matrix_values(visit: PageVisit, body: ListBody, pairs: list[OwnResult], fiel
     sample_ids = list(dict.fromkeys([*first, *body.samples]))
     rows = visit.reader.selection.rows_of(sample_ids[: 2 * MAX_SAMPLES])
     samples = [id for id in sample_ids if id in rows][:MAX_SAMPLES]
-    pair_keys = [as_parameter(pair) for pair, _ in pairs[len(own_of(body)):]]
+    pair_keys = [as_parameter(pair) for pair, _ in pairs[len(own_of(body)) :]]
     has_cells = bool(body.features and (samples or pairs))
     refusal = next((result for _, result in pairs if isinstance(result, HTTPException)), None)
     return {
@@ -42,7 +42,5 @@ def matrix_values(visit: PageVisit, body: ListBody, pairs: list[OwnResult], fiel
         "own_named": pair_keys,
         "own_error": str(refusal.detail) if refusal else None,
         "matrix": matrix(visit.request, visit.store, body.features, samples, pairs) if has_cells else None,
-        "matrix_json": links.api(
-            "/try/matrix", feature=body.features, sample=samples, own=[*own_of(body), *pair_keys]
-        ),
+        "matrix_json": links.api("/try/matrix", feature=body.features, sample=samples, own=[*own_of(body), *pair_keys]),
     }

@@ -93,8 +93,7 @@ def draw_page(
         json=lambda part, **params: links.api(sample_path(sample_id) + part, **params),
         pair_name=f"sample {visible(sample_id)}",
         layers=layer_links(visit, sample=sample_id, f=query.f),
-        layer_notes=missing_sample(visit, query.missing, sample_id)
-        or layer_note(visit, query.from_, None, features),
+        layer_notes=missing_sample(visit, query.missing, sample_id) or layer_note(visit, query.from_, None, features),
         notes=panel(visit, "sample", sample_id),
         key=sample_id,
         here_where=where,

@@ -141,5 +141,3 @@ def vqa(mllm: Mllm, o: DemoEvaluation) -> dict[str, Any]:
             hits = sum(reply == truth for reply, (_, truth) in zip(answers(mllm, pairs), items, strict=True))
             result[name] = ratio(hits, len(items))
     return result
-
-

@@ -53,7 +53,7 @@ QUESTIONS = {
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0)
 METHODS = {
     "none": "no steering",
-    "prompt": "\"Say that it is …\" before the question",
+    "prompt": '"Say that it is …" before the question',
     "random": "a random direction, ‖Δ‖ as with the features",
     "means": "difference of means of h, no SAE-V",
     "feature": "the word's one feature",

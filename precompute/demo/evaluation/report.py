@@ -1,7 +1,7 @@
 """Renders the demo's measured figures into docs/demo.md from the committed result files.
 
-    python -m precompute.demo.evaluation.report          # rewrite
-    python -m precompute.demo.evaluation.report --check  # exit 1 where the page is stale
+python -m precompute.demo.evaluation.report          # rewrite
+python -m precompute.demo.evaluation.report --check  # exit 1 where the page is stale
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def store_part(s: dict[str, Any]) -> str:
     ]  # fmt: skip
     return "\n\n".join(
         (
-            "AUROC of every score for \"this caption belongs to this image\", 95 % interval; the headline, in bold, "
+            'AUROC of every score for "this caption belongs to this image", 95 % interval; the headline, in bold, '
             "is the best on validation scenes (goal on planted whole captions: ≥ .95).",
             table(head, rows),
             "What the flags find at their own thresholds:",

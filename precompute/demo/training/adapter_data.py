@@ -45,9 +45,7 @@ def easy_vqa(split: str, n: int) -> tuple[list[Image.Image], list[list[tuple[str
 
     folder = Path(str(package.__file__)).parent / "data" / split
     images = [
-        Image.open(folder / "images" / f"{i}.png")
-        .convert("RGB")
-        .resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        Image.open(folder / "images" / f"{i}.png").convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         for i in range(n)
     ]
     questions: list[list[tuple[str, str]]] = [[] for _ in range(n)]

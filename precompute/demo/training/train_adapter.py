@@ -115,7 +115,7 @@ def stage0(
     target_wd = embedding_vd[ids]
     unit_wd = nn.functional.normalize(target_wd - target_wd.mean(0), dim=1)
     scenes = [p for p in images if p.scene is not None]
-    labels = (torch.stack([patch_words(p.scene, words) for p in scenes if p.scene]).to(torch.uint8).flatten(0, 1))
+    labels = torch.stack([patch_words(p.scene, words) for p in scenes if p.scene]).to(torch.uint8).flatten(0, 1)
     features = torch.stack([p.patches_pd for p in scenes]).flatten(0, 1)
     labelled_rows = labels.sum(1).nonzero()[:, 0]
     optimizer = torch.optim.AdamW(projector.parameters(), 1.5e-3, weight_decay=0.01)

@@ -1,7 +1,7 @@
 """Renders docs/results.md and its plots from the committed result files.
 
-    python -m precompute.experiments.report          # rewrite
-    python -m precompute.experiments.report --check  # exit 1 where the page or a plot is stale
+python -m precompute.experiments.report          # rewrite
+python -m precompute.experiments.report --check  # exit 1 where the page or a plot is stale
 """
 
 from __future__ import annotations

@@ -120,9 +120,13 @@ def against_random(h: Found) -> list[str]:
     if "against_random" not in h:
         return []
     accuracy, hallucinations = (interval(h["against_random"][key], 2) for key in ("accuracy", "hallucinated"))
-    rho = "" if h["halves_agree"] is None else (
-        " The separation of all features on one half of the images correlates with that on the other: "
-        f"ρ = {h['halves_agree']:.2f}."
+    rho = (
+        ""
+        if h["halves_agree"] is None
+        else (
+            " The separation of all features on one half of the images correlates with that on the other: "
+            f"ρ = {h['halves_agree']:.2f}."
+        )
     )
     return [
         f"Steered towards right, less the mean of random features, question by question: right answers {accuracy}, "

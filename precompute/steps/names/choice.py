@@ -133,7 +133,7 @@ def distinguish(names: Sequence[Name | None], name_test: NameTest, words: Words,
         z = log_odds(count, n, np.asarray(count.sum(0)).ravel(), float(n.sum())).toarray()
         z[:, barred_w] = 0
         for feature, z_w in zip(features, z, strict=True):
-            own_words = (name.words if (name := names[feature]) else [])
+            own_words = name.words if (name := names[feature]) else []
             z_w[own_words] = 0
             word = int(z_w.argmax())
             if z_w[word] >= MIN_DIFFERENCE and not any(words.clash(word, own_word) for own_word in own_words):

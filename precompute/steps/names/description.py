@@ -70,7 +70,7 @@ def caption_ends(data: Collected) -> Array:
 
 
 def place_words(place: str, grid: tuple[int, int]) -> str:
-    """"top-left corner" for "patch 0,0"; "" without a place.
+    """A place in words: "top-left corner" for "patch 0,0"; "" without a place.
 
     Args:
         grid: rows and columns of the map of places.

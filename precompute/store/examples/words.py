@@ -19,10 +19,10 @@ class TopWords:
         self._core = core
 
     def of(self, feature: int) -> dict[str, Item | None]:
-        """"text": the word of which most of the feature's strongest text tokens are part, or the token. "image": the
-        word that most captions of its strongest images have, where it stands out from all captions. Each with `n`, how
-        many of the `of` strongest samples have it; None where no word stands out, and in a store made before
-        they were stored.
+        """For "text" the word of which most of the feature's strongest text tokens are part, or the token; for "image"
+        the word that most captions of its strongest images have, where it stands out from all captions. Each with `n`,
+        how many of the `of` strongest samples have it; None where no word stands out, and in a store made before they
+        were stored.
 
         Raises:
             SaevxError: no such feature.

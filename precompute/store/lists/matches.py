@@ -16,6 +16,8 @@ MATCH = "match"
 """The sort of this order; without words it is that of `evidence`."""
 N_WORDS = 50
 """Words of a query that are compared with top words."""
+
+
 def best_matches(core: Core, q: str, *, every_word: bool = True) -> Array:
     """int32 [n]: the features that have the words in their label or promoted tokens, the best first.
 

@@ -140,8 +140,7 @@ class WholeLists:
         return self._by[sort]
 
     def _by_match(self, q: str, marks: Marked | None) -> tuple[Array, Array]:
-        """As `_order_by`: those with the words, the best last; the best of all are those that people wrote them about.
-        """
+        """As `_order_by`: those with the words, the best last; best of all are those whose notes have them."""
         annotated_ids = np.array(marks.word_matches if marks else (), np.int32)
         matching_ids = best_matches(self._core, q)
         ids = np.concatenate([annotated_ids, matching_ids[~np.isin(matching_ids, annotated_ids)]])

@@ -33,5 +33,3 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         conn.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return f"{server.rpartition('/')[0]}/{name}"
-
-

@@ -50,7 +50,7 @@ def test_nearest_and_the_caption_that_fits(client: TestClient, flagged: dict[str
     fits = [one for one in reply["items"] if not {"mismatch", "unsupported"} & set(one["flags"])]
     best = max(fits, key=lambda one: one["caption_fit"] or 0)
     assert best["caption_fit"] > reply["own_fit"]
-    assert f"near image that fits this one better: “<a href=\"/samples/{best['sample_id']}\">" in page
+    assert f'near image that fits this one better: “<a href="/samples/{best["sample_id"]}">' in page
     assert 'class="tok failing"' in page  # the words that its flag names
     by_text = client.get(f"/samples/{id}?near=text", headers=PAGE).text
     near = client.get(f"{API}/samples/{id}/nearest?modality=text&limit=12").json()["items"]

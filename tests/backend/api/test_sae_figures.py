@@ -116,8 +116,9 @@ def test_the_page_draws_them(client: TestClient, report: dict[str, Any]) -> None
     n_cells = sum(n > 0 for row in report["density"]["counts"] for n in row)
     drawn = re.search(r'class="density".*?</svg>', page, re.S)
     assert drawn and drawn[0].count("<rect") == n_cells
-    assert sum(int(n.replace(",", "")) for n in re.findall(r"<title>([\d,]+) features; text", drawn[0])) == (
-        report["n_features"]
+    assert (
+        sum(int(n.replace(",", "")) for n in re.findall(r"<title>([\d,]+) features; text", drawn[0]))
+        == (report["n_features"])
     )
     for testid in ("verdict-shares", "spreads", "l0-places", "fvu-places"):
         assert f'data-testid="{testid}"' in page

@@ -92,6 +92,7 @@ def test_the_card_has_a_heading_for_each_line() -> None:
 
 def test_the_card_says_where_a_control_is_better() -> None:
     """Of figures in which lower is better too; within the interval neither is; L0 is no matter of better."""
+
     def figure(name: str, value: float, better: Literal["higher", "lower"] | None, **controls: float) -> CardLine:
         interval = (value - 0.02, value + 0.02)
         return CardLine(line="one", name=name, better=better, value=value, interval=interval, note="", **controls)

@@ -134,4 +134,3 @@ CASES = [
     ImageCase("exif-turned-by-99.jpg", lambda: exif(directory(0x0112, 3, 99)), USED),
 ]  # fmt: skip
 """Names end as people's files do; what the name says is not believed."""
-

@@ -316,7 +316,7 @@ def test_a_tilde_that_the_shell_has_left_is_the_home_folder(world: World, at_hom
     assert not list(Path.cwd().iterdir())
 
 
-STORES = ["a,b", "[x] *", "[x]", "it's \"so\"", "{a}", "null", "1", " a ", "a\\b", "'q'", "a%2Cb"]
+STORES = ["a,b", "[x] *", "[x]", 'it\'s "so"', "{a}", "null", "1", " a ", "a\\b", "'q'", "a%2Cb"]
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -48,10 +48,7 @@ def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
     ]  # fmt: skip
     assert not finished.with_name("store.part").exists()
     manifest = json.loads((finished / "manifest.json").read_text())
-    assert (
-        manifest["model"]["layer"] == tiny.LAYER
-        and manifest["model"]["template"] == "<s>USER: <image>\n{text}"
-    )
+    assert manifest["model"]["layer"] == tiny.LAYER and manifest["model"]["template"] == "<s>USER: <image>\n{text}"
     assert str(tiny_files.model.parent) not in json.dumps(manifest), "no path of this machine"
     report = json.loads((finished / "run.json").read_text())
     assert report["model"] == str(tiny_files.model) and report["seconds"].keys() >= {"collect", "weigh", "label"}

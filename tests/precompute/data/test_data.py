@@ -23,11 +23,7 @@ def folder_of(folder: Path, *lines: Any) -> Path:
     for name in "abc":
         tiny.picture(ord(name)).save(folder / f"{name}.png")
     raw = [
-        line
-        if isinstance(line, bytes)
-        else line.encode()
-        if isinstance(line, str)
-        else json.dumps(line).encode()
+        line if isinstance(line, bytes) else line.encode() if isinstance(line, str) else json.dumps(line).encode()
         for line in lines
     ]
     (folder / "metadata.jsonl").write_bytes(b"\n".join(raw) + b"\n")

@@ -26,10 +26,7 @@ def test_every_row_once_within_the_budget(length: list[int], budget: int, shard:
 @given(lengths, st.integers(1, 50), st.integers(1, 50))
 def test_batches_do_not_hang_on_the_shards(length: list[int], one: int, other: int) -> None:
     ids = [f"id{i}" for i in range(len(length))]
-    plans = [
-        make_plan(ids, np.array(length), batch_tokens=400, shard_samples=n, ds=5, seed=0)
-        for n in (one, other)
-    ]
+    plans = [make_plan(ids, np.array(length), batch_tokens=400, shard_samples=n, ds=5, seed=0) for n in (one, other)]
     assert plans[0].batches == plans[1].batches and plans[0].ds == plans[1].ds
 
 

@@ -68,9 +68,9 @@ def test_every_part_of_the_store_is_estimated(budget: Budget, store_of_many: Pat
     for name, those in parts.items():
         # Pairs need five samples in common: of 34 they cannot tell much yet.
         near = 0.5 if name == "cooccurrence" else 0.2
-        assert sum(budget.estimate.bytes[part] for part in those) == pytest.approx(
-            sizes[name], rel=near, abs=4000
-        ), name
+        assert sum(budget.estimate.bytes[part] for part in those) == pytest.approx(sizes[name], rel=near, abs=4000), (
+            name
+        )
     assert budget.estimate.of["all"] == pytest.approx(sum(sizes[name] for name in parts), rel=0.1)
 
 

@@ -60,7 +60,9 @@ def test_the_page_says_which_results_are_of_another_store(tmp_path: Path) -> Non
     about = json.loads((copy / "hallucination.json").read_text())["about"]
     other = "0" * 32
     for content_id, sae, noted in (
-        (about["content_id"], other, False), (other, about["sae"], False), (other, other, True),
+        (about["content_id"], other, False),
+        (other, about["sae"], False),
+        (other, other, True),
     ):
         store["about"] |= {"content_id": content_id, "sae": sae}
         (copy / "demo-store.json").write_text(json.dumps(store))

@@ -87,12 +87,7 @@ def test_told_apart_against_loops() -> None:
     for kind in result:
         rows = [i for i, c in enumerate(cases) if c.kind == kind or (kind == "one-word" and c.kind != "whole")]
         for name in right:
-            below = [
-                (a > b) + 0.5 * (a == b)
-                for a in right[name][rows]
-                for b in wrong[name][rows]
-                if not np.isnan(b)
-            ]
+            below = [(a > b) + 0.5 * (a == b) for a in right[name][rows] for b in wrong[name][rows] if not np.isnan(b)]
             measured = result[kind]["auroc"][name]
             assert measured["value"] == pytest.approx(np.mean(below))
             assert measured["low"] <= measured["value"] <= measured["high"]

@@ -64,6 +64,7 @@ def test_a_token_that_is_left_out_changes_no_other(whole: Mllm) -> None:
 
     def run(noise: float, dropped_bs: torch.Tensor) -> torch.Tensor:
         """Logits [b, V] of the next token, all image tokens that are left out moved by noise before layer 0."""
+
         def move(_module: Any, args: Any) -> Any:
             moved = args[0] + noise * torch.randn(args[0].shape, generator=torch.Generator().manual_seed(1))
             return (torch.where(moving_bs[..., None], moved, args[0]), *args[1:])

@@ -48,6 +48,7 @@ def test_samples_without_the_score_go_first(made_up: Store) -> None:
 
 def test_jsonl_loads_back_with_its_fields(made_up: Store, tmp_path: Path) -> None:
     import datasets
+
     file = tmp_path / "kept.jsonl"
     file.write_text("".join(filter_store(made_up, by="pooled-cosine", keep=30, flags=["mismatch"])))
     table = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))

@@ -240,6 +240,7 @@ def test_another_sae_is_refused(query: Any, tmp_path: Path) -> None:
 def test_the_command_and_its_filter(store: Path, tiny_files: Tiny, tmp_path: Path, suffix: str) -> None:
     """Kept as from the store of the same pairs, and loaded back with the rows' own fields."""
     import datasets
+
     out = tmp_path / f"scores{suffix}"
     done = saevx("score", tiny_files.data, "--store", store, "--out", out, "--device", "cpu")
     assert done.status == 0 and done.out.strip() == str(out), done.err

@@ -60,8 +60,7 @@ def test_the_strongest_partners_are_kept(part: Part) -> None:
         for k in range(len(matrix)):
             partners = [j for j in range(len(matrix)) if matrix[k, j] >= cooccur.MIN_SUPPORT]
             value = {
-                j: cooccur.npmi(matrix[k, j : j + 1], mine[k : k + 1], other[j : j + 1], n)[1][0]
-                for j in partners
+                j: cooccur.npmi(matrix[k, j : j + 1], mine[k : k + 1], other[j : j + 1], n)[1][0] for j in partners
             }
             best = sorted(partners, key=lambda j: (-value[j], -matrix[k, j], j))[: cooccur.KEPT]
             expected |= {(j, k) if turn else (k, j) for j in best}

@@ -58,11 +58,7 @@ def test_scores_are_exactly_those_of_the_events(part: Part) -> None:
         for k in top:
             if not np.isnan(omega[k]):
                 up, down = up + omega[k] * every[k], down + every[k]
-        assert (
-            np.isnan(result["cosine-weighted"][row])
-            if down == 0
-            else result["cosine-weighted"][row] == up / down
-        )
+        assert np.isnan(result["cosine-weighted"][row]) if down == 0 else result["cosine-weighted"][row] == up / down
         shared = 0.0
         for k in both:
             shared += np.nan_to_num(omega[k])

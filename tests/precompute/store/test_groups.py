@@ -29,8 +29,11 @@ def test_a_family_has_its_strongest_share_of_each_side(store: Store) -> None:
                 expected = [share if share >= s.DELTA_SHARE else None for share in shares]
                 for m, side in enumerate(s.MODALITIES):
                     assert one[f"share_{side}"] == pytest.approx(expected[m])
-                assert name == {(True, True): "both", (False, True): "image_only", (True, False): "text_only"}[
-                    expected[0] is not None, expected[1] is not None
-                ]
+                assert (
+                    name
+                    == {(True, True): "both", (False, True): "image_only", (True, False): "text_only"}[
+                        expected[0] is not None, expected[1] is not None
+                    ]
+                )
                 n_rows += 1
     assert n_rows > 50

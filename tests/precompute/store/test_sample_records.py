@@ -11,7 +11,7 @@ import pytest
 from precompute.store.making import sample_records
 from precompute.store.making.sample_records import SampleRecords
 
-TEXTS = ["a dog", "", "日本 🙂 \u2028 \"quoted\"\n", "é" * 5000, "\ufeff x"]
+TEXTS = ["a dog", "", '日本 🙂 \u2028 "quoted"\n', "é" * 5000, "\ufeff x"]
 
 
 @pytest.fixture

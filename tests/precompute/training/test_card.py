@@ -155,7 +155,10 @@ def test_the_lines_of_a_store(make: Maker, made_up: Store, tmp_path: Path) -> No
 def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
     store = precompute(
         PrecomputeOptions(
-            data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=tmp_path / "store",
+            data=str(tiny_files.data),
+            model=str(tiny_files.model),
+            sae=str(tiny_files.sae),
+            out=tmp_path / "store",
             device="cpu",
         )
     )

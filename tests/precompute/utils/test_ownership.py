@@ -83,10 +83,7 @@ def test_many_that_come_and_go_are_never_two_at_once(tmp_path: Path) -> None:
         "    except SaevxError:\n"
         "        pass\n"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", loop, str(out)], env=environment())
-        for _ in range(3)
-    ]
+    processes = [subprocess.Popen([sys.executable, "-c", loop, str(out)], env=environment()) for _ in range(3)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
     assert counter.read_text() == "450" and [path.name for path in tmp_path.iterdir()] == ["counter"]
 

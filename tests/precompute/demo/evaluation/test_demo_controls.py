@@ -27,9 +27,10 @@ def test_an_untrained_model_and_the_verdicts_of_another_store(tiny_files: Tiny, 
     assert len(differing) > len(weights) / 2 and other.tokenizer.get_vocab() == own.tokenizer.get_vocab()
 
     exchanged = verdicts_of(o, "exchanged", lambda: (o.demo / "model", o.demo / "sae"), shuffle=True)["exchanged"]
-    assert sum(exchanged["verdicts"].values()) == json.loads(
-        (o.work / "exchanged-store" / "manifest.json").read_text()
-    )["sae"]["n_features"]
+    assert (
+        sum(exchanged["verdicts"].values())
+        == json.loads((o.work / "exchanged-store" / "manifest.json").read_text())["sae"]["n_features"]
+    )
     rendered = controls_part({"exchanged": exchanged})
     assert f"| images exchanged before the pass | {exchanged['tested']} |" in rendered
     assert rendered.count("not run") == 2
