@@ -4,12 +4,14 @@ server in front of it and a real Chromium. Nothing here is a stand-in."""
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -27,6 +29,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: more threads only take turns
+
+# A server may wait for its turn on two busy cores, longer than the five seconds that httpx waits by default.
+WAITS = inspect.signature(httpx.get).parameters["timeout"].default
+WAITS.connect = WAITS.read = WAITS.write = WAITS.pool = 60.0  # seconds
 
 # No test asserts a time, on however busy a machine.
 settings.register_profile("saevx", deadline=None)

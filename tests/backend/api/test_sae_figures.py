@@ -117,7 +117,7 @@ def test_the_page_draws_them(client: TestClient, report: dict[str, Any]) -> None
     drawn = re.search(r'class="density".*?</svg>', page, re.S)
     assert drawn and drawn[0].count("<rect") == n_cells
     assert (
-        sum(int(n.replace(",", "")) for n in re.findall(r"<title>([\d,]+) features; text", drawn[0]))
+        sum(int(n.replace(",", "")) for n in re.findall(r"<title>([\d,]+) features?; text", drawn[0]))
         == (report["n_features"])
     )
     for testid in ("verdict-shares", "spreads", "l0-places", "fvu-places"):

@@ -105,7 +105,7 @@ def test_the_headline_is_the_best_score_from_the_sae() -> None:
 
 def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "results" / "wrong-pairs.json"
-    options = ["--demo", demo.root, "--out", out, "--n-scenes", 3, "--n-choice", 1, "--n-train", 8]
+    options = ["--demo", demo.root, "--out", out, "--n-scenes", 3, "--n-choice", 2, "--n-train", 16]
     monkeypatch.setattr(sys, "argv", ["wrong_pairs", *map(str, options)])
     run_script(W.Options, W.__doc__)
     text = out.read_text()
