@@ -147,7 +147,7 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
     missing_figures = set() if visit.reader.hallucination.separation else {HALLUCINATION}
     if not visit.store.has_images:
         missing_figures |= OF_IMAGES
-    shown = [name for name in query.columns(visit.store.has_images) if name not in missing_figures]
+    column_names = [name for name in query.columns(visit.store.has_images) if name not in missing_figures]
     return visit.render(
         "features.html",
         section="/features",
@@ -164,7 +164,7 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in missing_figures],
         columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures}
         | ({} if visit.store.has_images else {"density": ("Density", TEXT_DENSITY)}),
-        shown=shown,
+        column_names=column_names,
         verdicts={
             name: n
             for name, n in list_verdicts.items()
@@ -179,7 +179,7 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         previews=previews(visit, ids),
         words=word_lines(visit.store, ids),
         places={id: place_map(place) for id, place in visit.reader.features.place_maps(ids).items()}
-        if "place_map" in shown
+        if "place_map" in column_names
         else {},
     )
 
