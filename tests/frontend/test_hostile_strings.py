@@ -43,6 +43,13 @@ FOREIGN = (
     "a[href^='data:text' i]"
 )
 """What no page of ours has."""
+CENTRE_OF = """at => {
+    const element = document.querySelectorAll("main [tabindex], main [data-feature], main .tok")[at];
+    element?.scrollIntoView({ block: "center", behavior: "instant" });
+    const { x, y, width, height } = element?.getBoundingClientRect() ?? { width: 0, height: 0 };
+    return width && height ? [x + width / 2, y + height / 2] : null;
+}"""
+"""Where to point at. Asked of the page in one go: an element seen a moment ago may be gone."""
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +115,9 @@ class Watch:
     def visit(self, address: str, *, touch: bool = True) -> None:
         """Open an address, touch what can be touched, and look."""
         self.page.goto(address, wait_until="load")
-        for at in [] if not touch else self.page.locator("main [tabindex], main [data-feature], main .tok").all()[:6]:
-            if at.is_visible():
-                at.hover(timeout=2000, force=True)
+        for at in range(6 if touch else 0):
+            if centre := self.page.evaluate(CENTRE_OF, at):
+                self.page.mouse.move(*centre)
         self.page.keyboard.press("Tab")
         body = "document.querySelector('main, body, svg').textContent"
         kind, reports, text = self.page.evaluate(f"[typeof window.{MARK}, window.reports || [], {body}]")
