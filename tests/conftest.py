@@ -34,6 +34,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 WAITS = inspect.signature(httpx.get).parameters["timeout"].default
 WAITS.connect = WAITS.read = WAITS.write = WAITS.pool = 60.0  # seconds
 
+WAIT_MS = 60_000
+"""Of a browser, for a page or an answer of the model, which may wait for their turn in the same way."""
+
 # No test asserts a time, on however busy a machine.
 settings.register_profile("saevx", deadline=None)
 settings.load_profile("saevx")
@@ -106,7 +109,7 @@ def server(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=60_000)  # a page, or an answer of the model, may wait for its turn on two busy cores
+    expect.set_options(timeout=WAIT_MS)
     path = chromium()
     if path is None:
         message = "no Chromium on this machine: `apt-get install chromium`, or name one in CHROMIUM"
@@ -115,6 +118,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(message)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        launched.on("context", lambda context: context.set_default_timeout(WAIT_MS))
         yield launched
         launched.close()
 

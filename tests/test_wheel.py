@@ -51,7 +51,7 @@ def test_every_page_is_served_by_the_wheel(installed: Path, demo: Demo, tmp_path
     command = [str(installed.with_name("saevx"))]
     with Server(demo.store, "--no-live", log=tmp_path / "log.txt", command=command, cwd=tmp_path) as server:
         for path in (*PAGES, "/static/vendor/htm/preact/standalone.module.js", "/static/css/base.css"):
-            with urllib.request.urlopen(server.url + path, timeout=20) as reply:
+            with urllib.request.urlopen(server.url + path, timeout=60) as reply:
                 assert reply.status == 200 and len(reply.read()) > 500, path
 
 

@@ -72,7 +72,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], set[int]]] = {
 def ask(server: Server, data: bytes) -> int:
     """The status of the reply, which may come before all is sent."""
     url = urlparse(server.url)
-    with socket.create_connection((url.hostname, url.port), timeout=20) as connection:
+    with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
         with contextlib.suppress(OSError):  # the server has answered, and reads no more
             connection.sendall(data)
         try:

@@ -50,7 +50,7 @@ def test_a_copy_has_its_own_session_and_ends_by_a_signal(tmp_path: Path) -> None
     assert type(process) is Forked or ForkServer.begun_with is None
     assert os.getsid(process.pid) == process.pid != os.getsid(0) and process.poll() is None
     process.kill()
-    assert process.wait(timeout=20) == -signal.SIGKILL
+    assert process.wait(timeout=60) == -signal.SIGKILL
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
 

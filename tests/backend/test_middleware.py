@@ -147,7 +147,7 @@ def test_pages_at_an_allowed_name_are_its_own_whatever_host_the_proxy_sends(stor
 def ask(server: Server, *hosts: str, version: str = "HTTP/1.1") -> int:
     """The status that the real server gives a request with these `Host` headers."""
     place = urlparse(server.url)
-    with socket.create_connection((place.hostname, place.port), timeout=20) as wire:
+    with socket.create_connection((place.hostname, place.port), timeout=60) as wire:
         lines = [f"GET /healthz {version}", *(f"Host: {one}" for one in hosts), "Connection: close", "", ""]
         wire.sendall("\r\n".join(lines).encode())
         reply = http.client.HTTPResponse(wire)

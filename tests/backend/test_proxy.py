@@ -65,7 +65,7 @@ def proxy(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]
             yield port
         finally:
             running.terminate()
-            running.wait(timeout=20)
+            running.wait(timeout=60)
 
 
 def ask(port: int, path: str, body: bytes | None = None, **headers: str) -> HTTPResponse:

@@ -41,7 +41,7 @@ def steer(server: Server, n: int, visitor: str = "127.0.0.1") -> tuple[HTTPConne
 
 
 def waiting(server: Server) -> int:
-    with urllib.request.urlopen(server.url + "/healthz", timeout=5) as reply:
+    with urllib.request.urlopen(server.url + "/healthz", timeout=60) as reply:
         return int(json.load(reply)["live"]["waiting"])
 
 
@@ -68,7 +68,7 @@ def test_closing_the_stream_stops_the_generation(running: Server) -> None:
 
 def test_a_greedy_visitor_is_told_to_wait_and_others_are_served(running: Server) -> None:
     def before() -> dict[tuple[str, ...], float]:
-        with urllib.request.urlopen(running.url + "/metrics", timeout=5) as reply:
+        with urllib.request.urlopen(running.url + "/metrics", timeout=60) as reply:
             return figures(reply.read().decode())
 
     old = before()["saevx_live_tokens_total",]
@@ -89,7 +89,7 @@ def test_it_says_where_to_look_and_ends_when_told(made: Path, tmp_path: Path) ->
     log = tmp_path / "log.txt"
     with Server(made / "store", "--no-live", "--root-path", "/x", log=log) as server:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=60) == 0
     assert f"Open {server.url}/x/" in log.read_text()
 
 
@@ -102,7 +102,7 @@ def test_a_running_stream_ends_when_the_server_is_stopped(made: Path, tmp_path: 
         assert streams[0][1].readline().startswith(b"event: ")
         server.process.send_signal(signal.SIGTERM)
         endings = [ending(connection, reply) for connection, reply in streams]
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=60) == 0
     assert endings[0] == "done" and set(endings) <= {"done", "closing"}, endings
     assert "Traceback" not in log.read_text()
 

@@ -147,7 +147,7 @@ def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Brow
         page = browser.new_context(base_url=server.url).new_page()
         page.on("request", lambda request: query.append(request.url.removeprefix(server.url)))
         page.goto("/steer")
-        with page.expect_response("**/api/v1/live*", timeout=20_000) as reply:
+        with page.expect_response("**/api/v1/live*") as reply:
             pass
         assert reply.value.json()["state"] == "loading" and len(reply.value.body()) < 500
         expect(page.locator("#steer")).to_have_attribute("data-ready", "no")

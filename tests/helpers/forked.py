@@ -79,7 +79,7 @@ class ForkServer:
 
     def close(self) -> None:
         self.channel.close()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
 
 class Forked(subprocess.Popen[str]):

@@ -112,7 +112,7 @@ def test_who_waits_for_the_model_takes_no_thread_from_others(live: TestClient, m
             end = time.monotonic() + 60
             while state.live.waiting < THREADS and time.monotonic() < end:
                 time.sleep(0.01)
-            assert people.submit(live.get, f"{API}/flags").result(timeout=20).status_code == 200
+            assert people.submit(live.get, f"{API}/flags").result(timeout=60).status_code == 200
         finally:
             go.set()
         assert [one.result().status_code for one in waiting] == [200] * len(query)

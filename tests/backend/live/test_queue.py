@@ -132,7 +132,7 @@ def test_a_place_is_given_back_however_a_request_ends(running: Running, root: Pa
 def begin(server: Running, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> socket.socket:
     """A request whose answer nobody has read yet."""
     place = urlparse(server.url)
-    wire = socket.create_connection((place.hostname, place.port), timeout=30)
+    wire = socket.create_connection((place.hostname, place.port), timeout=60)
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     wire.sendall(head.encode() + body)
     return wire
@@ -209,7 +209,7 @@ def test_the_server_answers_while_searches_run(running: Running, root: Path) -> 
         searches = [people.submit(search) for _ in range(4)]
         try:
             for _ in range(30):
-                assert httpx.get(running.url + "/healthz", timeout=5).status_code == 200
+                assert httpx.get(running.url + "/healthz", timeout=60).status_code == 200
         finally:
             stop.set()
         assert sum(one.result() for one in searches) > 4

@@ -140,7 +140,7 @@ def test_drawing_processes_say_nothing_and_end(tmp_path: Path) -> None:
             assert ended(process, number) == ANSWERS[signal.SIGINT]
         else:
             os.kill(process.pid, number)
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
         end = time.monotonic() + 60
         while members(process.pid) and time.monotonic() < end:
             time.sleep(0.1)

@@ -31,7 +31,7 @@ def test_one_owner_who_is_named(tmp_path: Path) -> None:
             pass
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
     assert not list(out.parent.iterdir()), "the lock goes with its owner"
 
 
@@ -39,7 +39,7 @@ def test_a_dead_owner_keeps_nothing(tmp_path: Path) -> None:
     out = tmp_path / "store"
     with another_owner(out) as process:
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         with exclusive(out):
             assert len(list(tmp_path.iterdir())) == 1
     assert not list(tmp_path.iterdir())
