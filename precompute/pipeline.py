@@ -165,7 +165,7 @@ class Pipeline:
 
         o, session, manifest_file = self.options, self.session, self.part / MANIFEST
         pass_fingerprint = self.fingerprint()
-        holds_unfinished(self.part, pass_fingerprint, PLAN, **KIND)
+        holds_unfinished(self.part, pass_fingerprint, PLAN, **KIND)  # refuses another run's, before any data are read
         if manifest_file.exists():
             say(f"collect: done already in {self.part}")
             return dict(json.loads(manifest_file.read_text()))

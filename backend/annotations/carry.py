@@ -46,29 +46,29 @@ def sketch(store: Store, feature: int) -> bytes:
     return len(centred_d).to_bytes(4, "little") + sketches(centred_d[None])[0].astype(np.float16).tobytes()
 
 
-def matches(store: Store, vectors: Mapping[int, bytes], min_cosine: float) -> dict[int, tuple[int, float]]:
+def matches(store: Store, sketch_of: Mapping[int, bytes], min_cosine: float) -> dict[int, tuple[int, float]]:
     """Old number → (number in `store`, cosine) of the features whose direction the store has, each new one once.
 
     Args:
-        vectors: sketches by old number.
+        sketch_of: as `sketch` makes them, by old number.
         min_cosine: smallest cosine of a match.
 
     Raises:
         SaevxError: the directions are of a model of another width.
     """
-    if not vectors:
+    if not sketch_of:
         return {}
     index = store.search.index("decoder")
-    numbers = list(vectors)
-    widths = {int.from_bytes(vectors[k][:4], "little") for k in numbers}
+    numbers = list(sketch_of)
+    widths = {int.from_bytes(sketch_of[k][:4], "little") for k in numbers}
     if widths != {index.d}:
         raise SaevxError(
             f"The features were written about in a model of {widths.pop()} dimensions, and this store's has {index.d}: "
             "directions of different models cannot be compared."
         )
-    if any(len(vectors[k]) != 4 + 2 * min(index.d, WIDTH) for k in numbers):
+    if any(len(sketch_of[k]) != 4 + 2 * min(index.d, WIDTH) for k in numbers):
         raise SaevxError("A sketch of a direction is cut off: export the annotations again.")
-    old_kw = unit(np.stack([np.frombuffer(vectors[k][4:], np.float16) for k in numbers]).astype(np.float32))
+    old_kw = unit(np.stack([np.frombuffer(sketch_of[k][4:], np.float16) for k in numbers]).astype(np.float32))
     cosine_kf = np.concatenate(
         [old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
          for first in range(0, index.ntotal, CHUNK)], axis=1,
@@ -76,14 +76,15 @@ def matches(store: Store, vectors: Mapping[int, bytes], min_cosine: float) -> di
     best_k = cosine_kf.argmax(axis=1)
     pairs = []
     for i, k in enumerate(numbers):
-        to = k if k < index.ntotal and cosine_kf[i, k] >= cosine_kf[i, best_k[i]] - SAME else int(best_k[i])
-        pairs.append((float(cosine_kf[i, to]), k, to))
+        new_number = k if k < index.ntotal and cosine_kf[i, k] >= cosine_kf[i, best_k[i]] - SAME else int(best_k[i])
+        pairs.append((float(cosine_kf[i, new_number]), k, new_number))
     result: dict[int, tuple[int, float]] = {}
     taken_ids: set[int] = set()
-    for cosine, k, to in sorted(pairs, key=lambda pair: (-pair[0], pair[1] != pair[2], pair[1])):
-        if cosine >= min_cosine and to not in taken_ids:
-            taken_ids.add(to)
-            result[k] = (to, cosine)
+    # Of equal cosines those first that keep their number.
+    for cosine, k, new_number in sorted(pairs, key=lambda pair: (-pair[0], pair[1] != pair[2], pair[1])):
+        if cosine >= min_cosine and new_number not in taken_ids:
+            taken_ids.add(new_number)
+            result[k] = (new_number, cosine)
     return result
 
 

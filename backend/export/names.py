@@ -16,19 +16,19 @@ class Names:
     share one, also where upper and lower case are one."""
 
     def __init__(self) -> None:
-        self.of: dict[str, str] = {}
+        self.file_of: dict[str, str] = {}
         self._file_names: set[str] = set()
 
     def add(self, address: str, end: str) -> str:
         """The file of an address without `/api/v1`, such as `/features/12?modality=text`; `end` is its extension."""
-        if address not in self.of:
+        if address not in self.file_of:
             name = plain_name(address)
             file = f"{name}{end}"
             if file.lower() in self._file_names:
                 file = f"{name}-{_digest(address)}{end}"
             self._file_names.add(file.lower())
-            self.of[address] = file
-        return self.of[address]
+            self.file_of[address] = file
+        return self.file_of[address]
 
 
 def plain_name(address: str) -> str:

@@ -82,7 +82,7 @@ class Site:
         while self.queue:
             address = heapq.heappop(self.queue)[2]
             await self.page(address)
-            self.progress.total = len(self.names.of)
+            self.progress.total = len(self.names.file_of)
             self.progress.update()
         self.progress.close()
         copy_static(self.folder / "static")
@@ -99,8 +99,8 @@ class Site:
         if parameters.keys() <= IN_SCRIPTS.get(kind, set()):
             parameters = {}
         address = path + (f"?{urlencode(sorted(parameters.items()))}" if parameters else "")
-        if address in self.names.of:
-            return self.names.of[address]
+        if address in self.names.file_of:
+            return self.names.file_of[address]
         if not parameters.keys() <= states or not self._has_room(kind, address if kind == "pair" else path, parameters):
             return None
         heapq.heappush(self.queue, (when, next(self.order), address))
@@ -147,7 +147,7 @@ class Site:
     def image(self, address: str) -> str:
         """The file of an image, which is queued."""
         name = address.removeprefix("/api/v1/samples").replace("/image?", "?", 1)
-        if f"/images{name}" not in self.names.of:
+        if f"/images{name}" not in self.names.file_of:
             heapq.heappush(self.queue, (9, next(self.order), address))
         return self.names.add(f"/images{name}", ".webp")
 
@@ -157,7 +157,7 @@ class Site:
         if address.startswith("/api/"):
             self.save(self.image(address), body)
             return
-        file, page = self.names.of[address], body.decode()
+        file, page = self.names.file_of[address], body.decode()
         to_root = "../" * file.count("/")
         add = {"html": {"data-base": to_root.rstrip("/") or "."}}
         if kind_of(address) == "sample" and (data := await self.activations(address, page)):
@@ -197,7 +197,7 @@ class Site:
             reply = await request(self.app, "GET", f"/api/v1/map/colours?by={name}")
             if reply.status == 200:
                 self.save(f"map/{name}.bin", reply.body)
-        paths = [address for address in self.names.of if kind_of(address) == "feature"]
+        paths = [address for address in self.names.file_of if kind_of(address) == "feature"]
         ids = sorted(int(path.rpartition("/")[2]) for path in paths)
         labels = [label for part in chunks(ids, 500) for label in await self.labels(part)]
         self.save("map/labels.json", json.dumps(labels, ensure_ascii=False).encode())

@@ -94,8 +94,8 @@ def search(store: OpenStore, query: Query, limit: int, patch: tuple[int, int, in
         patch: view, row and column of a patch: only features that are active on it are ranked.
     """
     reader, (max_f2, modalities, events, views, *_) = store.store, query
-    of_image = rank(max_f2, reader.features, modalities)
-    ranking = of_image if patch is None else rank(query.at_patch(patch), reader.features, modalities)
+    whole_ranking = rank(max_f2, reader.features, modalities)
+    ranking = whole_ranking if patch is None else rank(query.at_patch(patch), reader.features, modalities)
 
     def feature_hits(mask: Array, with_grids: bool) -> list[dict[str, Any]]:
         places = np.flatnonzero(mask)[:limit]
@@ -122,7 +122,7 @@ def search(store: OpenStore, query: Query, limit: int, patch: tuple[int, int, in
         "features": feature_hits(~ranking.dense, True),
         "dense": feature_hits(ranking.dense, False),
         "n_dense": int(ranking.dense.sum()),
-        "groups": groups(reader, events, views, of_image) if IMAGE in modalities else [],
+        "groups": groups(reader, events, views, whole_ranking) if IMAGE in modalities else [],
         "samples": nearest(reader, query),
         "views": as_views(views),
         "tokens": list(query.tokens),

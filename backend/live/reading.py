@@ -96,6 +96,7 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
         },
         "groups": reader.features.grouped(sides, N_STRONGEST),
     }  # fmt: skip
+    # Without an image the first token of several words is not read (live/search.queried_tokens): it stands just before.
     unread = int(words[0]) - 1 if not images and has_words(text) and len(words) else None
     return Reading(detail, query, images[0].size if images else None, unread)
 

@@ -197,10 +197,10 @@ def plan_rows(
     """The rows that the model can take, and the order in which they are run. Says which rows are rejected.
 
     Args:
-        id_column: the field asked for, which decides what is advised where ids repeat.
+        id_column: of --id-column; with `row` no advice is given on ids that repeat.
 
     Raises:
-        SaevxError: no row can be used, or the model reads images and none is left, as it should not be.
+        SaevxError: no row can be used, or the model reads images and no row with an image can.
     """
     if mllm.multimodal:
         refuse_no_image(source, mllm.source, data.no_image)

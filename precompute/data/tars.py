@@ -145,19 +145,19 @@ def _end(shard: Path, offset: int, key: str | None) -> str | None:
 def _sample(
     file: IO[bytes], shard: Path, key: str, members: list[Member], ids: IdSet, columns: Columns
 ) -> dict[str, Any] | BadRow:
-    """Its texts, and references to its images, whose bytes are read later."""
+    """The record of the sample `key`: its texts, and references to its images, whose bytes are read later."""
     names = {name.lower(): name for name in (columns.text, columns.id) if name}
     image_kind = columns.image.lower() if columns.image else None
     images: list[Slice | BadRow] = []
-    unread: list[Slice | BadRow] = []
+    unreadable: list[Slice | BadRow] = []
     texts: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     for member in members:
         kind, last = member.kind, member.kind.rpartition(".")[2]
         if kind == image_kind or (image_kind is None and last in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)):
             bad_member = BadRow(f"its member {member.name[:120]} is stored in pieces") if member.sparse else None
-            readable = kind == image_kind or last in IMAGE_SUFFIXES
-            (images if readable else unread).append(bad_member or Slice(shard, member.offset, member.size))
+            is_readable = kind == image_kind or last in IMAGE_SUFFIXES
+            (images if is_readable else unreadable).append(bad_member or Slice(shard, member.offset, member.size))
         elif kind in (*TEXTS, "json", "cls") or kind in names:
             content = _text(file, member)
             if isinstance(content, BadRow):
@@ -179,8 +179,8 @@ def _sample(
             f"it has no text: a sample's name ends at the first dot of its members, as in {members[0].name[:120]}"
         )
     record.setdefault("id", key if ids.add(key) else f"{shard.stem}/{key}")
-    if (images or unread) and not columns.text_only:
-        record[IMAGES] = images or unread
+    if (images or unreadable) and not columns.text_only:
+        record[IMAGES] = images or unreadable
     return record
 
 

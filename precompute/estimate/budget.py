@@ -37,7 +37,7 @@ class Budget(NamedTuple):
         """A few lines for a person."""
         e, remarks = self.estimate, []
         try:
-            choice = trim.choose(o.events, o.max_store_gb, e.of)
+            choice = trim.choose(o.events, o.max_store_gb, e.bytes_with)
         except SaevxError as error:
             choice, remarks = o.events or "none", [str(error)]
         total = memory.total()
@@ -47,7 +47,7 @@ class Budget(NamedTuple):
                 f"This machine has {human(total)} of memory in all, and {clause}: take a smaller SAE or a larger "
                 "machine."
             )
-        parts = {**e.bytes, "events": e.bytes["events"] - (e.of["all"] - e.of[choice])}
+        parts = {**e.bytes, "events": e.bytes["events"] - (e.bytes_with["all"] - e.bytes_with[choice])}
         n_samples, n_tokens, n_events = (e.counts[name] for name in ("samples", "tokens", "events"))
         lines = [
             f"{n_samples:.0f} samples of {self.n_rows} rows, about {n_tokens:.0f} tokens, {n_events:.0f} events "
@@ -55,9 +55,9 @@ class Budget(NamedTuple):
             f"time    {clock(e.total)}: " + ", ".join(f"{name} {clock(s)}" for name, s in e.seconds.items()),
             f"memory  {human(e.memory)} at most, {human(self.resident)} of it with model and SAE loaded, on "
             f"{self.device}",
-            f"disk    {human(e.of[choice])} for the store with --events {choice}: "
+            f"disk    {human(e.bytes_with[choice])} for the store with --events {choice}: "
             + ", ".join(f"{name} {human(n)}" for name, n in parts.items()),
-            "        " + ", ".join(f"--events {name} {human(e.of[name])}" for name in trim.EVENT_CHOICES)
+            "        " + ", ".join(f"--events {name} {human(e.bytes_with[name])}" for name in trim.EVENT_CHOICES)
             + f"; {human(e.scratch)} more while it is made",
         ]  # fmt: skip
         if self.stride > 1:
@@ -107,7 +107,7 @@ def check(options: PrecomputeOptions) -> tuple[Estimate, Session]:
         SaevxError: it is not.
     """
     budget, session = estimate(options)
-    choice = trim.choose(options.events, options.max_store_gb, budget.estimate.of)
+    choice = trim.choose(options.events, options.max_store_gb, budget.estimate.bytes_with)
     say(f"events: {choice}, as estimated")
     return budget.estimate, session
 
@@ -118,7 +118,7 @@ def check_again(options: PrecomputeOptions, estimate: Estimate, data: Collected)
     Raises:
         SaevxError: it does not; the pass is not lost.
     """
-    all_bytes, example_bytes, min_bytes = (estimate.of[choice] for choice in ("all", "examples", "none"))
+    all_bytes, example_bytes, min_bytes = (estimate.bytes_with[choice] for choice in ("all", "examples", "none"))
     events = trim.event_bytes(data.events, None)
     share = (example_bytes - min_bytes) / max(all_bytes - min_bytes, 1)
     growth = events - (all_bytes - min_bytes)

@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
     """Bytes of its weights in memory."""
     bytes: dict[str, float]
     """Of the store with all events, by part."""
-    of: dict[EventChoice, float]
+    bytes_with: dict[EventChoice, float]
     """Bytes of the store with each choice of `--events`."""
     scratch: float
     """More bytes on the disk while it is made."""

@@ -115,38 +115,47 @@ def measure_trial_run(session: Session, n: int) -> Trial:
         return _measure(session, n, Path(folder) / "store.part")
 
 
-def _measure(session: Session, n: int, part: Path) -> Trial:
-    part.mkdir()
-    gc.collect()
-    memory.give_back()
-    resident = memory.resident()
-    o = session.options
-    data, plan = first_samples(*session.data_and_plan, n, o.ds)
-    seconds: dict[str, float] = {}
-    peak: dict[str, float] = {}
+class Meter:
+    """Measures steps one after the other."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        memory.give_back()
+        self.resident = memory.resident()
+        """Bytes before the first step."""
+        self.seconds: dict[str, float] = {}
+        self.peak: dict[str, float] = {}
+        """Most bytes resident in each step, beyond those before the first."""
 
     @contextmanager
-    def step(name: str) -> Iterator[None]:
+    def step(self, name: str) -> Iterator[None]:
         memory.reset_peak()
         begin = time.monotonic()
         yield
         memory.give_back()
-        seconds[name], peak[name] = time.monotonic() - begin, max(0.0, memory.peak() - resident)
+        self.seconds[name], self.peak[name] = time.monotonic() - begin, max(0.0, memory.peak() - self.resident)
 
+
+def _measure(session: Session, n: int, part: Path) -> Trial:
+    """The run of `measure_trial_run`, in the folder `part`."""
+    part.mkdir()
+    meter = Meter()
+    o = session.options
+    data, plan = first_samples(*session.data_and_plan, n, o.ds)
     job = Collector(session.mllm, session.sae, data, plan, part, o.seed, o.nll, o.sink_multiple, o.text_alone)
     manifest = _provenance(session)
-    with step("collect"):
+    with meter.step("collect"):
         manifest |= job.run(quiet=True)
-    with step("merge"):
+    with meter.step("merge"):
         manifest |= merge.merge(job, len(plan.ds))
     peak_bytes = sum(_bytes_of(part).values())
     shard = sum(path.stat().st_size for path in (part / SHARDS).iterdir()) * job.shards_in_memory
     merge.remove_temporary(part)
     options = {**session.step_options(manifest), "labeller": None}
     for name in LATER:
-        with step(name):
+        with meter.step(name):
             manifest |= STEPS[name](part, manifest, options)
-    with step("write"):
+    with meter.step("write"):
         write_database(part, manifest)
         write_pairs(part, manifest)
     part_data = Collected(part, manifest)
@@ -159,9 +168,9 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
     del part_data
     peak_bytes = max(peak_bytes, sum(_bytes_of(part).values()))
     manifest["events"] = {"kept": "all", "n": n_samples}
-    with step("seal"):
+    with meter.step("seal"):
         seal(part, manifest)
-    with step("verify"):
+    with meter.step("verify"):
         failures = [check for check in verify(part) if not check.ok]
     if failures:
         raise SaevxError(f"The trial's store is not sound ({failures[0].name}: {failures[0].detail}).")
@@ -170,7 +179,8 @@ def _measure(session: Session, n: int, part: Path) -> Trial:
     parts |= {"events": events["all"], "tokens and maxima": sizes["events"] - events["all"]}
     counts = {"samples": n_samples, "tokens": n_tokens, "events": n_events, "scratch": peak_bytes - sum(sizes.values())}
     return Trial(
-        len(plan.length_n), float(plan.length_n.sum()), seconds, resident, peak, float(shard), parts, events,
+        len(plan.length_n), float(plan.length_n.sum()), meter.seconds, meter.resident, meter.peak, float(shard), parts,
+        events,
         {name: float(max(count, 0)) for name, count in counts.items()},
     )  # fmt: skip
 

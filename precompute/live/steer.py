@@ -172,11 +172,12 @@ def steer_candidates(
     o = steering
     if o.frozen and (sentence := why_not_frozen(mllm)) is not None:
         raise SaevxError(sentence)
+    # Candidates that differ by their seed alone share an edit; 0 is the unchanged model.
     keys = [(tuple(c.interventions), c.control) for c in o.candidates]
     edits = {key: Steer(sae, key[0], control=key[1]) for key in dict.fromkeys(keys)}
-    number = {key: i for i, key in enumerate(edits, 1)}
+    edit_number = {key: i for i, key in enumerate(edits, 1)}
     seeds = [c.seed for c in o.candidates]
-    cast = Cast.of([number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
+    cast = Cast.of([edit_number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
     chosen_s = prompt_scope(batch, o.scope, o.mask)
     rows = rows_for(mllm, batch, chosen_s, o, cast.roles)
     steered_roles = [cast.roles[cast.writers[channel].role] for channel in cast.steered]

@@ -76,8 +76,8 @@ def process(
     processor: Any, tokenizer: Any, pairs: Sequence[Pair], texts: list[str], *, multimodal: bool,
     add_special_tokens: bool,
 ) -> tuple[dict[str, Any], list[int]]:  # fmt: skip
-    """The processor's tensors [b, …] on the CPU, and by how many characters each pair's text before its own has grown
-    when its images' marks were replaced by one mark a token.
+    """The processor's tensors [b, …] on the CPU; and of each pair, by how many characters the template before its own
+    text has become longer, since the processor writes a mark for each image token in place of one for each image.
 
     Args:
         texts: each pair in the template.

@@ -67,14 +67,14 @@ def candidates(product_rn: Tensor, bound: Bound, k: int, *, lowest: bool) -> tup
     limit_r = np.partition(lower_rb, n_blocks - k, axis=1)[:, n_blocks - k]
     # Where a block's numbers are all negative, its largest is some number below 0.
     above_rb = np.maximum(top_rb, 0) * (1 + bound.share) + bound.most_rb >= limit_r[:, None]
-    many_r = above_rb.sum(1) > k + MOST * n_blocks
-    many_r |= ~np.isfinite(lower_rb).all(1)
-    above_rb[many_r] = False
+    too_many_r = above_rb.sum(1) > k + MOST * n_blocks
+    too_many_r |= ~np.isfinite(lower_rb).all(1)
+    above_rb[too_many_r] = False
     row_q, block_q = np.nonzero(above_rb)
     value_qc = numbers(blocks_rcb[row_q, :, block_q], lowest)
     value_qc += bound.share * np.abs(value_qc)
     at_q, at_c = np.nonzero(value_qc + bound.most_rb[row_q, block_q, None] >= limit_r[row_q, None])
-    return Pairs(row_q[at_q], at_c * n_blocks + block_q[at_q]), many_r
+    return Pairs(row_q[at_q], at_c * n_blocks + block_q[at_q]), too_many_r
 
 
 def positive(product_rn: Tensor) -> Pairs:

@@ -109,15 +109,15 @@ class Table:
             dtype = right.number_nd.dtype
             extra_rows = None if extra_r is None else extra_r[rows]
             left = rows_of(left_rd[torch.from_numpy(rows)], dtype, extra_rows, n_more=self.spare)
-            many_r = ~(left.length_n < EXTREME) if dtype == torch.bfloat16 else np.zeros(len(rows), bool)
+            too_many_r = ~(left.length_n < EXTREME) if dtype == torch.bfloat16 else np.zeros(len(rows), bool)
             product_rn = self._multiply(left, right)
             limits = Bound(bound(left, right, self.n_blocks), OUTPUT[dtype])
             for pairs_of_side, lowest in zip(pairs_of_sides, sides, strict=True):
-                pairs, many_of_side_r = candidates(product_rn, limits, k, lowest=lowest)
-                many_r |= many_of_side_r
+                pairs, too_many_of_side_r = candidates(product_rn, limits, k, lowest=lowest)
+                too_many_r |= too_many_of_side_r
                 pairs_of_side.append(Pairs(rows[pairs.row_p], pairs.col_p))
-            self.count(dtype, len(rows), int(many_r.sum()))
-            rows = rows[many_r]
+            self.count(dtype, len(rows), int(too_many_r.sum()))
+            rows = rows[too_many_r]
             if not len(rows):
                 break
         for pairs_of_side in pairs_of_sides:

@@ -151,6 +151,7 @@ class Cooccurrence:
         order = np.lexsort((partner_ids, -pairs.support, -pairs.lift_low, part_of))
         concept = self._core.concept
         order = order[(concept[partner_ids[order]] != concept[feature]) & (pairs.lift[order] >= MIN_LIFT)]
+        # Of each part and concept the first, which is the best.
         key = part_of[order] * len(concept) + concept[partner_ids[order]]
         order = order[np.sort(np.unique(key, return_index=True)[1])]
         ends = np.searchsorted(part_of[order], np.arange(len(parts) + 1))

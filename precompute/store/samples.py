@@ -80,24 +80,31 @@ class Samples:
             raise SaevxError(f"Cannot sort samples by {sort!r}: use one of {', '.join(s.SAMPLE_SORTS)}.")
         core, c = self._core, s.samples.c
         where: list[ColumnElement[bool]] = []
-        total, limit_of_flag = core.n_samples, threshold
+        total, flag_threshold = core.n_samples, threshold
         if flag is not None:
             flag_info = self._quality.flag(flag)
             total = flag_info["count"]
-            limit_of_flag = flag_info["threshold"] if threshold is None else threshold
-            where.append(self._quality.exceeds(flag, limit_of_flag))
+            flag_threshold = flag_info["threshold"] if threshold is None else threshold
+            where.append(self._quality.exceeds(flag, flag_threshold))
         flag_names = list(filters.get("flags") or ())
         where += [self._quality.exceeds(*flag_and_limit(option)) for option in flag_names]
-        names = None if ids is None else [str(i) for i in ids]
-        if names is not None:
-            where.append(c.sample_id.in_(names))
+        sample_ids = None if ids is None else [str(i) for i in ids]
+        if sample_ids is not None:
+            where.append(c.sample_id.in_(sample_ids))
         mark_filter = filters.get("marked")
         where += mark_filter.conditions(c.row) if mark_filter else []
         if has_q := bool(q and q.strip()):
             where.append(with_words(c.row, "sample_fts", str(q), mark_filter))
         total_is_known = (threshold, ids, mark_filter) == (None,) * 3 and not has_q and not flag_names
         marks = mark_filter or ""
-        tag_filters = {"flag": flag, "over": limit_of_flag, "q": q, "ids": names, "flags": flag_names, "marked": marks}
+        tag_filters = {
+            "flag": flag,
+            "over": flag_threshold,
+            "q": q,
+            "ids": sample_ids,
+            "flags": flag_names,
+            "marked": marks,
+        }
         tag = core.list_tag("samples", sort=sort, order=order, **tag_filters)
         sample_list = KeysetList(
             select(s.samples), _sort_column(sort), c.row, where, tag, core.n_samples, total if total_is_known else None

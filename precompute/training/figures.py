@@ -48,6 +48,24 @@ class Sums:
     """float64 [2, d]: Σh."""
 
 
+def loss_recovered(cross_entropy_w: dict[str, Array], tops: Sequence[str]) -> dict[str, Array]:
+    """float64 [w] by `loss_recovered.…`: the part of what zero ablation adds to the cross-entropy that a replacement
+    does not add; NaN where zero ablation adds nothing.
+
+    Args:
+        cross_entropy_w: float64 [w] by `cross_entropy.RUN`. tops: replacements by the n strongest features.
+    """
+    result: dict[str, Array] = {}
+    for part in PARTS:
+        suffix = "" if part == "all" else f"_{part}"
+        zero_w = cross_entropy_w[f"cross_entropy.zero{suffix}"]
+        added_w = zero_w - cross_entropy_w["cross_entropy.original"]
+        for run_name, key in (("patched", part), *((top, f"{part}_{top}") for top in tops)):
+            gain_w = zero_w - cross_entropy_w[f"cross_entropy.{run_name}{suffix}"]
+            result[f"loss_recovered.{key}"] = np.where(added_w > 0, gain_w / added_w, np.nan)
+    return result
+
+
 def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequence[int] = ()) -> dict[str, Any]:
     """Every figure of `saevx evaluate`, by group and name, with its interval from bootstrap resamples of the samples.
 
@@ -65,13 +83,7 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy_wr = weight_wn @ nll_nr / (weight_wn @ target_n)[:, None]
             figures_w = {f"cross_entropy.{run}": entropy_wr[:, i] for i, run in enumerate(runs)}
-            for part in PARTS:
-                suffix = "" if part == "all" else f"_{part}"
-                zero = figures_w[f"cross_entropy.zero{suffix}"]
-                gap = zero - figures_w["cross_entropy.original"]
-                for run_name, key in (("patched", part), *((run_name, f"{part}_{run_name}") for run_name in tops)):
-                    ce_patched = figures_w[f"cross_entropy.{run_name}{suffix}"]
-                    figures_w[f"loss_recovered.{key}"] = np.where(gap > 0, (zero - ce_patched) / gap, np.nan)
+            figures_w |= loss_recovered(figures_w, tops)
             for name, kinds in GROUPS.items():
                 n_w = weight_wn @ tokens_n4[:, kinds].sum(1)
                 error_w, square_w = (weight_wn @ sum_nm[:, kinds].sum(1) for sum_nm in (error_nm, square_nm))

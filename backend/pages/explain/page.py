@@ -186,7 +186,7 @@ def explanation_values(
         "marks": [drawing.marks(explanation.views, features, i) for i in range(n_images)],
         "read": drawing.read_tokens(explanation, features),
         "painted": [drawing.patches_path(explanation.views, patches, i) for i in range(n_images)],
-        "also": [k for k in query.ablate if k not in feature_of],
+        "other_ablated": [k for k in query.ablate if k not in feature_of],
         "patches": drawing.runs(patches),
         "views": [view.model_dump() for view in explanation.views],
         "strongest": [f.id for f in explanation.raising[:N_STRONGEST]],

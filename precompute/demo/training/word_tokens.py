@@ -46,6 +46,9 @@ def gather(mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0, word
     Args:
         sink_multiple: tokens whose norm is above so many times the median of their modality are left out.
         words: what tokens are labelled with; the thirty.
+
+    Returns:
+        the text and image tokens of all scenes, in their order.
     """
     hidden_parts, modality, scene, label = [], [], [], []
     for begin in range(0, len(scenes), BATCH_SCENES):

@@ -44,7 +44,7 @@ def effect_part(e: Found) -> str:
 
 PARTS = {"features": "all features", "error": "SAE error", "bias": "SAE bias", "rest": "special tokens"}
 FIGURES = {"median_part": 2, "median_measured": 1, "rho": 2}
-"""Of what is taken away at once, and the decimals."""
+"""Figures of what is taken away at once, and with how many decimals each is written."""
 
 
 def explain_part(e: Found) -> str:

@@ -54,10 +54,10 @@ def places(accum: dict[str, Array], unit: float, can_be_tied: Array) -> Places:
     name = np.full(n, "", "<U12")
     share = np.where(column_wins, best_share["column"], best_share["row"])
     # A grid of one row, or one column, ties nothing to it.
-    several = {"row": len(rows) > 1, "column": len(columns) > 1, "patch": len(rows) * len(columns) > 1}
+    has_several = {"row": len(rows) > 1, "column": len(columns) > 1, "patch": len(rows) * len(columns) > 1}
     for k in np.flatnonzero(can_be_tied & (share >= TIED)).tolist():
         kinds = ("patch", "column", "row") if column_wins[k] else ("patch", "row", "column")
-        kind = next((kind for kind in kinds if several[kind] and best_share[kind][k] >= TIED), None)
+        kind = next((kind for kind in kinds if has_several[kind] and best_share[kind][k] >= TIED), None)
         if kind is not None:
             at, share[k] = int(best_place[kind][k]), best_share[kind][k]
             name[k] = f"patch {at // len(columns)},{at % len(columns)}" if kind == "patch" else f"{kind} {at}"

@@ -110,8 +110,10 @@ def ego(store: Store, feature: int, n: int = 8) -> Item:
             partners.append({**p, "kind": kind, "a": ends[0], "b": ends[1]})
     partners.sort(key=lambda p: -p["lift_low"])
     concept = store.features.concept
-    best_of = {(p["modality"], int(concept[p["id"]])): p for p in reversed(partners)}  # the first of each stays
-    by_side = [[p for (side, _), p in [*best_of.items()][::-1] if side == m][:n] for m in ("text", "image")]
+    best_of: dict[tuple[str, int], Item] = {}  # from the strongest to the weakest
+    for p in partners:
+        best_of.setdefault((p["modality"], int(concept[p["id"]])), p)
+    by_side = [[p for (side, _), p in best_of.items() if side == m][:n] for m in ("text", "image")]
     partners = [p for side in by_side for p in side]
     refs = store.features.refs([feature, *(p["id"] for p in partners)])
     texts, images = ({p["id"] for p in partners if p["modality"] == m} for m in ("text", "image"))

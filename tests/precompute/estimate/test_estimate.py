@@ -71,7 +71,7 @@ def test_every_part_of_the_store_is_estimated(budget: Budget, store_of_many: Pat
         assert sum(budget.estimate.bytes[part] for part in those) == pytest.approx(sizes[name], rel=near, abs=4000), (
             name
         )
-    assert budget.estimate.of["all"] == pytest.approx(sum(sizes[name] for name in parts), rel=0.1)
+    assert budget.estimate.bytes_with["all"] == pytest.approx(sum(sizes[name] for name in parts), rel=0.1)
 
 
 def test_an_estimate_from_all_of_the_data_is_what_is_made(
@@ -84,7 +84,7 @@ def test_an_estimate_from_all_of_the_data_is_what_is_made(
     assert {part: result.bytes[part] for part in parts.values()} == {
         part: pytest.approx(sizes[name], rel=0.01) for name, part in parts.items()
     }
-    assert result.of["all"] == pytest.approx(sum(sizes.values()), rel=0.02)
+    assert result.bytes_with["all"] == pytest.approx(sum(sizes.values()), rel=0.02)
     assert result.counts["samples"] == 240 and set(result.seconds) >= {"start", "collect", "verify"}
 
 
@@ -108,7 +108,7 @@ def test_where_no_store_fits_nothing_is_begun(many: dict[str, Any], tmp_path: Pa
 
 
 def test_the_limit_chooses_what_is_kept(budget: Budget, many: dict[str, Any], tmp_path: Path) -> None:
-    between = (budget.estimate.of["none"] + budget.estimate.of["all"]) / 2e9
+    between = (budget.estimate.bytes_with["none"] + budget.estimate.bytes_with["all"]) / 2e9
     out = precompute(PrecomputeOptions(**many, out=tmp_path / "store", max_store_gb=between))
     assert (out / "events" / "kept.npy").exists()
     assert sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) <= between * 1e9
@@ -140,7 +140,7 @@ def test_text_alone_is_estimated(options: Maker, tmp_path: Path) -> None:
     made = options(data=str(path), model=str(tiny.make_llama(tmp_path / "llama")))
     result = estimate(made)[0].estimate
     size = sum(file.stat().st_size for file in precompute(made).rglob("*") if file.is_file())
-    assert result.bytes["thumbnails"] == 0 and result.of["all"] == pytest.approx(size, rel=0.1)
+    assert result.bytes["thumbnails"] == 0 and result.bytes_with["all"] == pytest.approx(size, rel=0.1)
 
 
 def test_features_by_the_stride(tiny_files: Tiny, many: dict[str, Any], tmp_path: Path) -> None:
@@ -196,8 +196,13 @@ def test_a_million_features_times_a_million_samples(growth: float) -> None:
     before = memory.resident()
     result = estimate_run(trials, plan, Width(WIDE, WIDE, 4096), ds=1000, start=1.0)
     assert memory.peak() - before < 1e9
-    assert result.of["all"] == pytest.approx(3 * n**growth, rel=0.01)
-    assert result.of["all"] >= result.of["examples"] > result.of["none"] == pytest.approx(n**growth, rel=0.01)
+    assert result.bytes_with["all"] == pytest.approx(3 * n**growth, rel=0.01)
+    assert (
+        result.bytes_with["all"]
+        >= result.bytes_with["examples"]
+        > result.bytes_with["none"]
+        == pytest.approx(n**growth, rel=0.01)
+    )
     assert result.sae == WIDE * 4096 * 8 and result.counts["events"] == pytest.approx(n**growth, rel=0.01)
     assert result.memory == pytest.approx(1e9 + 2e8), "a shard has fewer samples than the trial"
     assert np.isfinite(list(result.seconds.values())).all() and min(result.seconds.values()) >= 0

@@ -89,6 +89,27 @@ def test_the_graph_has_the_partners_and_what_they_share(store: Store) -> None:
         assert {(link[x], m) for x, m in zip("ab", link["kind"].split("-"), strict=True)} <= ends
 
 
+def test_the_graph_has_the_strongest_partners_of_every_feature(store: Store) -> None:
+    """Of each side the best partner of each family or name, the strongest n of them, the strongest first."""
+    concept = store.features.concept
+    n_cut = 0
+    for feature in range(store.n_features):
+        partners = sorted(
+            (one for group in store.cooccurrence.partners(feature, 2).values() for one in group),
+            key=lambda one: -one["lift_low"],
+        )
+        graph = ego(store, feature, 2)
+        for side in ("text", "image"):
+            strongest: dict[int, int] = {}
+            for one in partners:
+                if one["modality"] == side:
+                    strongest.setdefault(int(concept[one["id"]]), one["id"])
+            shown = [one["id"] for one in graph["partners"] if one["modality"] == side]
+            assert shown == [*strongest.values()][:2], (feature, side)
+            n_cut += len(strongest) > 2
+    assert n_cut
+
+
 @pytest.mark.parametrize("kind", SIDES)
 def test_samples_of_a_pair_against_a_loop(store: Store, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = every_pair(store, kind)[0]

@@ -32,14 +32,14 @@ export function ImageInput({ state, set, live, note: first }) {
   useEffect(() => {
     setGrid(null);
     if (!state.sample && !(state.image && painting)) return undefined;
-    let now = true;
+    let isCurrent = true;
     setNote("");
-    gridOf(state).then((grid) => { if (!now) return; setGrid(grid); if (!grid) setNote("This sample has no image: the model reads the prompt alone."); })
+    gridOf(state).then((grid) => { if (!isCurrent) return; setGrid(grid); if (!grid) setNote("This sample has no image: the model reads the prompt alone."); })
       .catch(async (error) => { // words of a caption?
         const hit = (await api("/samples", { q: state.sample, limit: 1 }).catch(() => null))?.items[0];
-        if (now) hit ? set({ sample: hit.sample_id }) : setNote(errorMessage(error));
+        if (isCurrent) hit ? set({ sample: hit.sample_id }) : setNote(errorMessage(error));
       });
-    return () => { now = false; };
+    return () => { isCurrent = false; };
   }, [state.sample, state.image, painting]);
   const choose = (part) => { setPainting(false); set({ mask: "", ...part }); };
   const pick = async (event) => {
