@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 from precompute.controls.sides import Sides, delta
 from precompute.data.batches import OVERHEAD, make_plan
+from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
 from precompute.live.originals import Originals
 from precompute.model.batch import Pair
@@ -58,15 +59,22 @@ class Tested(NamedTuple):
     """Of the directions, with the texts run without their images."""
 
 
+class TooFewPairsError(SaevxError):
+    """No feature fires in enough pairs."""
+
+
 def random_directions(store: Store, o: ControlsOptions) -> Tested:
     """Run the store's pairs through its model again and test one direction for each feature that can be tested.
 
     Raises:
+        TooFewPairsError: no feature can be tested on so few pairs.
         SaevxError: the model, the SAE or the data are not found, or are not those of the store.
     """
     sides = Sides.read(store, o.samples)
     rng = np.random.default_rng(o.seed)
     features = np.flatnonzero(can_be_tested(sides.counts()))
+    if not len(features):
+        raise TooFewPairsError(f"No feature fires in enough of {len(sides.row)} pairs to be tested: raise --samples.")
     if len(features) > MOST:
         features = np.sort(rng.choice(features, MOST, replace=False))
     directions_kd = unit(rng.standard_normal((len(features), int(store.manifest["model"]["d_model"]))))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from precompute.controls.random_directions import random_directions
+from precompute.controls.random_directions import TooFewPairsError, random_directions
 from precompute.controls.sides import Sides
 from precompute.errors import SaevxError
 from precompute.options.controls import ControlsOptions
@@ -18,6 +18,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import FALSE_DISCOVERY, KEPT_MAXIMA
 from precompute.store.sql import fetch_plain
 from precompute.utils.files import check_file, write_json
+from precompute.utils.ownership import exclusive
 from precompute.utils.progress import say
 from precompute.utils.provenance import code_version
 from precompute.utils.stats import discoveries, share_interval
@@ -36,8 +37,19 @@ def controls(options: ControlsOptions) -> Path:
     Raises:
         SaevxError: no store, or one without pairs of text and image.
     """
-    o, out = options, options.out or companion_path(options.store, CONTROLS)
-    check_file(out)
+    out = options.out or companion_path(options.store, CONTROLS)
+    with exclusive(out):
+        check_file(out)
+        result = measure(options)
+        write_json(out, result)
+    say(f"cross-modal: {in_words(result['cross_modal'])}")
+    for row in result["controls"]:
+        say(f"{row['name']}: {in_words(row) if row['tested'] else 'left out'}. {row['note']}")
+    return out
+
+
+def measure(o: ControlsOptions) -> dict[str, Any]:
+    """The controls of a finished store, as their file has them."""
     store = Store.open(o.store, TIME_LIMIT_S)
     try:
         columns = feature_columns(store)
@@ -45,7 +57,7 @@ def controls(options: ControlsOptions) -> Path:
         rows = [derangements(store, o, columns["lift_low"]), by_chance, text_alone(columns)]
         n_tested = int(np.isfinite(columns["pair_p"]).sum())
         cross_modal = int((columns["verdict"] == "cross-modal").sum())
-        result = {
+        return {
             "store": store.manifest["name"], "content_id": store.manifest["content_id"], "seed": o.seed,
             "code_version": code_version(),
             "cross_modal": share_of(cross_modal, n_tested),
@@ -53,11 +65,6 @@ def controls(options: ControlsOptions) -> Path:
         }  # fmt: skip
     finally:
         store.close()
-    write_json(out, result)
-    say(f"cross-modal: {in_words(result['cross_modal'])}")
-    for row in rows:
-        say(f"{row['name']}: {in_words(row) if row['tested'] else 'left out'}. {row['note']}")
-    return out
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -123,6 +130,8 @@ def directions(store: Store, o: ControlsOptions, verdict_f: Array) -> dict[str, 
         return {**left_out, "note": "Left out by --no-random-directions."}
     try:
         outcome = random_directions(store, o)
+    except TooFewPairsError as error:
+        return {**left_out, "note": str(error)}
     except SaevxError as error:
         return {**left_out, "note": f"Left out, as it needs the store's model and data: {error}"}
     can_f = np.isfinite(outcome.of_directions.p)  # a direction may be on too few texts or images to be tested

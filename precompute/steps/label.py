@@ -169,7 +169,10 @@ def fallback(data: Collected, words: Words, feature: int, tokens: list[str], bar
             return name
     rows = np.unique(data.examples["top_row"][feature])
     count = np.asarray(words.in_caption[rows[rows >= 0]].sum(0)).ravel() * ~barred_w
-    return Name(f"with “{words.name[w]}”", [w]) if count[w := int(count.argmax())] else Name("no word", [])
+    if not count.any():  # no caption need have a word
+        return Name("no word", [])
+    w = int(count.argmax())
+    return Name(f"with “{words.name[w]}”", [w])
 
 
 def written_name(words: Words, text: str) -> Name:

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.utils.ownership import DATABASE as DATABASE
+from precompute.utils.ownership import MANIFEST as MANIFEST
 from precompute.utils.types import Item
 
-MANIFEST, DATABASE, IMAGES = "manifest.json", "store.sqlite", "images/"
+IMAGES = "images/"
 CHECKED_IMAGES = 2000
 """Images whose files are looked at, evenly spread over the store: a million of them would take seconds to minutes."""
 MAX_SCALE_LOG2 = 200

@@ -39,7 +39,9 @@ def check_file(path: Path) -> None:
         if stat.S_ISDIR(path.stat().st_mode):
             raise SaevxError(f"{path} is a folder, where a file is to be written: move it or choose another name.")
     except FileNotFoundError:
-        return
+        target = Path(os.path.realpath(path))
+        if path.is_symlink() and not target.parent.is_dir():
+            raise SaevxError(f"{path} is a link to {target}, whose folder does not exist: make it.") from None
     except OSError as error:
         raise place_error(error, path) from error
 
@@ -114,10 +116,11 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, FOLDER.part, that takes the place of FOLDER when the block ends without an error.
+    """An empty folder to fill, .FOLDER.part, that takes the place of FOLDER when the block ends without an error.
 
-    What an earlier run left in FOLDER.part is removed first, and what a failed block leaves there at its end."""
-    part = folder.with_name(f"{folder.name}.part")
+    What an earlier run left there is removed first, and what a failed block leaves there at its end. The name is hidden
+    because FOLDER.part may be the unfinished store of a pass of hours, or a folder of the user's."""
+    part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:

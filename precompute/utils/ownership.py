@@ -21,6 +21,8 @@ from precompute.errors import PlaceError, SaevxError
 from precompute.utils.failures import disk_sentence
 from precompute.utils.files import TEMPORARY, is_special, place_error, write_text
 
+MANIFEST, DATABASE = "manifest.json", "store.sqlite"
+"""Files by which a finished store is known."""
 HELD: set[Path] = set()
 """Lock files of this process."""
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
@@ -40,13 +42,15 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
         wait: until another owner has ended, instead of raising.
 
     Raises:
-        SaevxError: another run owns it, its folder cannot be written to, or the disk becomes full during the block.
+        SaevxError: it lies in a finished store, another run owns it, its folder cannot be written to, or the disk
+            becomes full during the block.
     """
     if is_special(out):
         yield
         return
     lock = out.with_name(f".{out.name}.lock")
     try:
+        _refuse_inside_store(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _take_lock(lock, out, wait)
     except OSError as error:
@@ -87,6 +91,13 @@ def refuse_existing(out: Path, why: str = "") -> None:
         raise place_error(error, out) from error
     if exists:
         raise SaevxError(f"{out} exists already{why and ' '}{why}: choose another --out or delete it.")
+
+
+def _refuse_inside_store(out: Path) -> None:
+    """Raises PlaceError for a place in a finished store, which a file more would damage."""
+    for folder in out.absolute().parents:
+        if (folder / MANIFEST).is_file() and (folder / DATABASE).is_file():
+            raise PlaceError(f"{out} lies in the store {folder}, and a store never changes: choose another place.")
 
 
 def _take_lock(lock: Path, out: Path, wait: bool) -> int:

@@ -12,7 +12,8 @@ from backend.schemas.annotations import Exported
 from backend.stores import OpenStore, local_database
 from precompute.errors import SaevxError
 from precompute.options.annotations import AnnotationsOptions as Options
-from precompute.utils.files import write_text
+from precompute.utils.files import check_file, write_text
+from precompute.utils.ownership import exclusive
 
 
 def run(options: Options) -> str:
@@ -29,7 +30,9 @@ def run(options: Options) -> str:
         text = export_file(store.annotations, store.name, options.history).model_dump_json(indent=1) + "\n"
         if options.file is None:
             return text
-        write_text(options.file, text)
+        with exclusive(options.file):
+            check_file(options.file)
+            write_text(options.file, text)
         return f"{options.file}\n"
     if options.action == "import":
         return f"{read_file(options, store)}\n"

@@ -134,7 +134,7 @@ def test_drawing_processes_say_nothing_and_end(tmp_path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGKILL):
         folder = tmp_path / number.name
         process = begin("demo", "--dir", folder, "--samples", 4000, "--no-serve")
-        while process.poll() is None and not list(folder.glob("data.part/images/*")):
+        while process.poll() is None and not list(folder.glob(".data.part/images/*")):
             time.sleep(0.02)
         if number == signal.SIGINT:
             assert ended(process, number) == ANSWERS[signal.SIGINT]

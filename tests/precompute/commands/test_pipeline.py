@@ -118,6 +118,15 @@ def test_text_alone_data(options: Maker, tmp_path: Path) -> None:
     store.close()
 
 
+def test_images_whose_captions_have_no_word(options: Maker, tmp_path: Path) -> None:
+    data = tiny.make_data(tmp_path / "data", 6)
+    rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+    (data / "metadata.jsonl").write_text("".join(json.dumps({**row, "text": ""}) + "\n" for row in rows))
+    store = Store.open(precompute(options(data=str(data))))
+    assert store.manifest["tokens"]["text"] == 0 and store.n_samples == 6
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -173,6 +173,14 @@ def test_data_that_has_changed_leaves_out_random_directions(tiny_store: Path, tm
     assert directions["tested"] == 0 and "no longer at" in directions["note"]
 
 
+def test_too_few_pairs_to_test_a_direction_are_told(tiny_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "controls.json"
+    done = saevx("controls", tiny_store, "--samples", 2, "--derangements", 1, "--device", "cpu", "--out", out)
+    assert done.status == 0, done.err
+    directions = json.loads(out.read_text())["controls"][1]
+    assert directions["tested"] == 0 and directions["note"].endswith("2 pairs to be tested: raise --samples.")
+
+
 def test_a_store_of_texts_alone_has_no_pairs(options: Callable[..., PrecomputeOptions], tmp_path: Path) -> None:
     store = precompute(options(model=str(tiny.make_llama(tmp_path / "llama")), text_only=True))
     with pytest.raises(SaevxError, match="no sample with both text and image"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from precompute.errors import PlaceError, SaevxError
-from precompute.utils.files import atomic_write, check_file, new_array
+from precompute.utils.files import atomic_folder, atomic_write, check_file, new_array
 from precompute.utils.ownership import exclusive
 from tests.helpers.machine import environment, small_disk
 
@@ -54,6 +54,27 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     check_file(tmp_path / "new")
     with pytest.raises(SaevxError, match="too long"):
         check_file(tmp_path / ("n" * 300))
+
+
+def test_a_link_that_leads_nowhere_is_looked_at_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "out.json")
+    with pytest.raises(SaevxError, match=f"is a link to {tmp_path}/nowhere/out.json, whose folder does not exist"):
+        check_file(tmp_path / "link")
+    (tmp_path / "nowhere").mkdir()
+    check_file(tmp_path / "link")
+
+
+def test_a_folder_in_the_making_is_in_nobodys_way(tmp_path: Path) -> None:
+    """FOLDER.part may be the unfinished store of another command."""
+    (tmp_path / "site.part").mkdir()
+    (tmp_path / "site.part" / "plan.json").write_text("mine")
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "site") as part:
+            (part / "index.html").write_text(content)
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "site"):
+        raise ZeroDivisionError
+    assert (tmp_path / "site" / "index.html").read_text() == "new"
+    assert (tmp_path / "site.part" / "plan.json").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
 
 
 # ---- room

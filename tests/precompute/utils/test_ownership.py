@@ -15,7 +15,7 @@ import pytest
 
 from precompute.errors import PlaceError, SaevxError
 from precompute.utils.files import TEMPORARY
-from precompute.utils.ownership import claim_folder, creating, exclusive, holds_unfinished
+from precompute.utils.ownership import DATABASE, MANIFEST, claim_folder, creating, exclusive, holds_unfinished
 from tests.helpers.machine import another_owner, environment
 
 
@@ -95,6 +95,20 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
         with pytest.raises(SaevxError, match="exists already: choose another --out"), creating(tmp_path / name):
             pytest.fail("it was made again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("name", ["scores.jsonl", "images/scores.jsonl", "new/folder/scores.jsonl"])
+def test_nothing_is_written_into_a_finished_store(tmp_path: Path, name: str) -> None:
+    for file in (MANIFEST, DATABASE):
+        (tmp_path / file).touch()
+    with (
+        pytest.raises(PlaceError, match=f"lies in the store {tmp_path}, and a store never"),
+        exclusive(tmp_path / name),
+    ):
+        pytest.fail("it was written")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST, DATABASE]
+    with exclusive(tmp_path.with_name(f"{tmp_path.name}.jsonl")):  # beside it
+        pass
 
 
 @pytest.mark.parametrize(
