@@ -119,7 +119,8 @@ def k_of(config: dict[str, Any], width: int | None) -> int:
         listing = " and ".join(f"{place} = {value}" for place, value in values.items())
         raise SaevxError(f"The SAE is a TopK and its configuration says {listing}: leave the one k that it has.")
     place, value = next(iter(values.items()))
-    if not isinstance(value, int | float) or value != int(value) or value < 1 or (width is not None and value > width):
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not is_whole or value < 1 or (width is not None and value > width):
         limit = "" if width is None else f" to {width}"
         raise SaevxError(f"The SAE is a TopK and {place} = {value!r} is no k: it must be a whole number from 1{limit}.")
     return int(value)
@@ -131,6 +132,7 @@ def resolve_config(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SaevxError: what SAELens would run otherwise than it was trained.
     """
+    _refuse_other_types(config)
     _refuse_other_places(config)
     architecture = _architecture(config)
     if architecture == "standard" and "topk" in kinds(config):
@@ -157,6 +159,18 @@ def _architecture(config: dict[str, Any]) -> str:
     if not isinstance(name, str) or plain_word(name) not in by_word:
         raise SaevxError(f"The SAE's architecture is {name!r}, which SAELens lacks: choose another.")
     return by_word[plain_word(name)]
+
+
+def _refuse_other_types(config: dict[str, Any]) -> None:
+    metadata = config.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise SaevxError(f"The SAE's configuration says metadata = {metadata!r:.40}, which is no object: correct it.")
+    for name in ("d_in", "d_sae"):
+        value = config.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SaevxError(
+                f"The SAE's configuration says {name} = {value!r:.40}, which is no whole number above 0: correct it."
+            )
 
 
 def _refuse_other_places(config: dict[str, Any]) -> None:
@@ -201,6 +215,12 @@ def compare(config: dict[str, Any], sae: Any) -> None:
         )
     if run.reshape_activations != "none":
         raise SaevxError("The SAE reads attention heads, not the residual stream: choose another.")
+    for field in fields(run):
+        value = getattr(run, field.name)
+        if field.type in (bool, "bool") and not isinstance(value, bool | int):
+            raise SaevxError(
+                f"The SAE's configuration says {field.name} = {value!r}, which is neither true nor false: correct it."
+            )
     names = {field.name for field in fields(run)} - _UNCOMPARED
     for place, name, value in entries(config):
         if name in names and value is not None and _typed_value(name, value) != getattr(run, name):

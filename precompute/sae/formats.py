@@ -19,6 +19,7 @@ from torch import Tensor
 
 from precompute.errors import SaevxError
 from precompute.sae.config import NOT_LEARNT, kinds, ks, resolve_config
+from precompute.sae.values import check_types
 from precompute.utils.reading import read_json, read_tensors, reading, refuse_pointers
 
 SPARSIFY = "sae.safetensors"
@@ -246,6 +247,7 @@ def _weights(tensors: dict[str, Tensor], architecture: str, path: Path) -> dict[
     Raises:
         SaevxError: one is missing, one is not known, or their shapes do not fit.
     """
+    check_types({name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items() if tensor.ndim})
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         own_name = _NAMES.get(name, name)

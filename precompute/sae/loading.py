@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 
 from precompute.errors import SaevxError
 from precompute.options.shared import DICTIONARY_LEARNING, PLAIN_WEIGHTS, SAE_LENS, SaeFormat
 from precompute.sae import formats
 from precompute.sae.config import compare, resolve_config
 from precompute.sae.hook_names import refuse_two_layers
+from precompute.sae.values import check_types
 from precompute.utils.reading import read_json, read_tensors, refuse_pointers
 
 CONFIG, WEIGHTS, SPARSIFY = "cfg.json", "sae_weights.safetensors", formats.SPARSIFY
@@ -185,6 +187,7 @@ def from_folder(folder: Path, device: str) -> tuple[Any, float | None]:
         sae = for_inference(TrainingSAE.load_from_disk(folder, **how))
     else:
         sae = SAE.load_from_disk(folder, **how)
+    check_types(tensor_types(folder / WEIGHTS))
     compare(config, sae)
     if sae.cfg.normalize_activations == WHITEN:
         fold_whitening(sae, folder)
@@ -192,6 +195,13 @@ def from_folder(folder: Path, device: str) -> tuple[Any, float | None]:
     if factor is not None:
         fold(sae, factor)
     return sae, factor
+
+
+def tensor_types(path: Path) -> dict[str, str]:
+    """safetensors' names of the types of a file's tensors; without those of single numbers."""
+    with safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        return {name: part.get_dtype() for name, part in slices.items() if part.get_shape()}
 
 
 def read_any_version(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +22,21 @@ _CAN_BE_OFF = ("standard", "topk", "jumprelu", "gated")
 def has_direction(rows_fd: Tensor) -> Tensor:
     """bool [F]: decoder rows [F, d] that are not zero."""
     return (rows_fd != 0).any(dim=-1)
+
+
+def check_types(type_of: Mapping[str, str]) -> None:
+    """Raises SaevxError where a tensor of an SAE's file holds anything but real floating-point numbers: SAELens would
+    take the integers of a quantized file for its weights, and leave out the imaginary parts of complex ones.
+
+    Args:
+        type_of: of each tensor its type, as torch or safetensors calls it, such as bfloat16 or BF16.
+    """
+    for name, kind in type_of.items():
+        if not re.match(r"b?f(loat)?\d", kind, re.IGNORECASE):
+            raise SaevxError(
+                f"The SAE's tensor {name} holds numbers of type {kind}, and weights are floating-point numbers: "
+                "save it as float32, with its scale multiplied in where it is quantized."
+            )
 
 
 @torch.inference_mode()

@@ -52,9 +52,9 @@ MAKES_NEW = (*CONTINUES, "export")
 """Commands whose --out must not exist yet; the others write a file anew."""
 
 
-def report(done: CommandResult, *words: str) -> str:
+def report(result: CommandResult, *words: str) -> str:
     """The one sentence of a command that was refused."""
-    lines = [line for line in done.err.splitlines() if line.startswith("saevx: ")]
-    assert done.status == 1 and len(lines) == 1 and "Traceback" not in done.err, (done.status, done.err[-2000:])
+    lines = [line for line in result.err.splitlines() if line.startswith("saevx: ")]
+    assert result.status == 1 and len(lines) == 1 and "Traceback" not in result.err, (result.status, result.err[-2000:])
     assert lines[0].endswith(".") and all(word in lines[0] for word in words), lines[0]
     return lines[0]

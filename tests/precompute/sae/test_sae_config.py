@@ -121,6 +121,13 @@ def test_what_it_does_must_be_what_is_run(
     assert named in str(caught.value), caught.value
 
 
+@pytest.mark.parametrize("value", ["yes", "false", None, 0.5])
+def test_what_is_neither_true_nor_false_is_refused(value: object, tmp_path: Path) -> None:
+    folder = make(tmp_path, {"architecture": "standard", "apply_b_dec_to_input": value, **NEW}, "standard")
+    with pytest.raises(SaevxError, match=f"apply_b_dec_to_input = {value!r}, which is neither true nor false"):
+        SaeV.load(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -198,6 +205,10 @@ def test_a_configuration_that_says_nothing_more_is_left_alone() -> None:
         ('"topk"', "str"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n", "git-lfs"),
         ("{}", "cannot be loaded"),
+        ('{"d_in": "32"}', "d_in = '32', which is no whole number above 0"),
+        ('{"d_sae": 0}', "d_sae = 0, which is no whole number above 0"),
+        ('{"metadata": "x"}', "metadata = 'x', which is no object"),
+        ('{"architecture": "topk", "k": NaN}', "k = nan is no k"),
         (json.dumps({"architecture": "standard", "metadata": None}), "cannot be loaded"),
         (json.dumps({"architecture": "standard", "metadata": {"sae_lens_version": "new"}}), "cannot be loaded"),
     ],

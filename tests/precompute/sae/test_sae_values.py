@@ -61,6 +61,20 @@ def test_every_tensor_is_looked_at(architecture: str, value: float, tmp_path: Pa
         assert f"({name}{feature}):" in str(caught.value) or architecture == "batchtopk", caught.value
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("plain", [False, True])
+def test_weights_are_real_floating_point_numbers(plain: bool, dtype: torch.dtype, tmp_path: Path) -> None:
+    """The integers of a quantized file are no weights without their scale."""
+    file = tiny.make_sae(tmp_path / "sae") / "sae_weights.safetensors"
+    state = load_file(file)
+    save_file({**state, "W_enc": state["W_enc"].to(dtype)}, file)
+    source = file if plain else file.parent
+    with pytest.raises(
+        SaevxError, match=r"The SAE's tensor W_enc holds numbers of type (int8|bool|complex64|I8|BOOL|C64), and"
+    ):
+        SaeV.load(source, format="plain" if plain else "auto")
+
+
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_a_threshold_of_all_features_that_is_no_number(value: float, tmp_path: Path) -> None:
     with pytest.raises(SaevxError, match=r"finite|never learnt"):
