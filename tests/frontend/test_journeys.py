@@ -128,6 +128,11 @@ def test_photo_pasted_to_group_to_feature_and_back_by_keyboard(live_page: Page, 
     live_page.wait_for_url("**/search?image=*")
     before = groups_of(live_page)
     live_page.wait_for_load_state()
+    regions, ranking = live_page.get_by_test_id("groups"), live_page.get_by_test_id("ranked")
+    tops = [box["y"] for box in (regions.bounding_box(), ranking.bounding_box()) if box]
+    assert len(tops) == 2 and tops[0] < tops[1], "regions are seen first"
+    tab_to(live_page, "[data-testid=group] a.label, [data-testid=ranked] a")
+    assert live_page.evaluate("document.activeElement.closest('[data-testid=groups]') !== null"), "and reached first"
     tab_to(live_page, "[data-testid=group] a.label")
     expect(live_page.locator("#query-image .heat").first.locator("path")).not_to_have_count(0)
     live_page.keyboard.press("Enter")

@@ -43,6 +43,8 @@ def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: 
     assert page.status_code == 200 and re.search(r"/search\?image=[0-9a-f]{32}$", str(page.url))
     reply = live.post("/api/v1/search", files={"image": ("p.png", data, "image/png")}).json()
     assert ranked(page.text) == [one["id"] for one in reply["features"]] != []
+    links = list(dict.fromkeys(map(int, re.findall(r'href="/features/(\d+)', page.text))))
+    assert links[: len(reply["features"])] == [one["id"] for one in reply["features"]], "the first links, as the API"
     assert f"{reply['n_dense']} dense feature" in page.text
     assert page.text.count('data-testid="group"') == len(reply["groups"]) > 0
     assert 'data-kind="background"' in page.text
