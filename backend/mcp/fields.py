@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from backend.schemas.common import FlagName
 from backend.schemas.common import Verdict as VerdictName
@@ -63,10 +65,50 @@ Mode = Annotated[
 ]
 Prompt = Annotated[str, Field(max_length=4000, description="What the model is asked.", examples=["What is this?"])]
 MaxTokens = Annotated[int, Field(ge=1, le=512, description="Tokens to generate at most.", examples=[24])]
+Attention = Annotated[
+    Literal["free", "frozen"],
+    Field(description="frozen: above the steered layer each token attends as without steering, so that only the values "
+                      "that attention moves can change.", examples=["frozen"])
+]  # fmt: skip
 Kind = Annotated[
     Literal["text-image", "text-text", "image-image"], Field(description="Sides of the two features.",
                                                              examples=["text-image"])
 ]  # fmt: skip
+
+
+class Steering(BaseModel):
+    """The arguments of the tool `steer`."""
+
+    feature: Feature
+    strength: Strength = None
+    mode: Mode = "add"
+    prompt: Prompt = ""
+    sample_id: MaybeSample = None
+    max_tokens: MaxTokens = 24
+    attention: Attention = "free"
+
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def takes(arguments: type[BaseModel]) -> Callable[[T], T]:
+    """Let a tool that takes keywords show an agent the fields of a model as its arguments."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    fields = [
+        inspect.Parameter(
+            name, keyword, default=inspect.Parameter.empty if field.is_required() else field.default,
+            annotation=Annotated[field.annotation, field],
+        )
+        for name, field in arguments.model_fields.items()
+    ]  # fmt: skip
+
+    def with_signature(tool: T) -> T:
+        before = inspect.signature(tool, eval_str=True)
+        parameters = [p for p in before.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        tool.__signature__ = before.replace(parameters=[*parameters, *fields])  # type: ignore[attr-defined]
+        return tool
+
+    return with_signature
 
 
 def pick(item: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

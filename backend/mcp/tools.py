@@ -192,27 +192,28 @@ class Tools:
 
     # ---- steering
 
-    async def steer(
-        self, feature: fields.Feature, strength: fields.Strength = None, mode: fields.Mode = "add",
-        prompt: fields.Prompt = "", sample_id: fields.MaybeSample = None, max_tokens: fields.MaxTokens = 24,
-    ) -> JSON:  # fmt: skip
+    @fields.takes(fields.Steering)
+    async def steer(self, **arguments: Any) -> JSON:
         """What the model writes, and what it writes with a feature strengthened, set or removed: `default` and
         `steered` text, `mean_kl` in nats (how much the next tokens change), and `capped`, whether the change was cut
         to the residual's length. Without sample and prompt: a sample in which the feature is off."""
         await self._wait_for_model()
-        if strength is None or (sample_id is None and not prompt):
-            start = await get_json(self.app, "/steer/start", feature=feature)
-            strength = start["strength"] if strength is None else strength
-            sample_id = start["sample_id"] if sample_id is None and not prompt else sample_id
-        change = {"id": feature, "mode": mode, "strength": strength}
-        body = {"sample_id": sample_id, "prompt": prompt, "features": [change], "max_tokens": max_tokens}
+        given = fields.Steering(**arguments)
+        needs_sample = given.sample_id is None and not given.prompt
+        if given.strength is None or needs_sample:
+            start = await get_json(self.app, "/steer/start", feature=given.feature)
+            strength = start["strength"] if given.strength is None else given.strength
+            sample_id = start["sample_id"] if needs_sample else given.sample_id
+            given = given.model_copy(update={"strength": strength, "sample_id": sample_id})
+        change = {"id": given.feature, "mode": given.mode, "strength": given.strength}
+        common = given.model_dump(include={"sample_id", "prompt", "max_tokens", "attention"})
+        body = {**common, "features": [change]}
         reply = (await request(self.app, "POST", "/api/v1/steer", json.dumps(body).encode())).checked()
         name, data = stream_events(reply)[-1]
         if name != "done":
             raise RefusedError(data.get("detail", "The model stopped before it was done: try again."))
         figures = shorten({key: data[key] for key in ("mean_kl", "delta_ratio", "capped", "warning")})
-        change = {"feature": feature, "mode": mode, "strength": strength, "sample_id": sample_id, "prompt": prompt}
-        return {**data["text"], **figures, **change}
+        return {**data["text"], **figures, **given.model_dump(exclude={"max_tokens"})}
 
     async def _wait_for_model(self) -> None:
         """Until the model is no longer being loaded; whether it is there the request itself says."""

@@ -46,6 +46,7 @@ FIELDS: dict[str, Any] = {
     "errors": [{"loc": ["query", "min_lift"], "msg": "a number"}], "image": "iVBORw0KGgo…",
     "image_hash": "HASH", "id": "scene-00017",
     "kind": "image-missing", "mask": [[0, 2, 3]], "n_compared": 1488, "n_shared": 1500,
+    "needs": "--store STORE",
     "next": "WzIsIDMuNV0", "note": "Not measured yet.", "other_logprob": -0.7,
     "pair": {"text": "a red dog"}, "reason": "The model is off.", "remove_features": [4],
     "remove_samples": ["scene-00017"], "remove_tags": ["animal"], "restore": 2, "row": 17,

@@ -64,7 +64,9 @@ class CardLine(Model):
     control_untrained: FiniteFloat | None = None
     """The same of an SAE of a model with random weights."""
     note: str
-    """What it is, or what it takes to compute it."""
+    """What it is, or why it could not be computed."""
+    needs: str | None = None
+    """Options of `saevx evaluate` that measure it, where they were not given; null otherwise."""
 
 
 class SaeEvaluation(Model):

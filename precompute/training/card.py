@@ -1,6 +1,6 @@
 """The card of `saevx evaluate`: what an SAE is worth in twelve lines, each beside its controls (docs/training.md).
 
-A figure that cannot be computed from what was given is null, and its note says what it takes.
+A figure that cannot be computed is null: `needs` names the options that were not given, or its note says why.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
     figures = [*model_figures(result), *modality_figures(activity, sae, result["tokens"])]
     if o.store is None:
         lines = ("pair evidence", "text alone", "localisation", "monosemanticity", "names")
-        by_line = {line: [Figure(line, "", None, "Needs --store STORE.")] for line in lines}
+        by_line = {line: [Figure.without(line, "--store STORE")] for line in lines}
     else:
         store = Store.open(o.store, 600.0)
         try:
@@ -69,6 +69,7 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
             "line": f.line, "name": f.name, "better": f.better, "value": f.estimate and f.estimate["value"],
             "interval": [f.estimate["low"], f.estimate["high"]] if f.estimate and "low" in f.estimate else None,
             **{name: values.get((f.line, f.name)) for name, values in control_values.items()}, "note": f.note,
+            "needs": f.needs,
         }
         for f in figures
     ]  # fmt: skip
@@ -115,8 +116,10 @@ def stability(sae: SaeV, is_alive: Array, o: EvaluateOptions) -> Figure:
     Args:
         is_alive: bool [F].
     """
-    if not o.other_sae or not is_alive.any():
-        return Figure("stability", "", None, "Needs --other-sae SAE.")
+    if not o.other_sae:
+        return Figure.without("stability", "--other-sae SAE")
+    if not is_alive.any():
+        return Figure("stability", "nearest direction", None, "No feature is active on this data.")
     own_fd = unit_centred(sae.directions_fd.detach().cpu().double().numpy())[is_alive]
     best_cosines = []
     for source in o.other_sae:

@@ -53,7 +53,7 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
             note = f"{path.replace('.', ', ')} in {Path(file).name}."
             return Figure(line, path.rpartition(".")[2], estimate, note, None)
     needs = {"patches": "--patches FILE", "hallucination": "--hallucination FILE"}
-    return Figure(line, "", None, f"Needs {needs.get(line, f'--line {line}=FILE#PATH')}.")
+    return Figure.without(line, needs.get(line, f"--line {line}=FILE#PATH"))
 
 
 def patches_figures(path: Path) -> list[Figure]:
@@ -71,7 +71,7 @@ def patches_figures(path: Path) -> list[Figure]:
                 next((e for e in by_percent if e["score"] == score), None) for score in (PATCH_SCORE, "random")
             )
             if of_score is None or chance is None:
-                note = f"Needs a file of `saevx patches {needs} 25` with {entries}."
+                note = f"The file has not {entries}: run `saevx patches` with {needs} 25."
                 figures.append(Figure("patches", name.format(25), None, note, direction))
                 continue
             control = "–" if chance["of_full"] is None else f"{chance['of_full']['value']:.3f}"

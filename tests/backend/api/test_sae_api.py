@@ -155,6 +155,19 @@ def test_what_lies_beside_the_sae_is_shown(browser_like: TestClient, trained: Pa
     assert not re.search(r"<[^>]+\sstyle=|<style|<script(?![^>]*\ssrc=)", page)
 
 
+def test_a_line_that_was_not_measured_says_with_which_option_it_is(trained: Path, tmp_path: Path) -> None:
+    """By a field of its own: a note is never read."""
+    folder = shutil.copytree(trained / "sae", tmp_path / "sae")
+    details = json.loads((folder / "evaluation.json").read_text())
+    details["card"][0] |= {"value": None, "interval": None, "note": "Needs a careful reader."}
+    (folder / "evaluation.json").write_text(json.dumps(details))
+    with TestClient(create_app(Settings(stores=[trained / "store"], live=False, sae=str(folder)))) as client:
+        card = client.get("/api/v1/sae").json()["evaluation"]["card"]
+        assert {line["line"]: line["needs"] for line in card}["names"] == "--store STORE"
+        page = client.get("/sae").text
+        assert "takes it with <code>--store STORE</code>" in page and "Needs a careful reader." in page
+
+
 def test_both_pages_say_when_it_was_not_made_for_images(trained: Path, tmp_path: Path) -> None:
     store = shutil.copytree(trained / "store", tmp_path / "store")
     manifest = json.loads((store / "manifest.json").read_text())

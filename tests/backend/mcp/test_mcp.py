@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -177,6 +178,23 @@ def test_the_heat_lies_on_the_patch_that_fires() -> None:
     assert drawn.shape[1] == 3 * (EDGE + GAP) + GAP
     changed = np.abs(drawn[GAP : GAP + 64, GAP : GAP + 64].astype(int) - 128).sum(-1) > 20
     assert changed[4:28, 36:60].all() and not changed[4:60, 4:28].any() and not changed[36:60, 36:60].any()
+
+
+def test_attention_can_be_frozen_while_steering(server: Running) -> None:
+    """As by the API, whose answer it repeats; free attention lets another part of the change through."""
+    change = {"id": 5, "mode": "add", "strength": 6}
+    kl = {}
+    for attention in ("free", "frozen"):
+        given = {"sample_id": "pair-3", "max_tokens": 6, "attention": attention}
+        answer = ask(server, "steer", feature=5, strength=6, **given)
+        assert answer["attention"] == attention
+        reply = server.post("/api/v1/steer", json={**given, "features": [change]}).text
+        done = json.loads(reply.split("event: done\ndata: ")[1].split("\n")[0])
+        assert answer["steered"] == done["text"]["steered"]
+        assert answer["mean_kl"] == float(f"{done['mean_kl']:.4g}")
+        kl[attention] = answer["mean_kl"]
+    assert kl["free"] != kl["frozen"]
+    assert "attention: Input should be" in refusal(server, "steer", feature=5, attention="cold")
 
 
 def test_what_is_wrong_is_one_sentence(server: Running) -> None:

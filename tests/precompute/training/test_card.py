@@ -62,9 +62,10 @@ def test_twelve_lines_in_their_order_and_what_the_missing_ones_take(make: Maker)
     card = evaluate(make())["card"]
     assert list(dict.fromkeys(one["line"] for one in card)) == LINES
     for one in card:
-        assert (one["value"] is None) == one["note"].startswith(("Needs --", "No such tokens")), one
-    needs = {one["line"]: one["note"] for one in card if one["value"] is None}
-    assert needs["names"] == "Needs --store STORE." and needs["steering"] == "Needs --line steering=FILE#PATH."
+        assert (one["value"] is None) == (one["needs"] is not None or one["note"].startswith("No such tokens")), one
+    needs = {one["line"]: one["needs"] for one in card if one["value"] is None}
+    assert needs["names"] == "--store STORE" and needs["steering"] == "--line steering=FILE#PATH"
+    assert needs["stability"] == "--other-sae SAE"
 
 
 def test_each_figure_says_which_values_are_better(make: Maker) -> None:
@@ -244,7 +245,8 @@ def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path)
     assert [figure.better for figure in (enough, needed, fewer, right)] == ["higher", "lower", "lower", "higher"]
 
     (tmp_path / "patches").write_text(json.dumps({"kept": best}))
-    assert "--knock-out" in of_files(make(patches=tmp_path / "patches"))["patches"][1].note
+    lacking = of_files(make(patches=tmp_path / "patches"))["patches"][1]
+    assert "--knock-out" in lacking.note and lacking.needs is None, "the option was given: the file lacks the figure"
 
 
 @pytest.mark.parametrize(
