@@ -46,13 +46,21 @@ class FromMap(FormQuery):
     """Of the colour `sample`."""
     hide: Annotated[str, Query(max_length=200)] = ""
     """Verdicts, separated by commas."""
+    marked: Annotated[str, Query(max_length=500)] = ""
+    """Words that mark features on the map, where the list is not of them."""
+    around: Annotated[str, Query(max_length=3000)] = ""
+    """The area on the map, where the list is not of it."""
+    pinned: Annotated[str, Query(max_length=10, pattern=r"^\d*$")] = ""
+    """Number of the feature in the panel beside the map."""
 
     def of_map(self) -> dict[str, str | None]:
-        """The parameters of an address."""
-        return {name: getattr(self, name) or None for name in MAP_STATE}
+        """The parameters of the map's address."""
+        return {OF_MAP.get(name, name): getattr(self, name) or None for name in MAP_STATE}
 
 
-MAP_STATE = ("view", "layout", "colour", "sample", "hide")
+OF_MAP = {"marked": "q", "around": "area", "pinned": "feature"}
+"""Names that these have in the map's address; in a list's they filter it."""
+MAP_STATE = ("view", "layout", "colour", "sample", "hide", *OF_MAP)
 
 
 def parse_patch(text: str) -> tuple[int, int, int]:

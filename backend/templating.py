@@ -46,22 +46,22 @@ KEYS = (
     ("o", "open the row that has the focus"),
     ("x", "select the row that has the focus"),
     ("e", "on the page of a feature or sample: your label, in the notes"),
-    ("y w", "on the page Quality: the flag is right, wrong about the pair that has the focus"),
+    ("y w", "on the page Quality: the flag is right, wrong about the sample that has the focus"),
     ("/", "search field of the page, or the page Search"),
     ("[ ]", "on the page of a feature or sample: the same place in the previous or next layer"),
-    ("h", "hide or show activations on images"),
+    ("h", "hide or show activations{on_images}"),
     ("n p Esc", "next, previous step of the tour; leave it"),
     ("Esc", "close a panel that fills the window"),
     ("?", "this list"),
     (
         "↑ ↓ ← →",
-        "on an image of a sample: choose a patch, which Enter opens; on the map: go to the next feature or "
-        "sample that way, with Shift move; in the matrix of families: go from cell to cell",
+        "{on_image}on the map: go to the next feature or sample that way, with Shift move; in the matrix of "
+        "families: go from cell to cell",
     ),
     ("+ − 0", "on the map: zoom; show everything"),
     ("l Esc", "on the map: select an area; unpin the feature or sample"),
 )
-"""The keys of the pages (static/js/keys.js, sample.js, map/input.js), as the dialog Keys lists them."""
+"""The keys of the pages (static/js/keys.js, sample.js, map/input.js), as the dialog Keys lists them (`keys_help`)."""
 
 OF_PAGES = {"tour", "heat", "view"}
 """Parameters of pages that their data do not depend on: the step of the tour, how activations are drawn, and which part
@@ -78,7 +78,7 @@ templates = Jinja2Templates(
     )
 )
 templates.env.globals |= {
-    "verdict_help": parts.VERDICT_HELP, "page_parts": parts, "keys_help": KEYS, "author_name": author_name,
+    "verdict_help": parts.VERDICT_HELP, "page_parts": parts, "author_name": author_name,
     "good_name": GOOD_NAME,
 }  # fmt: skip
 templates.env.filters |= {
@@ -88,6 +88,12 @@ templates.env.filters |= {
     "width": width_of,
     "visible": visible, "caption": display_caption, "sample_path": sample_path, "sample_key": sample_key,
 }  # fmt: skip
+
+
+def keys_help(has_images: bool) -> list[tuple[str, str]]:
+    """Keys and what they do; a store of texts has no image."""
+    words = {"on_image": "on an image of a sample: choose a patch, which Enter opens; ", "on_images": " on images"}
+    return [(keys, help.format_map(words if has_images else dict.fromkeys(words, ""))) for keys, help in KEYS]
 
 
 def _none_if_empty(value: object) -> object:
@@ -176,6 +182,7 @@ def render(
     """
     default, stores = (state.default_name, list(state.stores.values())) if state else ("", [])
     links = Addresses(request, store.name if store and store.name != default else "")
+    has_images = not store or store.n_image_tokens > 0
     context: dict[str, Any | Callable[..., str]] = {
         "base": links.base,
         "store_param": links.store,
@@ -189,7 +196,9 @@ def render(
         "stores": stores,
         "store_titles": store_titles(stores) if len(stores) > 1 else {},
         "tour": None,
-        "draw": Linked(links.page, links.again, values.get("own_labels", {}), not store or store.n_image_tokens > 0),
+        "draw": Linked(links.page, links.again, values.get("own_labels", {}), has_images),
+        "keys_help": keys_help(has_images),
+        "sample_noun": "pair" if has_images else "text",
     }
     return templates.TemplateResponse(request, template, {**context, **values}, status_code=status)
 

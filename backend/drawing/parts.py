@@ -143,7 +143,7 @@ def hist(
     if mark is not None:
         markup += f'<line class="mark" data-mark x1="{mark}" x2="{mark}" y1="0" y2="100"/>'
     if own_x is not None:
-        markup += f'<line class="own" x1="{own_x}" x2="{own_x}" y1="-4" y2="104"><title>Your pair</title></line>'
+        markup += f'<line class="own" x1="{own_x}" x2="{own_x}" y1="-4" y2="104"><title>Your own</title></line>'
     return Markup(markup + "</svg>")
 
 

@@ -34,7 +34,7 @@ W = TypeVar("W", bound=ExplainRequest)
 CANCELLED = "The question was cancelled before the model had answered it: ask again."
 N_PLACES = 400
 """Patches, and tokens, of a feature that are listed."""
-NOTHING = "Give an image, a text or a prompt: the model has nothing to read."
+NOTHING = "Give {} or a prompt: the model has nothing to read."
 SILENT = "The model ends its answer at once, so there is no word to explain: ask something else."
 
 
@@ -110,7 +110,7 @@ def pair_of(visit: Visit, body: ExplainRequest) -> Pair:
         images, text = list(pair.images), text or ("" if pair.images else pair.text)
     full_text = "\n".join(part for part in (text, body.prompt) if part.strip())
     if not full_text and not images:
-        raise HTTPException(422, NOTHING)
+        raise HTTPException(422, NOTHING.format("an image, a text" if visit.store.has_images else "a text"))
     return Pair(full_text, images)
 
 

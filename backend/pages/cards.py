@@ -89,9 +89,9 @@ def card(
     }
 
 
-def nearest_cards(samples: Sequence[SampleHit]) -> list[tuple[str, list[dict[str, Any]]]]:
+def nearest_cards(samples: Sequence[SampleHit], has_images: bool) -> list[tuple[str, list[dict[str, Any]]]]:
     """Titles and cards of the samples that are near by their image, and of those near by their caption."""
-    titles = (("image", "Nearest images"), ("text", "Nearest captions"))
+    titles = (("image", "Nearest images"), ("text", "Nearest captions" if has_images else "Nearest texts"))
     groups = [(title, [card(s, s.cosine) for s in samples if s.modality == side]) for side, title in titles]
     return [group for group in groups if group[1]]
 

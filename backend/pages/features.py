@@ -120,6 +120,12 @@ class FeatureList(FromMap, FeatureQuery):
         unset = {"limit", "cursor", "cols", *MAP_STATE}
         return self.of_api().model_dump(exclude_none=True, exclude=unset)
 
+    def on_map(self) -> dict[str, str]:
+        """The address of the map that has what this list has, or had it before; empty where the map has nothing to do
+        with it."""
+        parameters = self.of_map() | {name: value for name, value in (("q", self.q), ("area", self.area)) if value}
+        return {name: value for name, value in parameters.items() if value}
+
     def of_store(self, has_images: bool) -> FeatureList:
         """Without evidence, which takes images, the features with the best names come first."""
         best_names = not has_images and self.sort == "match" and not self.q
@@ -154,7 +160,7 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         page=page,
         api_query=query.in_address(),
         q={**query.model_dump(), "lines": query.lines, "verdict": query.verdict[0] if query.verdict else None},
-        on_map=query.of_map() if query.q or query.area or query.view else None,
+        on_map=query.on_map(),
         number=feature_number(visit.store, query.q),
         ranges=[
             (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))

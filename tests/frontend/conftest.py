@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
@@ -15,6 +17,7 @@ from backend.settings import Settings
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.store import mapfile
+from precompute.store.companion_files import HALLUCINATION, companion_path
 from tests.helpers import synthetic, tiny
 from tests.helpers.running import Running
 from tests.helpers.servers import over_http
@@ -22,6 +25,17 @@ from tests.helpers.shared import made_once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
+
+
+MEASURED = Path(__file__).parents[2] / "precompute" / "demo" / "weights" / "sae" / "evaluation.json"
+"""A real card, whose SAE the test renames."""
+RATE = {"value": 0.125, "low": 0.05, "high": 0.25}
+WAY = {"accuracy": RATE, "hallucinated": RATE, "missed": RATE, "chair": RATE}
+HALLUCINATED: dict[str, Any] = {
+    "questions": {"present": 30, "random": 20}, "hallucinated_to_choose_on": 9, "hallucinated_reported": 7,
+    "halves_agree": 0.1, "strength": 0.5, "features": [], "ways": {"not steered": WAY, "towards right": WAY},
+    "against_random": {"accuracy": RATE, "hallucinated": RATE}, "separation": {"ids": [3], "values": [0.25]},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +103,22 @@ def live_url(made: Path) -> Iterator[str]:
     """A server with its live model."""
     with Running(Settings(stores=[made / "store"], device="cpu")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def measured_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server whose page SAE has all its tables."""
+    root = tmp_path_factory.mktemp("tables")
+    store = shutil.copytree(synthetic.small_store(tmp_path_factory), root / "store")
+    manifest = json.loads((store / "manifest.json").read_text())
+    evaluation = json.loads(MEASURED.read_text())
+    evaluation["sae"]["sha256"] = manifest["sae"]["sha256"]
+    (root / "sae").mkdir()
+    (root / "sae" / "evaluation.json").write_text(json.dumps(evaluation))
+    measured = {"content_id": manifest["content_id"], **HALLUCINATED}
+    companion_path(store, HALLUCINATION).write_text(json.dumps(measured))
+    with over_http(create_app(Settings(stores=[store], live=False, sae=str(root / "sae")))) as url:
+        yield url
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,10 +70,17 @@ DIVIDED = """() => {
   const seen = (selector) => [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility());
   const without = (selector, name) => seen(selector).filter((one) => getComputedStyle(one)[name] !== "avoid");
   const wholes = without("main :is(.card, tr, li, .totals, figure, svg, .pic, .note, .kv, .legend)", "breakInside");
-  const heads = without("main :is(h1, h2, h3, .panel > header, .section > header, .hist, .curve)", "breakAfter");
+  const headers = ".panel:not(:has(> .density)) > header, .section > header";
+  const heads = without(`main :is(h1, h2, h3, ${headers}, .hist, .curve)`, "breakAfter");
   return [...wholes, ...heads].map((one) => one.outerHTML.slice(0, 120));
 }"""
-"""Cards, rows and charts that a sheet's end may cut, and headings and charts that it may part from what follows."""
+"""Cards, rows and charts that a sheet's end may cut, and headings and charts that it may part from what follows. The
+density stands beside its heading."""
+TALL = """(most) => [...document.querySelectorAll("main *")].filter((one) => one.checkVisibility()
+  && getComputedStyle(one).breakInside === "avoid" && one.getBoundingClientRect().height > most)
+  .map((one) => `${one.tagName} ${one.dataset.testid} ${one.getBoundingClientRect().height}`)"""
+SHEET_PX = 1030
+"""Height of an A4 page without its margins."""
 SELECTED = """() => {
   const look = (one) => {
     const s = getComputedStyle(one);
@@ -139,6 +147,20 @@ WITH_PARTS = ["/", "/features", f"/features/{RED}", "/samples/s00000", "/quality
 def test_nothing_is_divided_between_two_sheets(paper: Page, path: str) -> None:
     paper.goto(path)
     assert paper.evaluate(DIVIDED) == []
+
+
+@pytest.mark.parametrize(("path", "most_sheets"), [("/sae", 7), ("/quality", 5)])
+def test_no_third_of_a_sheet_stays_blank(browser: Browser, measured_url: str, path: str, most_sheets: int) -> None:
+    """What may not be divided is lower than a third of a sheet, so that whatever comes next leaves no more blank."""
+    page = browser.new_context(viewport={"width": A4_PX, "height": 1000}).new_page()
+    page.emulate_media(media="print")
+    page.goto(measured_url + path)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate(TALL, SHEET_PX / 3) == []
+    margins = {"top": "12mm", "bottom": "12mm", "left": "12mm", "right": "12mm"}
+    sheets = re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", margin=margins))
+    assert 0 < len(sheets) <= most_sheets
+    page.context.close()
 
 
 @pytest.mark.parametrize("path", [f"/features/{RED}", "/quality", "/features", "/cooccurrence"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, BrowserContext
 
 from backend.app import create_app
 from backend.settings import Settings
@@ -101,3 +101,28 @@ def test_numbers_for_people_have_true_minus_signs(client: TestClient, path: str)
     page = re.sub(r"<(script|style|pre|dialog).*?</\1>", "", client.get(path).text, flags=re.S)
     words = [re.sub(r"<[^>]+>", " ", page), *re.findall(r'(?:title|aria-label)="([^"]*)"', page)]
     assert [one for text in words for one in re.findall(r"(?<![\w–-])-\d[\d.]*|\de-\d+", text)] == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/try?text=a+red+dog", f"/features/{RED}?text=a+red+dog", f"/basket?features={RED}&own=%3Aa+red+dog",
+             "/search?q=dog&model=1", "/explain?text=a+dog&ask=1"]
+)  # fmt: skip
+def test_what_a_page_cannot_do_without_the_model_is_said_once(client: TestClient, path: str) -> None:
+    reason = client.get("/api/v1/live").json()["reason"]
+    words = html.unescape(re.sub(r"<[^>]*>", "", client.get(path).text))
+    assert words.count(reason) == (2 if path.startswith("/features") else 1), "there also by the measured effect"
+
+
+@pytest.mark.parametrize("width", [390, 768, 1024, 1280, 1440])
+def test_clear_stays_beside_apply(context: BrowserContext, width: int) -> None:
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto("/features")
+    buttons = page.locator("#filters .together")
+    apply, clear = (buttons.get_by_text(name, exact=True).bounding_box() for name in ("Apply", "Clear"))
+    assert apply and clear and abs(apply["y"] - clear["y"]) < apply["height"] / 2
+    if width >= 1280:
+        tops = page.locator("#filters > :is(label, span)").evaluate_all(
+            "all => all.map((one) => one.getBoundingClientRect().bottom)"
+        )
+        assert len({round(top) for top in tops}) == 1, "one row"

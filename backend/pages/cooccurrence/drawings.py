@@ -111,7 +111,7 @@ def draw_matrix(matrix: PairMatrix) -> Matrix:
     columns = [name_of(feature) for feature in matrix.columns]
     row_names = [row.partition("; ")[0] if matrix.kind.startswith("text") else row for row in rows]
     row_texts = [cut_text(name, 24) for name in row_names]
-    column_texts = [cut_text(name, 34) for name in columns]
+    column_texts = [cut_text(name, 24) for name in columns]
     left, slope = (round(LETTER * max(map(len, texts), default=0)) + 12 for texts in (row_texts, column_texts))
     space_above = round(slope * math.sin(SLANT))
     places: dict[tuple[int, int], Cell] = {}

@@ -95,7 +95,8 @@ def feature_map(visit: PageDep, query: Annotated[MapQuery, Query()]) -> HTMLResp
         version=Links(visit.request, visit.store).version,
         colours=COLOURS if visit.store.has_images else {name: COLOURS[name] for name in OF_TEXTS},
         q=query,
-        to_list={name: value for name, value in map_state(query, layout).items() if value},
+        to_list=map_state(query, layout),
+        to_verdict=map_state(query, layout) | beside_map(query),
         hidden=[name for name in query.hide.split(",") if name in VERDICT_HELP],
         verdicts=verdicts,
         lists=lists,
@@ -108,11 +109,17 @@ def feature_map(visit: PageDep, query: Annotated[MapQuery, Query()]) -> HTMLResp
     )
 
 
-def map_state(query: MapQuery, layout: str) -> dict[str, str | None]:
+def map_state(query: MapQuery, layout: str) -> dict[str, str | int | None]:
     """How the map is, as its lists take it (`params.FromMap`); what is as on a fresh map is left out."""
     colour = None if query.colour == "verdict" else query.colour
     layout_of_map = None if layout == "decoder" else layout
-    return {"view": query.view, "layout": layout_of_map, "colour": colour, "sample": query.sample, "hide": query.hide}
+    state = {"view": query.view, "layout": layout_of_map, "colour": colour, "sample": query.sample, "hide": query.hide}
+    return {name: value for name, value in {**state, "pinned": query.feature}.items() if value not in (None, "")}
+
+
+def beside_map(query: MapQuery) -> dict[str, str]:
+    """The words and the area of the map, as lists take them that are of neither."""
+    return {name: value for name, value in (("marked", query.q), ("around", query.area)) if value}
 
 
 def preserved_neighbours(open_store: OpenStore, layout: str) -> dict[str, Any]:

@@ -98,10 +98,10 @@ def page_values(visit: PageVisit, query: TryView, reading: Reading) -> dict[str,
         "carried": [*params.items(), *([] if features else [("f", NOTHING)])],
         "json": lambda part, **params: links.api(f"/try{part}", **own_pair.params(), **params),
         "params": params,
-        "pair_name": "your pair",
+        "pair_name": f"your {'pair' if visit.store.has_images else 'text'}",
         "here_where": where,
         "why": why,
-        "near": nearest_cards(detail.samples),
+        "near": nearest_cards(detail.samples, visit.store.has_images),
     }
 
 

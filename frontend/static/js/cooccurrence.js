@@ -1,5 +1,6 @@
 // The matrix of families: arrow keys go from cell to cell, one of which is in the tab order.
 import { $$ } from "./dom.js";
+import "./sideways.js";
 
 const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const place = (cell) => ["x", "y"].map((name) => Number(cell.querySelector("rect").getAttribute(name)));

@@ -1,6 +1,7 @@
 // The quality page: counts follow the threshold and the share while one drags; the exports wait for the server's count.
 import { swap } from "./app.js";
 import { $, $$ } from "./dom.js";
+import "./sideways.js";
 
 const big = (n) => Math.round(n).toLocaleString("en-US");
 const countsOf = (element) => element.dataset.counts.split(" ").map(Number);

@@ -1,8 +1,7 @@
 // What the points are coloured by: some figures come with the map, the others when first chosen.
 import { $, problem } from "../dom.js";
 import { canvas } from "./canvas.js";
-import { kind } from "./kind.js";
-import { clamp, setPens, state, token } from "./overlay.js";
+import { clamp, kind, setPens, state, token } from "./overlay.js";
 import { mix, quantile } from "./points.js";
 
 const columns = new Map(); // address → Uint8Array [n]

@@ -1,5 +1,5 @@
 // The points are features: how they are named, opened, hidden and coloured.
-import { $, api, nameOf, url } from "../dom.js";
+import { $, api, h, nameOf, url } from "../dom.js";
 import { FILES, canvas } from "./canvas.js";
 
 const VERDICTS = canvas.dataset.verdicts?.split(",") ?? [];
@@ -31,11 +31,11 @@ export const features = {
   page: (i, label) => (FILES ? label && `features/${i}.html` : url(`/features/${i}`)),
   /** What stands on the map for a feature, and beside the pointer. */
   title: (label) => (label.label ? nameOf(label).text : ""),
-  tip(i, label, data) {
+  tip(i, label, data, lost) {
     const omega = data.omega[i] ? `, ω ${omegaOf(data.omega[i])}` : "";
     return [
-      Object.assign(document.createElement("strong"), { textContent: label ? nameOf(label).text : FILES ? "" : "…" }), ` #${i} `,
-      Object.assign(document.createElement("small"), { textContent: `${VERDICTS[data.verdict[i]]}${omega}` }),
+      h("strong", {}, label ? nameOf(label).text : !lost && !FILES && "…"), ` #${i} `,
+      h("small", {}, `${VERDICTS[data.verdict[i]]}${omega}${lost && !FILES ? "; its name did not come" : ""}`),
     ];
   },
   image: () => null, // that stands on the map for it

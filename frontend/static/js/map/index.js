@@ -5,9 +5,8 @@ import { $, $$, errorMessage, problem, say } from "../dom.js";
 import { canvas } from "./canvas.js";
 import { attempt, prepare, recolour } from "./colours.js";
 import { address, centre, hover, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
-import { kind } from "./kind.js";
 import { readArea, toggle } from "./lasso.js";
-import { draw, drawOverlay, fetchLabels, fit, nameFeatures, redraw, state } from "./overlay.js";
+import { draw, drawOverlay, fetchLabels, fit, kind, nameFeatures, redraw, state } from "./overlay.js";
 import { LAST, Plot, parse } from "./points.js";
 
 const status = $("#map-state");

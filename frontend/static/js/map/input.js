@@ -2,9 +2,8 @@
 import { swap } from "../app.js";
 import { $, $$, say, url } from "../dom.js";
 import { FILES, canvas } from "./canvas.js";
-import { kind } from "./kind.js";
 import * as lasso from "./lasso.js";
-import { clamp, drawOverlay, fetchLabels, hideTip, labels, redraw, showTip, state } from "./overlay.js";
+import { clamp, drawOverlay, fetchLabels, hideTip, kind, labels, redraw, showTip, state } from "./overlay.js";
 import { LAST } from "./points.js";
 
 const REACH = 12; // pixels between pointer and point
@@ -65,10 +64,14 @@ export function updateAddress(more = {}) {
   clearTimeout(timer);
   if (FILES) return;
   history.replaceState({ ...history.state, ...more }, "", address());
-  // Lists lead back to this view.
+  // Lists lead back to this view; they have some names for filters of their own.
+  const state = new URL(location).searchParams;
   for (const list of $$("main a[data-view]")) {
-    const to = new URL(list.href), state = new URL(location).searchParams;
-    for (const name of list.dataset.view.split(" ")) if (state.has(name)) to.searchParams.set(name, state.get(name)); else to.searchParams.delete(name);
+    const to = new URL(list.href);
+    for (const names of list.dataset.view.split(" ")) {
+      const [name, inList = name] = names.split(":");
+      if (state.has(name)) to.searchParams.set(inList, state.get(name)); else to.searchParams.delete(inList);
+    }
     list.href = to;
   }
 }
@@ -97,6 +100,7 @@ let selecting;
 export function hover(i, announce = false) {
   if (i === state.hover) return;
   state.hover = i;
+  state.lost = -1;
   clearTimeout(hovering);
   clearTimeout(selecting);
   drawOverlay();
@@ -105,7 +109,10 @@ export function hover(i, announce = false) {
   let text = showTip(i);
   hovering = setTimeout(async () => {
     await fetchLabels([i]); // or the names drawn on the map have brought it meanwhile
-    if (state.hover === i) text = showTip(i);
+    if (state.hover === i) {
+      if (!labels.has(i)) state.lost = i;
+      text = showTip(i);
+    }
     if (announce && state.hover === i) say(text);
   }, 80);
   if (announce || state.pinned < 0) selecting = setTimeout(() => show(i, announce ? "replace" : null), announce ? 200 : 450);

@@ -1,8 +1,12 @@
 // The map's state, and what is drawn over the points: the area, rings, lines, names and the tooltip.
 import { $ } from "../dom.js";
 import { FILES, canvas } from "./canvas.js";
-import { kind } from "./kind.js";
+import { features } from "./features.js";
 import { LAST, rgba } from "./points.js";
+import { samples } from "./samples.js";
+
+/** What the points are: features, or samples. All else of the map is the same for both. */
+export const kind = canvas.dataset.of === "samples" ? samples : features;
 
 const overlay = $("#map-over");
 const tip = $("#map-tip");
@@ -13,6 +17,7 @@ export const state = {
   layout: canvas.dataset.layout,
   hide: new Set(canvas.dataset.hide?.split(",").filter(Boolean)), // verdicts
   hover: -1, // point under the pointer; -1 for none
+  lost: -1, // the same, where what the API says of it did not come
   chosen: -1, // point in the panel beside the map; -1 for none
   pinned: -1, // the same, where it was clicked: the address has it; -1 for none
   neighbours: [], // of the one in the panel
@@ -215,7 +220,7 @@ export async function fetchLabels(ids) {
 /** Show what is known of a point in a tooltip beside it, and return the text. */
 export function showTip(i) {
   const { plot } = state;
-  tip.replaceChildren(...kind.tip(i, labels.get(i), plot.data));
+  tip.replaceChildren(...kind.tip(i, labels.get(i), plot.data, state.lost === i));
   tip.hidden = false;
   const [x, y] = plot.at(i).map((v) => v / plot.ratio);
   const left = clamp(x - tip.offsetWidth / 2, 4, Math.max(4, plot.width / plot.ratio - tip.offsetWidth - 4));

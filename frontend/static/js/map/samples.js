@@ -1,5 +1,5 @@
 // The points are samples: the image stands for a name, and the list's filters mark points.
-import { $, $$, api, problem, url } from "../dom.js";
+import { $, $$, api, h, problem, url } from "../dom.js";
 
 const SHOWN = 160; // characters of a caption beside the pointer
 const images = new Map(); // row → its image, small
@@ -27,14 +27,13 @@ export const samples = {
   idOf: (sample) => sample.row,
   page: (i, sample) => sample && url("/sample", { id: sample.sample_id }),
   title: (sample) => (sample.images.length ? "" : sample.text.trim()),
-  tip(i, sample) {
-    if (!sample) return ["…"];
+  tip(i, sample, data, lost) {
+    if (!sample) return [lost ? `row ${i}; its caption did not come` : "…"];
     const text = sample.text.length > SHOWN ? `${sample.text.slice(0, SHOWN)}…` : sample.text;
     const url = sample.images[0]?.url, { value } = $("#map-colour"), score = sample.scores[value];
     return [
-      ...(url ? [Object.assign(document.createElement("img"), { src: `${url}&size=256`, alt: "" })] : []),
-      Object.assign(document.createElement("bdi"), { textContent: text, dir: "auto" }), " ",
-      Object.assign(document.createElement("small"), { textContent: [score != null && `${value} ${short(score)}`, ...sample.flags].filter(Boolean).join(", ") }),
+      ...(url ? [h("img", { src: `${url}&size=256`, alt: "" })] : []), h("bdi", { dir: "auto" }, text), " ",
+      h("small", {}, [score != null && `${value} ${short(score)}`, ...sample.flags].filter(Boolean).join(", ")),
     ];
   },
   image,
