@@ -103,9 +103,9 @@ def takes(arguments: type[BaseModel]) -> Callable[[T], T]:
     ]  # fmt: skip
 
     def with_signature(tool: T) -> T:
-        before = inspect.signature(tool, eval_str=True)
-        parameters = [p for p in before.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        tool.__signature__ = before.replace(parameters=[*parameters, *fields])  # type: ignore[attr-defined]
+        signature = inspect.signature(tool, eval_str=True)
+        parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        tool.__signature__ = signature.replace(parameters=[*parameters, *fields])  # type: ignore[attr-defined]
         return tool
 
     return with_signature

@@ -198,22 +198,22 @@ class Tools:
         `steered` text, `mean_kl` in nats (how much the next tokens change), and `capped`, whether the change was cut
         to the residual's length. Without sample and prompt: a sample in which the feature is off."""
         await self._wait_for_model()
-        given = fields.Steering(**arguments)
-        needs_sample = given.sample_id is None and not given.prompt
-        if given.strength is None or needs_sample:
-            start = await get_json(self.app, "/steer/start", feature=given.feature)
-            strength = start["strength"] if given.strength is None else given.strength
-            sample_id = start["sample_id"] if needs_sample else given.sample_id
-            given = given.model_copy(update={"strength": strength, "sample_id": sample_id})
-        change = {"id": given.feature, "mode": given.mode, "strength": given.strength}
-        common = given.model_dump(include={"sample_id", "prompt", "max_tokens", "attention"})
-        body = {**common, "features": [change]}
+        steering = fields.Steering(**arguments)
+        needs_sample = steering.sample_id is None and not steering.prompt
+        if steering.strength is None or needs_sample:
+            start = await get_json(self.app, "/steer/start", feature=steering.feature)
+            strength = start["strength"] if steering.strength is None else steering.strength
+            sample_id = start["sample_id"] if needs_sample else steering.sample_id
+            steering = steering.model_copy(update={"strength": strength, "sample_id": sample_id})
+        change = {"id": steering.feature, "mode": steering.mode, "strength": steering.strength}
+        options = steering.model_dump(include={"sample_id", "prompt", "max_tokens", "attention"})
+        body = {**options, "features": [change]}
         reply = (await request(self.app, "POST", "/api/v1/steer", json.dumps(body).encode())).checked()
         name, data = stream_events(reply)[-1]
         if name != "done":
             raise RefusedError(data.get("detail", "The model stopped before it was done: try again."))
         figures = shorten({key: data[key] for key in ("mean_kl", "delta_ratio", "capped", "warning")})
-        return {**data["text"], **figures, **given.model_dump(exclude={"max_tokens"})}
+        return {**data["text"], **figures, **steering.model_dump(exclude={"max_tokens"})}
 
     async def _wait_for_model(self) -> None:
         """Until the model is no longer being loaded; whether it is there the request itself says."""

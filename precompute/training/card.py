@@ -46,7 +46,7 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
     figures = [*model_figures(result), *modality_figures(activity, sae, result["tokens"])]
     if o.store is None:
         lines = ("pair evidence", "text alone", "localisation", "monosemanticity", "names")
-        by_line = {line: [Figure.without(line, "--store STORE")] for line in lines}
+        by_line = {line: [Figure.unmeasured(line, "--store STORE")] for line in lines}
     else:
         store = Store.open(o.store, 600.0)
         try:
@@ -117,7 +117,7 @@ def stability(sae: SaeV, is_alive: Array, o: EvaluateOptions) -> Figure:
         is_alive: bool [F].
     """
     if not o.other_sae:
-        return Figure.without("stability", "--other-sae SAE")
+        return Figure.unmeasured("stability", "--other-sae SAE")
     if not is_alive.any():
         return Figure("stability", "nearest direction", None, "No feature is active on this data.")
     own_fd = unit_centred(sae.directions_fd.detach().cpu().double().numpy())[is_alive]

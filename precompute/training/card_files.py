@@ -53,7 +53,7 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
             note = f"{path.replace('.', ', ')} in {Path(file).name}."
             return Figure(line, path.rpartition(".")[2], estimate, note, None)
     needs = {"patches": "--patches FILE", "hallucination": "--hallucination FILE"}
-    return Figure.without(line, needs.get(line, f"--line {line}=FILE#PATH"))
+    return Figure.unmeasured(line, needs.get(line, f"--line {line}=FILE#PATH"))
 
 
 def patches_figures(path: Path) -> list[Figure]:

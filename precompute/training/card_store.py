@@ -41,7 +41,7 @@ class Figure(NamedTuple):
     """Options of `saevx evaluate` without which it could not be computed, as one writes them; None if it lacks none."""
 
     @classmethod
-    def without(cls, line: str, options: str) -> Figure:
+    def unmeasured(cls, line: str, options: str) -> Figure:
         """The figure of a line for which `options` were not given."""
         return cls(line, "", None, "Not measured.", needs=options)
 
@@ -98,7 +98,7 @@ def hard_negatives(store: Store, o: EvaluateOptions) -> Iterator[Figure]:
 def localisation(store: Store, o: EvaluateOptions, labels: list[str | None]) -> Figure:
     """Whether the strongest patch of each image that has a box of a feature's word lies in such a box."""
     if o.boxes is None:
-        return Figure.without("localisation", "--boxes FILE")
+        return Figure.unmeasured("localisation", "--boxes FILE")
     boxes = read_boxes(o.boxes)
     words = {box["word"] for of_sample in boxes.values() for box in of_sample}
     features = [k for k, label in enumerate(labels) if label and label.casefold() in words]
@@ -144,7 +144,7 @@ def monosemanticity(store: Store, o: EvaluateOptions) -> Figure:
     """How alike another model finds the images on which a feature fires: the mean cosine of their embeddings over pairs
     of images, weighted by the product of the activations."""
     if o.embedding is None:
-        return Figure.without("monosemanticity", "--embedding FILE.npy")
+        return Figure.unmeasured("monosemanticity", "--embedding FILE.npy")
     embedding_nd = read_embedding(o.embedding, store.n_samples)
     weight_fn = maxima(store, IMAGE).T.tocsr()
     weight_fn = weight_fn[np.diff(weight_fn.indptr) >= FIRST]

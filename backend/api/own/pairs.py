@@ -81,8 +81,8 @@ class OwnScore(OwnQuery):
 async def read_required(visit: Visit, pair: OwnPair) -> Reading:
     """As `read_own`; HTTP 422 for neither text nor image."""
     if not any(pair):
-        both = "Name an uploaded image (`image`), give a text (`text`), or both."
-        raise HTTPException(422, both if visit.store.has_images else "Give a text (`text`).")
+        wish = "Name an uploaded image (`image`), give a text (`text`), or both."
+        raise HTTPException(422, wish if visit.store.has_images else "Give a text (`text`).")
     return await read_own(visit, pair)
 
 

@@ -120,13 +120,13 @@ def describe(counts: Counts, words: list[TopWords], places: list[str]) -> list[s
     Args:
         words: of `top_words`. places: of each feature, as `place_words` gives it.
     """
-    descriptions, whole = [], "caption" if counts.n_fm[:, IMAGE].any() else "text"
+    descriptions, noun = [], "caption" if counts.n_fm[:, IMAGE].any() else "text"
     for k, place in enumerate(places):
         sides = []
         if counts.n_fm[k, TEXT]:
             ends = [name for name, share in zip(("start", "end"), counts.end_f[k], strict=True) if share >= MOSTLY]
             where = f"on {_quote(word)}" if (word := words[k]["text"]) else "various tokens"
-            sides.append(", ".join([where, *(f"{name} of {whole}" for name in ends[:1])]))
+            sides.append(", ".join([where, *(f"{name} of {noun}" for name in ends[:1])]))
         if counts.n_fm[k, IMAGE]:
             caption = f"with {_quote(word)}" if (word := words[k]["image"]) else ""
             images = f"images {caption}" if caption else "various images"
