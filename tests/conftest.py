@@ -19,6 +19,7 @@ from tests.helpers.chromium import FLAGS, chromium
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo
 from tests.helpers.forked import ForkServer
+from tests.helpers.postgres import postgres
 from tests.helpers.servers import Server, page_of
 
 if TYPE_CHECKING:
@@ -95,6 +96,13 @@ def odd_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.helpers.shared import made_once
 
     return made_once(tmp_path_factory, "odd", odd.make_store) / "store"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL server."""
+    with postgres() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from precompute.pipeline import precompute
 from precompute.store import mapfile
 from precompute.store.companion_files import HALLUCINATION, companion_path
 from tests.helpers import synthetic, tiny
+from tests.helpers.postgres import new_database
 from tests.helpers.running import Running
 from tests.helpers.servers import over_http
 from tests.helpers.shared import made_once
@@ -67,9 +68,11 @@ def base_url(pages_app: FastAPI) -> Iterator[str]:
 
 
 @pytest.fixture
-def notes_app(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> FastAPI:
-    """The application with a database of annotations that is the test's own."""
+def notes_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> FastAPI:
+    """The application with a database of annotations that is the test's own: SQLite, or PostgreSQL with `indirect`."""
     store, notes = synthetic.small_store(tmp_path_factory), f"sqlite:///{tmp_path / 'notes.sqlite'}"
+    if getattr(request, "param", "sqlite") == "postgresql":
+        notes = new_database(request.getfixturevalue("postgres_url"))
     return create_app(Settings(stores=[store], live=False, annotations=notes))
 
 

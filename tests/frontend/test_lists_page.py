@@ -24,6 +24,7 @@ def page(browser: Browser, notes_url: str, request: pytest.FixtureRequest) -> It
     context.close()
 
 
+both_databases = pytest.mark.parametrize("notes_app", ["sqlite", "postgresql"], indirect=True)
 scripts = pytest.mark.parametrize("page", [True], ids=["scripts"], indirect=True)
 
 
@@ -36,6 +37,7 @@ def select(page: Page, n: int) -> list[str]:
     return [str(rows.nth(at).get_attribute("data-feature")) for at in range(n)]
 
 
+@both_databases
 @scripts
 def test_a_basket_is_kept_from_page_to_page_and_becomes_a_list(page: Page, browser: Browser, notes_url: str) -> None:
     ids = select(page, 2)
@@ -118,6 +120,7 @@ def test_filters_are_saved_and_opened_again(page: Page) -> None:
     page.wait_for_url("**/features?verdict=dead&sort=id")
 
 
+@both_databases
 def test_marks_suggest_a_threshold_and_the_export_holds_exactly_those(page: Page) -> None:
     page.goto("/quality?flag=mismatch&threshold=0")
     ids = [str(one.get_attribute("data-sample")) for one in page.get_by_test_id("sample-card").all()]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DOG = word_feature("dog")
 PATH = f"/features/{DOG}"
+both_databases = pytest.mark.parametrize("notes_app", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def write(page: Page, **fields: str) -> None:
     page.get_by_test_id("save").click()
 
 
+@both_databases
 def test_a_label_is_saved_in_place_and_seen_by_others(people: list[Page]) -> None:
     ann, bob = people
     ann.goto(f"{PATH}?modality=text")
@@ -55,6 +57,7 @@ def test_a_label_is_saved_in_place_and_seen_by_others(people: list[Page]) -> Non
     expect(bob.locator("main")).to_contain_text("my dog")
 
 
+@both_databases
 def test_two_people_edit_one_label(people: list[Page]) -> None:
     ann, bob = people
     for page in people:
@@ -76,6 +79,7 @@ def test_two_people_edit_one_label(people: list[Page]) -> None:
     expect(bob.get_by_test_id("own-label")).to_have_value("dog")
 
 
+@both_databases
 def test_the_second_one_may_take_what_is_there(people: list[Page]) -> None:
     ann, bob = people
     for page in people:
