@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ def open_image(source: Source | bytes, max_pixels: int = MAX_PIXELS) -> DecodedI
         with Image.open(io.BytesIO(data), formats=FORMATS) as image_file:
             check_size(image_file.size, max_pixels)
             image_file.load()
-            image = to_rgb(ImageOps.exif_transpose(image_file))
+            image = to_rgb(upright(image_file))
     except BadRow:
         raise
     except MemoryError as error:
@@ -76,6 +77,14 @@ def open_image(source: Source | bytes, max_pixels: int = MAX_PIXELS) -> DecodedI
             raise TooManyPixels(f"its image has more than {max_pixels / 1e6:g} million pixels") from error
         raise BadRow(f"its image cannot be read ({reason[:120] or type(error).__name__})") from error
     return DecodedImage(image, hashlib.sha256(data).hexdigest())
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF says that it is to be turned; as it lies where its EXIF cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # whatever its parser raises: the pixels are whole
+        return image
 
 
 def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
@@ -135,7 +144,9 @@ def header_size(source: Source) -> tuple[int, int]:
         with source.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             # A PNG would be decoded whole to look for its EXIF, which hardly any has.
-            is_turned = image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            is_turned = False
+            with suppress(Exception):  # of a broken EXIF, as in `upright`
+                is_turned = image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation) in TURNED
             return (height, width) if is_turned else (width, height)
     except Exception:
         return (0, 0)  # rejected, with its reason, when the pass opens it

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from precompute.data.paths import ImageRoot
+from precompute.data.paths import ImageRoot, unicode_name
 from precompute.data.records import BadRow, Records
 from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
@@ -160,6 +160,12 @@ def captioned_records(folder: Path, suffixes: tuple[str, ...], anywhere: bool) -
     root = ImageRoot(folder, anywhere)
     for image, text in images_with_texts(folder, suffixes):
         name = image.relative_to(folder).as_posix()
+        if name != unicode_name(name):
+            yield (
+                unicode_name(name),
+                BadRow(f"its image's name {unicode_name(name)[:120]} is not valid Unicode (UTF-8)"),
+            )
+            continue
         if text is None:
             yield name, BadRow(f"it has no text (no file {image.stem[:120]}.txt beside {image.name[:120]})")
             continue

@@ -154,3 +154,9 @@ def _roots(folder: Path) -> tuple[str, ...]:
 
 def _is_below(path: str, roots: tuple[str, ...]) -> bool:
     return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
+
+
+def unicode_name(name: str) -> str:
+    """The name of a file or of a tar's member as valid Unicode: bytes that are no UTF-8, which Python keeps as half
+    characters, are written as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

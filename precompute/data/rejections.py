@@ -66,6 +66,10 @@ KINDS: tuple[Kind, ...] = (
         "--image-folder names another folder, --allow-outside reads images anywhere: for data that you trust",
     ),
     Kind(
+        "odd-image-name", "stand for an image whose name is not valid Unicode (UTF-8)",
+        ("its image's name % is not valid Unicode%",), "rename the images",
+    ),
+    Kind(
         "missing-image", "name an image that is not there", ("there is no image %",),
         "--image-folder says where paths start",
     ),

@@ -114,7 +114,7 @@ def _id(record: dict[str, Any], field: str, index: int) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise BadRow("its id is neither a string nor a whole number")
     sample_id = str(value)
-    if len(sample_id.encode()) > LONGEST_ID:
+    if len(sample_id.encode("utf-8", "surrogatepass")) > LONGEST_ID:
         raise BadRow(f"its id has more than {LONGEST_ID:,} bytes, which no address can carry")
     return sample_id
 

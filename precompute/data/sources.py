@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from precompute.data.json_files import JsonFile, captioned_records, images_with_texts
-from precompute.data.paths import check_files, files_below
+from precompute.data.paths import check_files, files_below, unicode_name
 from precompute.data.records import Columns, Listing
 from precompute.data.table_files import TABLES, from_files, from_folder, from_hub
 from precompute.data.tars import IMAGE_SUFFIXES, from_tars
@@ -32,11 +32,15 @@ def find(source: str, columns: Columns) -> Listing:
         SaevxError: there is no such data, or nothing that is read here.
     """
     try:
-        return _find(source, columns)
+        listing = _find(source, columns)
     except OSError as error:
         raise SaevxError(
             f"{source} cannot be read ({error.strerror or error}): check its path and your rights."
         ) from error
+    for file in listing.files:
+        if (name := unicode_name(str(file))) != str(file):
+            raise SaevxError(f"{name} has a name that is not valid Unicode (UTF-8): rename it.")
+    return listing
 
 
 def _find(source: str, columns: Columns) -> Listing:
@@ -83,8 +87,11 @@ def _folder(path: Path, columns: Columns) -> Listing:
         return from_tars(tars, path.resolve(), columns)
     if parquet:
         return from_files(parquet, path, columns)
-    has_metadata = next(path.rglob("metadata.*"), None) is not None
-    if not has_metadata and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
+    metadata = sorted(path.rglob("metadata.*"))
+    if metadata == [path / "metadata.csv"] and metadata[0].is_file():
+        check_files(path, metadata, columns.anywhere)
+        return from_files(metadata, path, columns)
+    if not metadata and any(text is not None for _, text in images_with_texts(path, IMAGE_SUFFIXES)):
         records = partial(captioned_records, path, IMAGE_SUFFIXES, columns.anywhere)
         return Listing(name, records, _fields_of(columns, FOLDER_FIELDS), path)
     return _table_folder(path, columns)

@@ -5,24 +5,30 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from precompute.data.arrow_tables import listing
 from precompute.data.paths import check_files
-from precompute.data.records import Columns, Listing, NoRows, no_rows
+from precompute.data.records import Columns, Listing, NoRows, Records, no_rows
 from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
 from precompute.utils.failures import causes
 
 TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 """Builder of `datasets` by a file's suffix."""
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 NO_ROWS = ("EmptyDataError", "SchemaInferenceError", "EmptyDatasetError")
 NO_DATA = 'Instruction "train" corresponds to no data'
 """What `datasets` and pandas raise over data without a row."""
@@ -38,11 +44,58 @@ def from_files(files: Sequence[Path], at: Path, columns: Columns) -> Listing:
         with_rows = [file for file in files if has_rows(file)]
     if not with_rows:
         raise no_rows(source)
-    options: dict[str, Any] = {"sep": "\t"} if suffix == ".tsv" else {}
+    options: dict[str, Any] = {"encoding": "utf-8-sig"} if suffix == ".txt" else {}
+    if suffix in SEPARATORS:
+        with one_sentence(source):
+            options = csv_options(with_rows, SEPARATORS[suffix])
     # A path is a pattern to `datasets`, and "::" in it a chain of file systems.
     names = [glob.escape(str(file.resolve())) for file in with_rows]
     dataset = load(TABLES[suffix], source, data_files=names, split="train", **options)
-    return listing(dataset, name, folder, [*files], columns)
+    rows = listing(dataset, name, folder, [*files], columns)
+    return replace(rows, records=partial(with_numbers, rows.records, columns)) if suffix in SEPARATORS else rows
+
+
+def csv_options(files: Sequence[Path], separator: str) -> dict[str, Any]:
+    """How CSVs are read: every cell as its text, so that an id keeps its zeros and the word NA is no missing cell.
+
+    Raises:
+        SaevxError: they are of several headers, and one of these has columns that cannot be told apart.
+    """
+    import datasets
+
+    header = csv_header(files[0], separator)
+    names: list[str] = []
+    for i, cell in enumerate(header):
+        name = cell or f"Unnamed: {i}"
+        names.append(f"{name}.{i}" if name in names else name)
+    how: dict[str, Any] = {"sep": separator, "index_col": False, "keep_default_na": False, "na_values": [""]}
+    if names != header:  # columns of one name, or of none
+        if other := next((file for file in files if csv_header(file, separator) != header), None):
+            raise SaevxError(f"{other} and {files[0]} have other columns, some without a name of their own: name them.")
+        how |= {"header": 0, "names": names}
+    return {**how, "features": datasets.Features(dict.fromkeys(names, datasets.Value("string")))}
+
+
+def csv_header(file: Path, separator: str) -> list[str]:
+    """The names of a CSV's columns, as its first line has them."""
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        return next(line for line in csv.reader(lines, delimiter=separator) if line)
+
+
+def with_numbers(records: Callable[[], Records], columns: Columns) -> Records:
+    """Records of a CSV with numbers where a cell is written as JSON would write the number; ids and texts stay."""
+    as_text = {name.lower() for name in ("id", "text", "caption", columns.id, columns.text) if name}
+    for place, record in records():
+        if isinstance(record, dict):
+            record = {key: value if key.lower() in as_text else number_of(value) for key, value in record.items()}
+        yield place, record
+
+
+def number_of(value: Any) -> Any:
+    """The number that a text is, else the value itself."""
+    if not isinstance(value, str) or not NUMBER.fullmatch(value):
+        return value
+    return float(value) if "." in value else int(value)
 
 
 def has_rows(file: Path) -> bool:

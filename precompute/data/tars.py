@@ -9,6 +9,7 @@ from typing import IO, Any, NamedTuple
 
 from precompute.data.disk.id_set import IdSet
 from precompute.data.json_files import MAX_TEXT, TEXT_SUFFIXES, parse_record
+from precompute.data.paths import unicode_name
 from precompute.data.records import BadRow, Columns, Listing, Records, Slice
 from precompute.data.signatures import foreign_format
 
@@ -103,13 +104,14 @@ def index_tar(shard: Path) -> Index:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would hold a thousand bytes of each
                 if not member.isreg():
                     continue
-                folder, _, base = member.name.removeprefix("./").rpartition("/")
+                name = unicode_name(member.name)
+                folder, _, base = name.removeprefix("./").rpartition("/")
                 stem, _, kind = base.partition(".")
                 if not stem:
                     n_hidden += 1
                     continue
                 old_key, key = key, f"{folder}/{stem}" if folder else stem
-                entry = Member(kind.lower(), member.name, member.offset_data, member.size, member.issparse())
+                entry = Member(kind.lower(), name, member.offset_data, member.size, member.issparse())
                 is_repeat = key in at and key != old_key and any(m.name == entry.name for m in samples[at[key]][1])
                 if key not in at or is_repeat:  # a name that comes again elsewhere is another sample's
                     at[key] = len(samples)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from precompute.data import BadRow, Columns, open_image, read
+from precompute.data.images import header_size
 from precompute.errors import SaevxError
 from tests.helpers import tiny
 from tests.helpers.hostile.images import png
@@ -213,6 +214,15 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRow) as caught:
         open_image(path)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_a_broken_exif_is_none(kind: str, tmp_path: Path) -> None:
+    image, path = tiny.picture(3, (60, 40)), tmp_path / "image"
+    image.save(path, kind, exif=b"Exif\0\0broken and more", **({} if kind == "PNG" else {"quality": 100}))
+    decoded = open_image(path).image
+    assert decoded.size == header_size(path) == (60, 40)
+    assert decoded.tobytes() == Image.open(path).convert("RGB").tobytes()
 
 
 def test_pictures_become_rgb() -> None:

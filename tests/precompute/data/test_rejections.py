@@ -30,6 +30,7 @@ REASONS = {
     "its image is an address on the web, not a file: http://example.com/a.png": "web-image",
     "its image ../a.png lies outside the image folder": "outside-image",
     "its image a.png is a folder, a FIFO or a device, not a regular file": "unreadable-image",
+    "its image's name caf\\xe9.png is not valid Unicode (UTF-8)": "odd-image-name",
     "there is no image a.png": "missing-image",
     "it has an image, and the model reads text only": "text-model",
     "it has no field 'text'": "no-text",

@@ -241,6 +241,7 @@ def test_images_with_a_text_beside_each_are_pairs(tmp_path: Path) -> None:
     tiny.picture(5).save(folder / "odd.png")
     (folder / "odd.txt").write_bytes(b"\xff\xfe\xff")
     (folder / "README.txt").write_text("no caption")
+    (folder / "zebra-caf\udce9.png").touch()
     data = read(folder)
     assert [(row.sample_id, row.text, row.extra["file_name"]) for row in data.rows] == [
         ("0.png", "lora 0", "0.png"), ("1.png", "lora 1", "1.png"),
@@ -248,7 +249,8 @@ def test_images_with_a_text_beside_each_are_pairs(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [row.images for row in data.rows][2] == (folder / "more/0.png",)
     assert [bad.reason for bad in data.rejected_rows] == [
-        "it has no text (no file bare.txt beside bare.PNG)", "its text file odd.txt is not valid Unicode (UTF-8)"
+        "it has no text (no file bare.txt beside bare.PNG)", "its text file odd.txt is not valid Unicode (UTF-8)",
+        "its image's name zebra-caf\\xe9.png is not valid Unicode (UTF-8)",
     ]  # fmt: skip
     folder_of(folder, {"file_name": "0.png", "text": "described"})
     assert [row.text for row in read(folder).rows] == ["described"], "metadata.jsonl goes before"

@@ -94,6 +94,36 @@ def test_images_named_in_a_table_of_an_odd_folder(tmp_path: Path) -> None:
         read(tmp_path / "a::b" / "x.parquet")
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "metadata.csv"])
+def test_cells_of_a_csv_are_what_they_say(tmp_path: Path, name: str) -> None:
+    """An id keeps its zeros, the word NA is a text, and a number is one; an empty cell is none."""
+    for image in ("a.png", "b.png"):
+        tiny.picture(1).save(tmp_path / image)
+    lines = ["\ufefffile_name,text,id,kind,score,code", "b.png,NA,007,1,0.5,007", "a.png,5,1.0,-3,,1e5"]
+    text = "\r\n".join(lines).replace(",", "\t" if name.endswith("tsv") else ",")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    data = read(tmp_path if name == "metadata.csv" else tmp_path / name)
+    assert [(row.sample_id, row.text) for row in data.rows] == [("007", "NA"), ("1.0", "5")]
+    fields = [{key: row.extra[key] for key in ("kind", "score", "code")} for row in data.rows]
+    assert fields == [{"kind": 1, "score": 0.5, "code": "007"}, {"kind": -3, "score": None, "code": "1e5"}]
+    assert [row.images for row in data.rows] == [(tmp_path / "b.png",), (tmp_path / "a.png",)]
+
+
+def test_columns_of_several_csvs_are_matched_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,a dog\n")
+    (tmp_path / "b.csv").write_text("text,id\na cat,2\n")
+    assert [(row.sample_id, row.text) for row in read(str(tmp_path / "*.csv")).rows] == [("1", "a dog"), ("2", "a cat")]
+    (tmp_path / "a.csv").write_text("id,text,\n1,a dog,\n")
+    assert [row.text for row in read(tmp_path / "a.csv").rows] == ["a dog"]
+    with pytest.raises(SaevxError, match="have other columns, some without a name of their own"):
+        read(str(tmp_path / "*.csv"))
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbfa dog\r\na cat\r\n")
+    assert [row.text for row in read(tmp_path / "x.txt").rows] == ["a dog", "a cat"]
+
+
 def test_images_in_columns_of_any_case(tmp_path: Path) -> None:
     data = read(parquet(tmp_path / "x.parquet", Image=[png(1), png(2)], TEXT=["one", "two"]))
     assert [row.text for row in data.rows] == ["one", "two"]

@@ -144,3 +144,15 @@ def test_text_only_leaves_the_images_of_a_tar_out(tmp_path: Path) -> None:
     assert [(row.text, row.images, row.extra) for row in data.rows] == [("text 0", (), {}), ("text 1", (), {})]
     data = read(tar_of(tmp_path / "y.tar", [one for one in pairs(2) if one[0].endswith("txt")]))
     assert data.text_only and not data.no_image and len(data.rows) == 2
+
+
+def test_names_that_are_no_unicode(tmp_path: Path) -> None:
+    """A member is used under a name that can be shown; a shard is to be renamed."""
+    members = [(f"caf\udce9{name}", raw) for name, raw in pairs(2)]
+    data = read(tar_of(tmp_path / "x.tar", members))
+    assert [(row.sample_id, row.text) for row in data.rows] == [("caf\\xe90", "text 0"), ("caf\\xe91", "text 1")]
+    (tmp_path / "folder").mkdir()
+    tar_of(tmp_path / "folder" / "caf\udce9.tar", pairs(2))
+    assert refusal(tmp_path / "folder").endswith(
+        "caf\\xe9.tar has a name that is not valid Unicode (UTF-8): rename it."
+    )
