@@ -93,8 +93,9 @@ class Visit(NamedTuple):
         Raises:
             HTTPException: 413 or 422 for an image that cannot be read, 503 if the model is off.
         """
-        if self.model.state in ("off", "failed"):
-            raise HTTPException(503, self.model.reason)
+        model = self.model  # once: its state may change from one look to the next
+        if model.state in ("off", "failed"):
+            raise HTTPException(503, model.reason)
         return await add_upload(image, self.state.uploads, self.state.settings)
 
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from backend.api.annotations.common import author_name
 from backend.api.stores import get_store_detail
-from backend.deps import accepts_gzip
+from backend.deps import accepts_gzip, page_tag
 from backend.drawing import parts
 from backend.drawing.environment import PageEnvironment
 from backend.drawing.figures import (
@@ -214,6 +214,8 @@ def render_for(
     tag: str | None = getattr(request.state, "page_tag", None)
     if tag is None or page.status_code != 200:
         return page
+    if page_tag(request, state, open_store) != tag:
+        return page  # the model's state or an annotation has changed meanwhile, and the tag is of what was before
     rendered_page = RenderedPage.of(bytes(page.body), tag, compressed=accepts_gzip(request))
     open_store.pages.put(tag, rendered_page)
     return rendered_page.reply()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -121,16 +122,15 @@ class Collector:
             batches = [b for i in todo for b in self.plan.shards[i]]
             if todo[0] == 0 and not calibration_path(self.part).exists():  # its samples may reach beyond the shards
                 batches += range(batches[-1] + 1, len(self.plan.batches))
-            loaded_batches = self.planned_batches(batches)
-            if wait and todo[0] != 0:
-                loaded_batches = self.wait_for_calibration(loaded_batches)
-            calibration, loaded_batches = self.calibration(loaded_batches, first=todo[0] == 0)
-            scale = Scale.from_manifest(calibration)
-            bar = progress_bar("collect", n_samples, "samples", n_samples - left, quiet=quiet)
-            with bar as progress, write_in_background(self.overlaps) as later:
-                for i in todo:
-                    later(partial(self.write, i, self.shard(i, loaded_batches, scale, progress)))
-            loaded_batches.close()
+            with closing(self.planned_batches(batches)) as loaded_batches:  # ends its thread, also where a shard fails
+                waits = wait and todo[0] != 0
+                batches_left = self.wait_for_calibration(loaded_batches) if waits else loaded_batches
+                calibration, batches_left = self.calibration(batches_left, first=todo[0] == 0)
+                scale = Scale.from_manifest(calibration)
+                bar = progress_bar("collect", n_samples, "samples", n_samples - left, quiet=quiet)
+                with bar as progress, write_in_background(self.overlaps) as later:
+                    for i in todo:
+                        later(partial(self.write, i, self.shard(i, batches_left, scale, progress)))
             memory.give_back()
         else:
             calibration = self.saved_calibration()

@@ -6,6 +6,7 @@ Each file names the store's content id, so that the figures of another store tha
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ MAX_BYTES = 8_000_000
 
 def companion_path(store: Path, name: str) -> Path:
     """Where the figures of this name of a store lie."""
-    folder = store.absolute()
+    folder = Path(os.path.abspath(store))  # noqa: PTH100 - without `..`, and of a link its own name
     return folder.with_name(f"{folder.name}.{name}.json")
 
 

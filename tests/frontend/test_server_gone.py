@@ -109,6 +109,18 @@ def test_an_effect_can_be_stopped_and_measured_after_all(server: Running, page: 
     expect(page.get_by_test_id("measure")).to_have_count(0, timeout=60_000)
 
 
+def test_a_slow_server_is_not_asked_again_for_its_queue_while_it_has_not_answered(server: Running, page: Page) -> None:
+    page.goto(f"/features/{features(server, 1)[0]}")
+    asked: list[str] = []
+    page.route("**/api/v1/live*", lambda route: asked.append(route.request.url))  # never answered
+    with server.held_up():
+        page.get_by_test_id("measure").click()
+        expect(page.get_by_test_id("effect-seconds")).to_have_text("7 s", timeout=30_000)
+        assert len(asked) == 1
+        page.get_by_test_id("effect-stop").click()
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_what_waits_for_the_model_goes_on_once_it_is_loaded(browser: Browser, made: Path) -> None:
     CACHE.entries.clear()
     server = Running(Settings(stores=[made / "store"], device="cpu"), ready=False)

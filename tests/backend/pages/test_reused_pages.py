@@ -6,12 +6,16 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.responses import HTMLResponse
 from fastapi.testclient import TestClient
 
+from backend import templating
 from backend.api.annotations.common import COOKIE
 from backend.app import create_app
+from backend.schemas.common import LiveStatus
 from backend.settings import Settings
 from backend.stores import OpenStore
 from precompute.store.companion_files import CONTROLS, companion_path
@@ -103,6 +107,25 @@ def test_what_depends_on_a_pair_of_the_visitors_own_is_not_held(client: TestClie
         n_rendered = store_of(client).pages.n_puts
         assert "etag" not in client.get(address).headers, address
         assert store_of(client).pages.n_puts == n_rendered
+
+
+def test_a_page_is_not_held_under_what_was_before_a_change(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of the model changes while the page is rendered, and later back."""
+    live, render, name = client.app.state.saevx.live, templating.render, store_of(client).name  # type: ignore[attr-defined]
+    before = client.get("/features/4")
+
+    def render_and_change(*args: Any, **values: Any) -> HTMLResponse:
+        live.states[name] = LiveStatus(state="failed", reason="It is broken.")
+        return render(*args, **values)
+
+    state = live.states[name]
+    monkeypatch.setattr(templating, "render", render_and_change)
+    n_rendered = store_of(client).pages.n_puts
+    assert client.get("/features/5").status_code == 200 and store_of(client).pages.n_puts == n_rendered
+    monkeypatch.setattr(templating, "render", render)
+    live.states[name] = state
+    assert client.get("/features/5").status_code == 200 and store_of(client).pages.n_puts == n_rendered + 1
+    assert client.get("/features/4").content == before.content
 
 
 def test_an_error_is_not_held(client: TestClient) -> None:

@@ -16,6 +16,7 @@ import torch
 from precompute.collect import collector as collect
 from precompute.collect import merge
 from precompute.collect.collector import Collector
+from precompute.model import calibration
 from precompute.pipeline import Pipeline
 from tests.helpers.tinies import Maker, collected
 
@@ -105,6 +106,20 @@ def test_written_while_the_next_is_computed_the_bytes_are_the_same(
         assert 1 in run.session.collector().missing_shards() and 0 not in run.session.collector().missing_shards()
     again = collected(options(shard_samples=4, out=tmp_path / "b" / "store"))[0]
     assert files_of(again) == files_of(right)
+
+
+def test_a_pass_that_fails_decodes_no_more_images(options: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "CALIBRATION_SAMPLES", 4)  # or it would read all pairs of this data
+    run = Pipeline(options(shard_samples=4, batch_tokens=100))
+
+    def fail(*_: Any, **more: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(collect, "write_shard", fail)
+    with pytest.raises(OSError, match="No space left") as failure:
+        run.collect()
+    assert failure.tb, "which holds all that the pass had in memory"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode-ahead")]
 
 
 def test_accumulators_merged_as_a_tree_give_the_same_file(options: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
