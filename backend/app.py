@@ -35,7 +35,7 @@ from backend.api.compare import features as compare_features
 from backend.api.compare import layers as compare_layers
 from backend.api.compare import stores as compare_stores
 from backend.api.own import images, matrix, pairs
-from backend.api.sample import explained, export
+from backend.api.sample import explained, list_file
 from backend.deps import VERSION, ReusedPage
 from backend.live.model_worker import Live
 from backend.live.uploads import UploadedImages
@@ -87,7 +87,7 @@ MODULES = ("htm",)
 """Packages in frontend/node_modules that pages may load, under /static/vendor."""
 
 API = (
-    stores, controls, rejected, sae, feature_table, features, families, map_api, explained, export, samples, quality,
+    stores, controls, rejected, sae, feature_table, features, families, map_api, explained, list_file, samples, quality,
     cooccurrence, compare_features, compare_stores, compare_layers, images, pairs, matrix, search, steer, explain_api,
     notes, lists, marks, exchange,
 )  # fmt: skip

@@ -16,7 +16,7 @@ from backend.settings import ServerOptions
 from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Migrate, Patches, Precompute, Score, Train, Verify
 from precompute.errors import SaevxError, checkout_only
 from precompute.options.annotations import AnnotationsOptions
-from precompute.options.export import ExportOptions
+from precompute.options.static_site import StaticSiteOptions
 from precompute.utils.command_line import CommandOptions, Paths, Texts, from_environment
 from precompute.utils.ownership import exclusive
 
@@ -126,11 +126,11 @@ class Annotations(AnnotationsOptions):
         print(run(self), end="")
 
 
-class Export(ExportOptions):
+class Export(StaticSiteOptions):
     """Write the pages of a store that need no model as files, which any web server can show."""
 
     def cli_cmd(self) -> None:
-        from backend.export.site import export
+        from backend.static_site.site import export
 
         print(export(self))
 

@@ -13,7 +13,7 @@ from backend.deps import Cached, StoreDep
 from backend.schemas.common import FeatureDistribution, Page, VerdictCounts
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
-from precompute.scoring.export import csv_parts, parquet_parts
+from precompute.scoring.csv_parquet import csv_parts, parquet_parts
 from precompute.store.companion_files import HALLUCINATION
 from precompute.store.features import LISTED
 from precompute.store.schema import features

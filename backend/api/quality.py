@@ -17,7 +17,7 @@ from backend.schemas.common import FilterName, FlagName, Page
 from backend.schemas.quality import FilterPreview, FlagOverlap
 from backend.schemas.samples import Flag, Score
 from backend.stores import OpenStore
-from precompute.scoring.export import MAX_NAMED, csv_of, file_stem, parquet_of
+from precompute.scoring.csv_parquet import MAX_NAMED, csv_of, file_stem, parquet_of
 from precompute.scoring.filter import kept_rows, lines_of
 from precompute.store.quality import flag_and_limit
 from precompute.store.schema import FLAGS, SCORES, SELECTIONS

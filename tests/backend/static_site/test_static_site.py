@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from backend.export.html import StaticPage
-from backend.export.names import Names
+from backend.static_site.html import StaticPage
+from backend.static_site.names import Names
 from tests.helpers import synthetic
 from tests.helpers.in_process import apart, saevx
 

@@ -18,7 +18,7 @@ from precompute.utils.text import ascii_name
 router = APIRouter(tags=["samples"])
 
 
-class ExportQuery(FormQuery, SampleQuery):
+class SampleFileQuery(FormQuery, SampleQuery):
     """The filters of the list of samples, or some samples by their ids."""
 
     id: Annotated[list[str], Query(max_length=500)] = []  # noqa: RUF012 - pydantic copies it
@@ -37,7 +37,7 @@ class ExportQuery(FormQuery, SampleQuery):
     response_class=StreamingResponse,
     responses={200: {"content": {"application/x-ndjson": {}}, "description": "One object per line."}},
 )
-def get_export(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> StreamingResponse:
+def get_export(store: StoreDep, query: Annotated[SampleFileQuery, Query()]) -> StreamingResponse:
     if query.ticked and not query.id:
         raise HTTPException(422, "No sample is ticked: tick at least one, or export the whole list.")
     if query.feature is not None:

@@ -10,7 +10,7 @@ from pydantic_settings import CliPositionalArg
 from precompute.utils.command_line import CommandOptions
 
 
-class ExportOptions(CommandOptions):
+class StaticSiteOptions(CommandOptions):
     """Which pages of a store to write, and where."""
 
     store: CliPositionalArg[Path]

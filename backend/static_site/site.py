@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
 from fastapi import FastAPI
 
-from backend.export.html import SCRIPTS, StaticPage
-from backend.export.names import Names
 from backend.inside import request
-from precompute.options.export import ExportOptions
+from backend.static_site.html import SCRIPTS, StaticPage
+from backend.static_site.names import Names
+from precompute.options.static_site import StaticSiteOptions
 from precompute.utils.files import atomic_folder
 from precompute.utils.ownership import creating
 from precompute.utils.progress import human, progress_bar
@@ -63,7 +63,7 @@ class Site:
         folder: empty, to be filled.
     """
 
-    def __init__(self, app: FastAPI, folder: Path, options: ExportOptions) -> None:
+    def __init__(self, app: FastAPI, folder: Path, options: StaticSiteOptions) -> None:
         self.app, self.folder = app, folder
         self.names = Names()
         self.room = {"feature": options.features, "sample": options.samples, "pair": options.pairs}
@@ -259,7 +259,7 @@ def copy_static(folder: Path) -> None:
         todo += [(script.parent / name).resolve() for name in names]
 
 
-def export(options: ExportOptions) -> str:
+def export(options: StaticSiteOptions) -> str:
     """Write the site; returns one line about it.
 
     Raises:

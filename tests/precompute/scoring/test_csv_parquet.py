@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from precompute.scoring.export import csv_parts, plain_cell
+from precompute.scoring.csv_parquet import csv_parts, plain_cell
 
 FORMULAS = [
     "=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", '=HYPERLINK("http://example.org")',
