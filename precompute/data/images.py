@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from contextlib import suppress
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from PIL import ExifTags, Image, ImageOps
 from precompute.data.records import BadRow as BadRow
 from precompute.data.records import Source
 from precompute.utils.reading import POINTER
+
+# An image of damaged EXIF is taken as it lies. For the process, as Python's `catch_warnings` is not safe with threads.
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000

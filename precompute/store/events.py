@@ -29,6 +29,8 @@ ARRAYS = (
 READ_IN_PARTS = ("token_id", "token_modality", "token_event", "event_feature", "event_value")
 SCANNED = 50_000_000
 """Events of a store that are searched for a feature; of a store with more, its maxima."""
+INFINITE = 0x7C00
+"""Bits of a float16 from which on it is infinite, no number or negative, which no activation is."""
 LARGE = 2 * SCANNED
 """Bytes of an array that is not searched whole."""
 
@@ -158,6 +160,13 @@ class Events:
             self._parts[name] = Parts(self.folder / f"{name}.npy", getattr(self, name))
         return self._parts[name]
 
+    def _z(self, name: str, value: Array) -> Array:
+        """float64: z of float16 values of the array `name`. Raises StoreUnreadable for a value that no event has."""
+        if value.view(np.uint16).max(initial=0) >= INFINITE:
+            detail = f"{self.folder.name}/{name}.npy has values that are negative, infinite or no numbers"
+            raise damaged_error(self.folder.parent, detail)
+        return value.astype(np.float64) * self.unit
+
     @cached_property
     def kept_rows(self) -> Array | None:
         """int64 [K], rising: the rows whose events the store holds; None where it holds all."""
@@ -190,7 +199,7 @@ class Events:
         if not self.scans_all:
             at = np.flatnonzero(self.max_feature == feature)
             side = np.searchsorted(self.max_offset, at, side="right") - 1
-            return side, self.max_value[at].astype(np.float64) * self.unit
+            return side, self._z("max_value", self.max_value[at])
         at = np.flatnonzero(self.event_feature == feature)
         token = np.searchsorted(self.token_event, at, side="right") - 1
         modality = self.token_modality[token].astype(np.int64)
@@ -198,7 +207,7 @@ class Events:
         row = np.searchsorted(self.sample_token, token[is_side], side="right") - 1
         side, of_event = np.unique(row * len(MODALITIES) + modality[is_side], return_inverse=True)
         z = np.zeros(len(side))
-        np.maximum.at(z, of_event, self.event_value[at[is_side]].astype(np.float64) * self.unit)
+        np.maximum.at(z, of_event, self._z("event_value", self.event_value[at[is_side]]))
         return side, z
 
     def tokens(self, row: int) -> SampleEvents:
@@ -234,7 +243,7 @@ class Events:
             tokens.modality_t,
             offset - low,
             self._part("event_feature")[low:high].astype(np.int64),
-            self._part("event_value")[low:high].astype(np.float64) * self.unit,
+            self._z("event_value", self._part("event_value")[low:high]),
         )
 
     def feature(self, row: int, feature: int) -> tuple[SampleEvents, Array]:
@@ -251,7 +260,7 @@ class Events:
         # The methods, not numpy's functions of the same name: a page asks this a hundred times.
         event = (self._part("event_feature")[low:high] == feature).nonzero()[0]
         value = self._part("event_value")[low:high][event]
-        z_t[offset.searchsorted(event + low, "right") - 1] = value.astype(np.float64) * self.unit
+        z_t[offset.searchsorted(event + low, "right") - 1] = self._z("event_value", value)
         return tokens, z_t
 
     def maxima(self, row: int, modality: int) -> tuple[Array, Array]:
@@ -264,7 +273,7 @@ class Events:
         low, high = (int(x) for x in self.max_offset[row * 2 + modality : row * 2 + modality + 2])
         return (
             np.asarray(self.max_feature[low:high]).astype(np.int64),
-            self.max_value[low:high].astype(np.float64) * self.unit,
+            self._z("max_value", self.max_value[low:high]),
         )
 
 

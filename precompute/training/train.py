@@ -258,15 +258,15 @@ def hook_name(mllm: Mllm) -> str:
 def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any]:
     """The architecture's own fields in SAELens' configuration."""
     warm_up = round(s["l1_warm_up"] * s["steps"])
+    widths = list(o.widths) or [d_sae // n for n in (8, 4, 2, 1)]
+    if widths[-1] != d_sae:
+        widths.append(d_sae)  # as SAELens does, with a warning
     options: dict[str, Any] = {
         "standard": {"l1_coefficient": s["l1"], "l1_warm_up_steps": warm_up},
         "jumprelu": {"l0_warm_up_steps": warm_up},
         "topk": {"k": s["k"]},
         "batchtopk": {"k": s["k"]},
-        "matryoshka-batchtopk": {
-            "k": s["k"],
-            "matryoshka_widths": list(o.widths) or [d_sae // n for n in (8, 4, 2, 1)],
-        },
+        "matryoshka-batchtopk": {"k": s["k"], "matryoshka_widths": widths},
     }[s["architecture"]]
     for option in o.sae_option:
         name, equals, value = option.partition("=")

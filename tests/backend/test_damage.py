@@ -21,6 +21,7 @@ ADDRESSES = (
     "/api/v1/samples/s00003/activations?feature=1", "/api/v1/samples/s00003/features?position=2", "/api/v1/map",
     "/api/v1/map/samples", "/api/v1/cooccurrence", "/api/v1/search?q=red",
 )  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # numpy's, of a value that cannot be
 HEADER = 128
 """Bytes before the values of a .npy file."""
 
@@ -42,12 +43,17 @@ def test_values_that_are_not_as_written_end_in_a_sentence(name: str, fill: str, 
     content[HEADER:] = np.random.default_rng(0).bytes(n) if fill == "random" else b"\xff" * n
     path.write_bytes(content)
     app = create_app(Settings(stores=[store], live=False))
+    sentences = []
     with TestClient(app, raise_server_exceptions=False) as client:
         for address in ADDRESSES:
             reply = client.get(address, headers={"Accept": "text/html"})
             assert reply.status_code != 500, address
             assert reply.status_code != 503 or "is damaged (" in reply.text, address
             assert "Traceback" not in reply.text
+            sentences.append(reply.text)
+    if name.endswith("_value"):
+        sentence = f"events/{name}.npy has values that are negative, infinite or no numbers"
+        assert any(sentence in text for text in sentences)
 
 
 def test_no_file_makes_the_server_fail(whole: Path, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def logo(mode: str) -> Image.Image:
 
 
 def ramp(kind: type[np.generic], high: float) -> Image.Image:
-    return Image.fromarray(np.linspace(0, high, 1600).astype(kind).reshape(40, 40))
+    with np.errstate(invalid="ignore"):  # 0 · ∞, of a ramp to infinity
+        return Image.fromarray(np.linspace(0, high, 1600).astype(kind).reshape(40, 40))
 
 
 def palette(*, transparent: bool) -> bytes:

@@ -46,6 +46,7 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
     config = DPOConfig(
         output_dir=str(bench.work / "dpo"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=LR,
         beta=BETA, max_length=None, seed=seed, bf16=torch.cuda.is_available(), report_to=[], save_strategy="no",
+        dataloader_pin_memory=torch.cuda.is_available(),
         logging_strategy="no", disable_tqdm=True, gradient_checkpointing=False, remove_unused_columns=False,
     )  # fmt: skip
     torch.manual_seed(seed)

@@ -61,7 +61,7 @@ class Hostile:
 
 def pickled_weights(folder: Path, marker: Path) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile(marker)))
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile(marker), protocol=2))
 
 
 CASES = [

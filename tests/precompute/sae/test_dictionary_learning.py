@@ -96,7 +96,7 @@ def test_no_code_in_a_pickle_is_run(tmp_path: Path) -> None:
     with pytest.raises(SaevxError, match="code in it is never run"):
         SaeV.load(folder)
     with (folder / "ae.pt").open("wb") as file:
-        pickle.dump(Hostile(tmp_path / "ran"), file)
+        pickle.dump(Hostile(tmp_path / "ran"), file, protocol=2)
     with pytest.raises(SaevxError):
         SaeV.load(folder)
     torch.save({"encoder": linear(state, "bias")}, folder / "ae.pt")
