@@ -213,13 +213,9 @@ class Events:
     def tokens(self, row: int) -> SampleEvents:
         """The tokens of sample `row`, which every store has, without events."""
         first, last = self.sample_token[row : row + 2].tolist()
-        return SampleEvents(
-            self._part("token_id")[first:last],
-            self._part("token_modality")[first:last],
-            np.zeros(last - first + 1, np.int64),
-            np.zeros(0, np.int64),
-            np.zeros(0),
-        )
+        token_id_t, modality_t = (self._part(name)[first:last] for name in ("token_id", "token_modality"))
+        offset_t = np.zeros(last - first + 1, np.int64)
+        return SampleEvents(token_id_t, modality_t, offset_t, np.zeros(0, np.int64), np.zeros(0))
 
     def _first_token(self, row: int) -> int:
         """Where the sample's tokens begin in `token_event`."""
@@ -238,13 +234,9 @@ class Events:
         tokens, first = self.tokens(row), self._first_token(row)
         offset = self._part("token_event")[first : first + len(tokens.token_id_t) + 1]
         low, high = int(offset[0]), int(offset[-1])
-        return SampleEvents(
-            tokens.token_id_t,
-            tokens.modality_t,
-            offset - low,
-            self._part("event_feature")[low:high].astype(np.int64),
-            self._z("event_value", self._part("event_value")[low:high]),
-        )
+        feature_e = self._part("event_feature")[low:high].astype(np.int64)
+        z_e = self._z("event_value", self._part("event_value")[low:high])
+        return SampleEvents(tokens.token_id_t, tokens.modality_t, offset - low, feature_e, z_e)
 
     def feature(self, row: int, feature: int) -> tuple[SampleEvents, Array]:
         """`tokens` of sample `row`, and one feature's z on each, float64 [t], 0 where inactive.
@@ -271,10 +263,8 @@ class Events:
             modality: 0 text, 1 image.
         """
         low, high = (int(x) for x in self.max_offset[row * 2 + modality : row * 2 + modality + 2])
-        return (
-            np.asarray(self.max_feature[low:high]).astype(np.int64),
-            self._z("max_value", self.max_value[low:high]),
-        )
+        feature = np.asarray(self.max_feature[low:high]).astype(np.int64)
+        return feature, self._z("max_value", self.max_value[low:high])
 
 
 def of_bits(bits: Any) -> Array:
