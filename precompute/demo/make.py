@@ -60,7 +60,7 @@ def build(folder: Path, n_samples: int = N_DEMO, say: Callable[[str], None] = pr
     return paths
 
 
-def draw_data(folder: Path, n_samples: int, say: Callable[[str], None], stop: Event | None = None) -> None:
+def draw_data(folder: Path, n_samples: int, say: Callable[[str], None], stop: Event) -> None:
     """Draw images and captions, unless the folder holds `n_samples` of them already.
 
     Args:

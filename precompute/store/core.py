@@ -70,9 +70,9 @@ class Core:
         except OSError as error:
             raise changed_error(path) from error
 
-    def rows(self, query: Any, parameters: Any = None) -> Sequence[Row[Any]]:
+    def rows(self, query: Any) -> Sequence[Row[Any]]:
         """All rows of a query. Raises as `sql.fetch`."""
-        return fetch(self.engine, query, parameters)
+        return fetch(self.engine, query)
 
     def list_tag(self, noun: str, **options: Any) -> str:
         """Twelve letters that stand for one list: the store's content, the noun, the order and the filters.
