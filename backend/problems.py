@@ -36,8 +36,11 @@ log = logging.getLogger(__name__)
 NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
 """What to give where a value cannot be read as a number, by the type of pydantic's error."""
 STATUS: dict[type[SaevxError], int] = {
-    ReadOnlyError: 403, UnavailableError: 503, StoreUnreadable: 503, PairError: 422,
-}  # fmt: skip
+    ReadOnlyError: 403,
+    UnavailableError: 503,
+    StoreUnreadable: 503,
+    PairError: 422,
+}
 """Of a SaevxError that is not 400."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PAGE_TITLES = {404: "Not found", 422: "Invalid value", 500: "The server failed", 503: "Not available at the moment"}

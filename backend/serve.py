@@ -78,9 +78,13 @@ def server_of(app: FastAPI) -> uvicorn.Server:
     state: State = app.state.saevx
     # Longer than the timeout of proxies: whoever closes first may cut off a request that is already on its way.
     config = uvicorn.Config(
-        app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=75,
+        app,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,
         log_config=None if state.settings.log_json else uvicorn.config.LOGGING_CONFIG,
-    )  # fmt: skip
+    )
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

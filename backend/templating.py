@@ -78,9 +78,11 @@ templates = Jinja2Templates(
     )
 )
 templates.env.globals |= {
-    "verdict_help": parts.VERDICT_HELP, "page_parts": parts, "author_name": author_name,
+    "verdict_help": parts.VERDICT_HELP,
+    "page_parts": parts,
+    "author_name": author_name,
     "good_name": GOOD_NAME,
-}  # fmt: skip
+}
 templates.env.filters |= {
     "log_share": log_share,
     "n": format_number, "figure": format_figure, "short": format_short, "g": format_significant,

@@ -153,9 +153,7 @@ class Filter(CommandOptions):
         from precompute.scoring.filter import filter_file, filter_store
         from precompute.store.reader import Store
 
-        choice: dict[str, Any] = {
-            "by": self.by, "keep": self.keep, "flags": self.drop_flags, "format": self.format
-        }  # fmt: skip
+        choice: dict[str, Any] = {"by": self.by, "keep": self.keep, "flags": self.drop_flags, "format": self.format}
         if self.store.is_file():
             lines = filter_file(self.store, **choice)
         else:

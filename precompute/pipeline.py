@@ -186,9 +186,12 @@ class Pipeline:
             merged["data"]["name"] = o.data_name or merged["data"]["name"]
         clock = job.clock
         self.run_facts["collect"] = {
-            "forward_seconds": clock.forward, "seconds": clock.wall, "tokens": clock.tokens,
-            "text_alone_seconds": clock.alone, "text_alone_tokens": clock.alone_tokens,
-        }  # fmt: skip
+            "forward_seconds": clock.forward,
+            "seconds": clock.wall,
+            "tokens": clock.tokens,
+            "text_alone_seconds": clock.alone,
+            "text_alone_tokens": clock.alone_tokens,
+        }
         if clock.alone_tokens:
             share = clock.alone_tokens / max(clock.tokens + clock.alone_tokens, 1)
             say(f"texts without their images: {clock.alone:.0f} s, {100 * share:.1f} % of the tokens that were run")

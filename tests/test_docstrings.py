@@ -72,8 +72,9 @@ def trees() -> dict[Path, ast.Module]:
 def test_what_stands_under_args_is_a_parameter(trees: dict[Path, ast.Module]) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name} is no parameter"
-        for path, tree in trees.items() for line, name in missing_arguments(tree)
-    ]  # fmt: skip
+        for path, tree in trees.items()
+        for line, name in missing_arguments(tree)
+    ]
     assert not wrong, "\n" + "\n".join(wrong)
 
 
@@ -82,9 +83,11 @@ def test_names_in_backticks_stand_in_the_code(trees: dict[Path, ast.Module]) -> 
     known = set().union(*words) | OF_OTHERS | PUT_TOGETHER
     wrong = [
         f"{path.relative_to(ROOT)}:{text.lineno}: `{name}` stands nowhere in the code"
-        for path, tree in trees.items() for text in docstrings(tree)
-        for name in TICKED.findall(str(text.value)) if name not in known
-    ]  # fmt: skip
+        for path, tree in trees.items()
+        for text in docstrings(tree)
+        for name in TICKED.findall(str(text.value))
+        if name not in known
+    ]
     assert not wrong, "\n" + "\n".join(wrong)
 
 

@@ -22,9 +22,7 @@ MAX_MODULES_BESIDE_ROOMS = 6
 WORDS = {"found", "told", "said", "asked", "some", "kept", "settle", "beside", "anew"}
 SCRIPT_WORDS = {"here", "mine", "fresh", "whole", "wanted", "measured", "latest", "hovered"}
 ARRAYS = {"Array", "Tensor", "NDArray", "ndarray", "csr_matrix"}
-ONLY_OFFLINE = (
-    "collect", "training", "patches", "steps", "estimate", "pipeline", "demo", "experiments", "cli"
-)  # fmt: skip
+ONLY_OFFLINE = ("collect", "training", "patches", "steps", "estimate", "pipeline", "demo", "experiments", "cli")
 
 CODE = sorted(path for room in ("precompute", "backend") for path in (ROOT / room).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -102,19 +100,26 @@ def test_no_import_of_a_floor_above() -> None:
 
 def test_the_server_imports_nothing_that_only_makes_stores() -> None:
     """Its commands do: they run the offline stage."""
-    none([
-        f"{at(path, line)}: imports {target}, which a server does not need" for module, target, path, line in edges()
-        if module.startswith("backend.") and module not in ("backend.cli", "backend.commands", "backend.demo")
-        and target.startswith(tuple(f"precompute.{room}" for room in ONLY_OFFLINE))
-    ])  # fmt: skip
+    none(
+        [
+            f"{at(path, line)}: imports {target}, which a server does not need"
+            for module, target, path, line in edges()
+            if module.startswith("backend.")
+            and module not in ("backend.cli", "backend.commands", "backend.demo")
+            and target.startswith(tuple(f"precompute.{room}" for room in ONLY_OFFLINE))
+        ]
+    )
 
 
 def test_what_pages_are_drawn_with_imports_no_page() -> None:
     below = ("backend.drawing", "backend.links", "backend.schemas", "precompute.")
-    none([
-        f"{at(path, line)}: imports {target}" for module, target, path, line in edges()
-        if module.startswith("backend.drawing") and not target.startswith(below)
-    ])  # fmt: skip
+    none(
+        [
+            f"{at(path, line)}: imports {target}"
+            for module, target, path, line in edges()
+            if module.startswith("backend.drawing") and not target.startswith(below)
+        ]
+    )
 
 
 def test_no_circle_of_imports() -> None:
@@ -151,11 +156,15 @@ def test_circles_are_seen() -> None:
 
 
 def test_no_import_by_string() -> None:
-    none([
-        f"{at(path, node.lineno)}: {ast.unparse(node.func)}" for path in CODE for node in ast.walk(parse(path))
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("__import__", "import_module", "importlib.import_module", "import_string")
-    ])  # fmt: skip
+    none(
+        [
+            f"{at(path, node.lineno)}: {ast.unparse(node.func)}"
+            for path in CODE
+            for node in ast.walk(parse(path))
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("__import__", "import_module", "importlib.import_module", "import_string")
+        ]
+    )
 
 
 # ---- sizes
@@ -168,10 +177,14 @@ def test_no_module_is_too_long() -> None:
 
 
 def test_no_function_is_too_long() -> None:
-    none([f"{at(path, line)}: {name} has {length} lines, at most {MAX_FUNCTION_LINES}"
-          for path in [*CODE, *TESTS, *SCRIPTS]
-          for line, name, length in (functions if path.suffix == ".py" else script_functions)(path)
-          if length > MAX_FUNCTION_LINES])  # fmt: skip
+    none(
+        [
+            f"{at(path, line)}: {name} has {length} lines, at most {MAX_FUNCTION_LINES}"
+            for path in [*CODE, *TESTS, *SCRIPTS]
+            for line, name, length in (functions if path.suffix == ".py" else script_functions)(path)
+            if length > MAX_FUNCTION_LINES
+        ]
+    )
 
 
 def test_no_function_has_too_many_parameters() -> None:
@@ -204,8 +217,11 @@ def script_functions(path: Path) -> Iterator[tuple[int, str, int]]:
 def test_no_folder_is_too_full() -> None:
     folders = sorted({path.parent for path in CODE})
     counts = {folder: len(list(folder.glob("*.py"))) for folder in folders}
-    wrong = [f"{at(folder)}: {count} modules, at most {MAX_MODULES_IN_A_FOLDER}" for folder, count in counts.items()
-             if count > MAX_MODULES_IN_A_FOLDER]  # fmt: skip
+    wrong = [
+        f"{at(folder)}: {count} modules, at most {MAX_MODULES_IN_A_FOLDER}"
+        for folder, count in counts.items()
+        if count > MAX_MODULES_IN_A_FOLDER
+    ]
     if counts[ROOT / "precompute"] > MAX_MODULES_BESIDE_ROOMS:
         wrong.append(f"precompute: {counts[ROOT / 'precompute']} modules beside its rooms, at most six")
     none(wrong)
@@ -222,8 +238,11 @@ def test_names_say_what_a_thing_is() -> None:
             if name.strip("_") in NO_NAMES:
                 wrong.append(f"{at(path, line)}: {name}")
     for path in CODE:
-        wrong += [f"{at(path, line)}: {name}()" for line, name in function_names(parse(path))
-                  if name.strip("_") in NO_NAMES - FUNCTION_NAMES]  # fmt: skip
+        wrong += [
+            f"{at(path, line)}: {name}()"
+            for line, name in function_names(parse(path))
+            if name.strip("_") in NO_NAMES - FUNCTION_NAMES
+        ]
         for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
             if token.type == tokenize.NAME and token.string in WORDS:
                 wrong.append(f"{at(path, token.start[0])}: {token.string}")

@@ -56,8 +56,10 @@ def test_every_page_is_served_by_the_wheel(installed: Path, demo: Demo, tmp_path
 
 
 MAINTAINERS = (
-    "precompute.demo.training.train_sae", "precompute.demo.evaluation.report", "precompute.experiments.report"
-)  # fmt: skip
+    "precompute.demo.training.train_sae",
+    "precompute.demo.evaluation.report",
+    "precompute.experiments.report",
+)
 """What is left out of the wheel."""
 
 

@@ -117,8 +117,11 @@ class Annotations:
     def labels(self) -> Mapping[int, str]:
         """The own label of each feature that has one, by its number."""
         if self._labels[0] != self.revision:
-            labels = {int(key): entry.body["label"] for key, entry in list(self._current["feature"].items())
-                      if entry.body and entry.body.get("label")}  # fmt: skip
+            labels = {
+                int(key): entry.body["label"]
+                for key, entry in list(self._current["feature"].items())
+                if entry.body and entry.body.get("label")
+            }
             self._labels = (self.revision, labels)
         return self._labels[1]
 
@@ -144,10 +147,12 @@ class Annotations:
     def keys(self, kind: str, *, tag: str | None = None, reviewed: bool | None = None) -> list[str]:
         """Keys of the features or samples that have the tag, whatever its case, and are reviewed."""
         return [
-            key for key, entry in list(self._current[kind].items()) if entry.body
+            key
+            for key, entry in list(self._current[kind].items())
+            if entry.body
             and (tag is None or tag.casefold() in (own_tag.casefold() for own_tag in entry.body.get("tags", ())))
             and (reviewed is None or bool(entry.body.get("reviewed")) == reviewed)
-        ]  # fmt: skip
+        ]
 
     def search(self, kind: str, q: str) -> list[str]:
         """Keys of the features or samples whose label, note or tags together have all the words of `q`, the last one

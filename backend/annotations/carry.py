@@ -70,9 +70,12 @@ def matches(store: Store, sketch_of: Mapping[int, bytes], min_cosine: float) -> 
         raise SaevxError("A sketch of a direction is cut off: export the annotations again.")
     old_kw = unit(np.stack([np.frombuffer(sketch_of[k][4:], np.float16) for k in numbers]).astype(np.float32))
     cosine_kf = np.concatenate(
-        [old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
-         for first in range(0, index.ntotal, CHUNK)], axis=1,
-    )  # fmt: skip
+        [
+            old_kw @ sketches(index.reconstruct_n(first, min(CHUNK, index.ntotal - first))).T
+            for first in range(0, index.ntotal, CHUNK)
+        ],
+        axis=1,
+    )
     best_k = cosine_kf.argmax(axis=1)
     pairs = []
     for i, k in enumerate(numbers):
@@ -111,9 +114,13 @@ class Report:
 
 
 def carry(
-    annotations: Annotations, store: Store, old_entries: Iterable[Entry], vectors: Mapping[int, bytes],
-    min_cosine: float, same: bool = False,
-) -> Report:  # fmt: skip
+    annotations: Annotations,
+    store: Store,
+    old_entries: Iterable[Entry],
+    vectors: Mapping[int, bytes],
+    min_cosine: float,
+    same: bool = False,
+) -> Report:
     """Write what holds in `old_entries`, the newest version of each thing, as annotations of `store`.
 
     Args:

@@ -157,9 +157,12 @@ def get_vector(
     if format == "json":
         item = store.store.features.list(ids=[feature]).items[0]
         return FeatureVector(
-            id=feature, length=float(np.linalg.norm(vector)), mean_cosine=item["mean_cosine"], raw=vector.tolist(),
+            id=feature,
+            length=float(np.linalg.norm(vector)),
+            mean_cosine=item["mean_cosine"],
+            raw=vector.tolist(),
             centred=centred_vector.tolist(),
-        )  # fmt: skip
+        )
     file = io.BytesIO()
     np.save(file, np.stack([vector, centred_vector]))
     name = f'attachment; filename="feature-{feature}.npy"'

@@ -40,9 +40,11 @@ MAX_SELECTED = 50_000
 """Samples among which a request may choose a set."""
 N_PREVIEW = 20
 MEDIA = {
-    "jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
+    "jsonl": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
     "ids": "text/plain; charset=utf-8",
-}  # fmt: skip
+}
 ENDINGS = {"ids": "txt"}
 """Of file names, where they differ from the format's."""
 
@@ -115,10 +117,12 @@ def get_filter(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
     rows = filtered_rows(store, query)
     with http_status(422):
         body: Iterator[str] | Iterator[bytes] = (
-            csv_of(store.store, rows, query.by) if query.format == "csv"
-            else parquet_of(store.store, rows, query.by) if query.format == "parquet"
+            csv_of(store.store, rows, query.by)
+            if query.format == "csv"
+            else parquet_of(store.store, rows, query.by)
+            if query.format == "parquet"
             else lines_of(store.store, rows, query.by, query.format)
-        )  # fmt: skip
+        )
     name = f"{query.stem(store)}.{ENDINGS.get(query.format, query.format)}"
     headers = {
         "X-Total-Count": str(store.store.n_samples),

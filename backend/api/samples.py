@@ -221,9 +221,11 @@ class PlaceQuery:
     responses=NO_EVENTS,
 )  # fmt: skip
 async def get_features_here(
-    visit: VisitDep, response: Response, sample_id: InPath,
+    visit: VisitDep,
+    response: Response,
+    sample_id: InPath,
     query: Annotated[PlaceQuery, Depends()],
-) -> Response:  # fmt: skip
+) -> Response:
     def answer(events: SampleEvents | None) -> Response:
         return as_json(features_here(visit.store, sample_id, query, events), response)
 

@@ -150,8 +150,10 @@ def run(
     control = control_of(engine, store, steering.features, steering.control)
     options = dataclasses.replace(
         common_steering(engine, store, steering),
-        interventions=interventions_of(engine, store, steering.features), seed=steering.seed, control=control,
-    )  # fmt: skip
+        interventions=interventions_of(engine, store, steering.features),
+        seed=steering.seed,
+        control=control,
+    )
     steered_reply = steer(engine.mllm, engine.sae, batch, options, emit=emit_event, stop=stop)
     if not stop():
         emit(("done", SteerDone.model_validate({**dataclasses.asdict(steered_reply), "control": control})))

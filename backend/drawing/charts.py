@@ -36,9 +36,10 @@ def bar_rects(bars: tuple[Bar, ...], cls: str, cls_over: str) -> Markup:
         "".join(
             f'<rect class="{cls_over if bar.over else cls}" x="{4 * at}" y="{_tenth(100 - bar.height)}" width="3.6" '
             f'height="{_tenth(bar.height)}"><title>{bar.title}</title></rect>'
-            for at, bar in enumerate(bars) if bar.height
+            for at, bar in enumerate(bars)
+            if bar.height
         )
-    )  # fmt: skip
+    )
 
 
 def _tenth(value: float) -> str:

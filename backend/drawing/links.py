@@ -39,9 +39,12 @@ class Linked:
     """
 
     def __init__(
-        self, page: Callable[..., str], changed_address: Callable[..., str], own_labels: Mapping[int, str],
+        self,
+        page: Callable[..., str],
+        changed_address: Callable[..., str],
+        own_labels: Mapping[int, str],
         has_images: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.page, self.again, self.own_labels, self.has_images = page, changed_address, own_labels, has_images
 
     def why(self, word: str, anchor: str) -> Markup:
@@ -166,9 +169,14 @@ class Linked:
         )
 
     def pick_row(
-        self, x: Any, sides: Iterable[Side], numbers: Sequence[int], toggle: Callable[[int], str | None],
-        figure: str = "", effect: float | None = None,
-    ) -> Markup:  # fmt: skip
+        self,
+        x: Any,
+        sides: Iterable[Side],
+        numbers: Sequence[int],
+        toggle: Callable[[int], str | None],
+        figure: str = "",
+        effect: float | None = None,
+    ) -> Markup:
         """A feature of a sample: the row selects it, the arrow opens its page.
 
         Args:

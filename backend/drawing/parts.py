@@ -131,9 +131,13 @@ def tokens(runs: Iterable[TokenRun], peak: int | None = None) -> Markup:
 
 
 def hist(
-    bars: Sequence[Bar], label: str, mark: float | None = None, cls: str = "b", cls_over: str = "over",
+    bars: Sequence[Bar],
+    label: str,
+    mark: float | None = None,
+    cls: str = "b",
+    cls_over: str = "over",
     own_x: float | None = None,
-) -> Markup:  # fmt: skip
+) -> Markup:
     """A bar chart from pages/charts.chart(): heights in percent; bars below and above the mark have a class each."""
     markup = (
         f'<svg class="hist" viewBox="0 0 {max(len(bars), 1) * 4} 104" preserveAspectRatio="none" role="img" '
@@ -160,6 +164,7 @@ def top_words(words: Mapping[str, Mapping[str, Any] | None]) -> Markup:
         "".join(
             f'<span class="nowrap {side}-side">{side} <mark class="word {side}"><bdi>{escaped(visible(word["word"]))}'
             f"</bdi></mark> {escaped(word['n'])}/{escaped(word['of'])}</span> "
-            for side, word in words.items() if word
+            for side, word in words.items()
+            if word
         )
-    )  # fmt: skip
+    )

@@ -92,10 +92,13 @@ def tokens(store: OpenStore, change: Change, before_v: Array) -> dict[str, Any]:
     return {"kl": change.kl} | {
         side: [
             {
-                "token": text(v), "before": float(before_v[v]), "change": float(change.probability_v[v]),
+                "token": text(v),
+                "before": float(before_v[v]),
+                "change": float(change.probability_v[v]),
                 "change_logprob": float(change.logprob_v[v]),
             }
-            for v in ids.tolist() if (change.probability_v[v] < 0) == (side == "lowered") and change.probability_v[v]
+            for v in ids.tolist()
+            if (change.probability_v[v] < 0) == (side == "lowered") and change.probability_v[v]
         ]
         for side, ids in sides.items()
-    }  # fmt: skip
+    }

@@ -170,18 +170,22 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
         k = int(feature_n[i])
         return {**refs[k], "part": float(part_n[i]), "sides": sides(part_n3[i]), **places(attribution, k, views)}
 
-    return Explanation.model_validate({
-        "answer": engine.mllm.text_of(ids), "token": token, "log_odds": attribution.log_odds,
-        "parts": parts(attribution, part_n3),
-        "tokens": [
-            {"text": text, "logprob": float(logprob), "word": word}
-            for text, logprob, word in zip(texts, logprob_n, words, strict=True)
-        ],
-        **{name: [describe_feature(int(i)) for i in at] for name, at in first.items()},
-        **{f"n_{name}": len(at) for name, at in indices_of.items()},
-        "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token]),
-        "views": [dict(view._asdict(), box=list(view.box)) for view in views],
-    })  # fmt: skip
+    return Explanation.model_validate(
+        {
+            "answer": engine.mllm.text_of(ids),
+            "token": token,
+            "log_odds": attribution.log_odds,
+            "parts": parts(attribution, part_n3),
+            "tokens": [
+                {"text": text, "logprob": float(logprob), "word": word}
+                for text, logprob, word in zip(texts, logprob_n, words, strict=True)
+            ],
+            **{name: [describe_feature(int(i)) for i in at] for name, at in first.items()},
+            **{f"n_{name}": len(at) for name, at in indices_of.items()},
+            "read": read_tokens(reader.vocabulary.texts, prompt, ids[:token]),
+            "views": [dict(view._asdict(), box=list(view.box)) for view in views],
+        }
+    )
 
 
 def first_telling(texts: Sequence[str], words: Sequence[int]) -> int:

@@ -85,17 +85,20 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
     words = np.flatnonzero(modality_t == TEXT)
     detail = {
         "text": text,
-        "n_text": int(pair.n_tokens_nm[0, TEXT]), "n_image": int(pair.n_tokens_nm[0, IMAGE]),
-        "n_special": int((modality_t == SPECIAL).sum()), "n_sink": int((modality_t == SINK).sum()),
+        "n_text": int(pair.n_tokens_nm[0, TEXT]),
+        "n_image": int(pair.n_tokens_nm[0, IMAGE]),
+        "n_special": int((modality_t == SPECIAL).sum()),
+        "n_sink": int((modality_t == SINK).sum()),
         "views": as_views(query.views),
-        "fvu_text": number(fvu_2[TEXT]), "fvu_image": number(fvu_2[IMAGE]),
+        "fvu_text": number(fvu_2[TEXT]),
+        "fvu_image": number(fvu_2[IMAGE]),
         "reconstruction": reconstruction(reader, query),
         **judgement,
         "top_features": {
             name: reader.features.strongest(*sides[m], m, N_STRONGEST) for m, name in enumerate(MODALITIES)
         },
         "groups": reader.features.grouped(sides, N_STRONGEST),
-    }  # fmt: skip
+    }
     # Without an image the first token of several words is not read (live/search.queried_tokens): it stands just before.
     unread = int(words[0]) - 1 if not images and has_words(text) and len(words) else None
     return Reading(detail, query, images[0].size if images else None, unread)

@@ -168,9 +168,11 @@ def event_body(store: OpenStore, event: Event) -> tuple[str, BaseModel]:
                 for name, likely in event.alternatives.items()
             }
         return "token", SteerToken.model_validate(fields)
-    return ("kl", SteerKl.model_validate(fields)) if isinstance(event, KlEvent) else (
-        "target", SteerTarget.model_validate(fields)
-    )  # fmt: skip
+    return (
+        ("kl", SteerKl.model_validate(fields))
+        if isinstance(event, KlEvent)
+        else ("target", SteerTarget.model_validate(fields))
+    )
 
 
 async def request_candidates(visit: Visit, steering: SteerRequest) -> SteerRuns:
@@ -225,7 +227,11 @@ def runs_of(
 
     shared_steering = dataclasses.replace(common_steering(engine, store, steering), candidates=candidates)
     report = steer_candidates(engine.mllm, engine.sae, batch, shared_steering, emit=emit, stop=stop)
-    return SteerRuns.model_validate({"runs": [
-        {**run, **dataclasses.asdict(report_of_run), "control": control}
-        for run, report_of_run, control in zip(runs, report, controls, strict=True)
-    ]})  # fmt: skip
+    return SteerRuns.model_validate(
+        {
+            "runs": [
+                {**run, **dataclasses.asdict(report_of_run), "control": control}
+                for run, report_of_run, control in zip(runs, report, controls, strict=True)
+            ]
+        }
+    )

@@ -25,8 +25,9 @@ Words = Annotated[
 MaybeFeature = Annotated[
     int | None, Field(ge=0, description="Number of a feature: only what has to do with it.", examples=[12])
 ]
-SearchedWords = Annotated[str, Field(min_length=1, max_length=500, description="Words; all must be there.",
-                                     examples=["red dog"])]  # fmt: skip
+SearchedWords = Annotated[
+    str, Field(min_length=1, max_length=500, description="Words; all must be there.", examples=["red dog"])
+]
 Limit = Annotated[int, Field(ge=1, le=100, description="Number of items in the reply.", examples=[10])]
 Cursor = Annotated[str | None, Field(description="`next` of the page before, with the same filters and order.")]
 SampleId = Annotated[str, Field(min_length=1, description="Id of a sample, unchanged.", examples=["scene-00012"])]
@@ -34,9 +35,12 @@ MaybeSample = Annotated[str | None, Field(description="Id of a sample whose imag
 ImageData = Annotated[str | None, Field(description="An image file (PNG, JPEG, WebP) as base64.")]
 Verdict = Annotated[
     VerdictName | None,
-    Field(description="What its text and image sides have to do with each other: cross-modal features fire on both "
-                      "sides of the same pairs.", examples=["cross-modal"])
-]  # fmt: skip
+    Field(
+        description="What its text and image sides have to do with each other: cross-modal features fire on both "
+        "sides of the same pairs.",
+        examples=["cross-modal"],
+    ),
+]
 FeatureSort = Annotated[
     Literal["match", "evidence", "agreement", "label_score", "pair_lift", "omega", "density_text", "density_image",
             "n_samples", "max_activation", "id"],
@@ -47,13 +51,13 @@ Order = Annotated[Literal["asc", "desc"], Field(description="Rising or falling."
 Side = Annotated[Literal["image", "text"], Field(description="Where it fires.", examples=["image"])]
 Band = Annotated[
     Literal["-1", "0", "1", "2", "3", "counter"],
-    Field(description="-1: the strongest; 0 to 3: random ones of each octave below the maximum, 3 the weakest; "
-                      "counter: where the feature and its name part ways.", examples=["-1"])
-]  # fmt: skip
-Flag = Annotated[
-    FlagName | None,
-    Field(description="Only samples with this quality flag.", examples=["mismatch"])
-]  # fmt: skip
+    Field(
+        description="-1: the strongest; 0 to 3: random ones of each octave below the maximum, 3 the weakest; "
+        "counter: where the feature and its name part ways.",
+        examples=["-1"],
+    ),
+]
+Flag = Annotated[FlagName | None, Field(description="Only samples with this quality flag.", examples=["mismatch"])]
 Strength = Annotated[
     float | None,
     Field(ge=-100, le=100, description="In units of the feature's own 99.9th percentile; 0 adds nothing, negative "
@@ -67,13 +71,16 @@ Prompt = Annotated[str, Field(max_length=4000, description="What the model is as
 MaxTokens = Annotated[int, Field(ge=1, le=512, description="Tokens to generate at most.", examples=[24])]
 Attention = Annotated[
     Literal["free", "frozen"],
-    Field(description="frozen: above the steered layer each token attends as without steering, so that only the values "
-                      "that attention moves can change.", examples=["frozen"])
-]  # fmt: skip
+    Field(
+        description="frozen: above the steered layer each token attends as without steering, so that only the values "
+        "that attention moves can change.",
+        examples=["frozen"],
+    ),
+]
 Kind = Annotated[
-    Literal["text-image", "text-text", "image-image"], Field(description="Sides of the two features.",
-                                                             examples=["text-image"])
-]  # fmt: skip
+    Literal["text-image", "text-text", "image-image"],
+    Field(description="Sides of the two features.", examples=["text-image"]),
+]
 
 
 class Steering(BaseModel):
@@ -96,11 +103,13 @@ def takes(arguments: type[BaseModel]) -> Callable[[T], T]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     fields = [
         inspect.Parameter(
-            name, keyword, default=inspect.Parameter.empty if field.is_required() else field.default,
+            name,
+            keyword,
+            default=inspect.Parameter.empty if field.is_required() else field.default,
             annotation=Annotated[field.annotation, field],
         )
         for name, field in arguments.model_fields.items()
-    ]  # fmt: skip
+    ]
 
     def with_signature(tool: T) -> T:
         signature = inspect.signature(tool, eval_str=True)

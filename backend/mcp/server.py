@@ -48,10 +48,11 @@ def make_server(app: FastAPI) -> Server:
     server = Server("saevx", version=VERSION, instructions=INSTRUCTIONS, log_level="ERROR")
     for tool in Tools(app).all():
         server.add_tool(
-            tool, description=" ".join(str(inspect.getdoc(tool)).split()),
+            tool,
+            description=" ".join(str(inspect.getdoc(tool)).split()),
             annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
             structured_output=None if tool.__annotations__["return"] == "JSON" else False,  # an image is no JSON
-        )  # fmt: skip
+        )
     return server
 
 
@@ -59,9 +60,11 @@ def attach(app: FastAPI) -> None:
     """Answer at PATH as well, behind the same checks of names, tokens and sizes as the pages."""
     server = make_server(app)
     mcp_app = server.streamable_http_app(
-        streamable_http_path=PATH, json_response=True, stateless_http=True,
+        streamable_http_path=PATH,
+        json_response=True,
+        stateless_http=True,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # HostCheck does it
-    )  # fmt: skip
+    )
     app.router.routes.extend(mcp_app.routes)
     lifespan = app.router.lifespan_context
 

@@ -50,14 +50,20 @@ class Tools:
     # ---- features
 
     async def list_features(
-        self, words: fields.Words = None, verdict: fields.Verdict = None, sort: fields.FeatureSort = "match",
-        order: fields.Order = "desc", limit: fields.Limit = 20, cursor: fields.Cursor = None,
-    ) -> JSON:  # fmt: skip
+        self,
+        words: fields.Words = None,
+        verdict: fields.Verdict = None,
+        sort: fields.FeatureSort = "match",
+        order: fields.Order = "desc",
+        limit: fields.Limit = 20,
+        cursor: fields.Cursor = None,
+    ) -> JSON:
         """Features of the sparse autoencoder, filtered and sorted: `{items, total, next}`. `label` is an automatic
         name, `label_score` says how well it tells the feature's samples from others (.5 is chance; below .6 read
         `description`)."""
-        page = await get_json(self.app, "/features", q=words, verdict=verdict, sort=sort, order=order, limit=limit,
-                              cursor=cursor)  # fmt: skip
+        page = await get_json(
+            self.app, "/features", q=words, verdict=verdict, sort=sort, order=order, limit=limit, cursor=cursor
+        )
         return {**page, "items": [pick(feature, FEATURE) for feature in page["items"]]}
 
     async def get_feature(self, feature: fields.Feature) -> JSON:
@@ -102,9 +108,13 @@ class Tools:
     # ---- samples
 
     async def list_samples(
-        self, words: fields.Words = None, flag: fields.Flag = None, feature: fields.MaybeFeature = None,
-        limit: fields.Limit = 20, cursor: fields.Cursor = None,
-    ) -> JSON:  # fmt: skip
+        self,
+        words: fields.Words = None,
+        flag: fields.Flag = None,
+        feature: fields.MaybeFeature = None,
+        limit: fields.Limit = 20,
+        cursor: fields.Cursor = None,
+    ) -> JSON:
         """Pairs of image and caption: `{items, total, next}`, with the words in the caption, with a quality flag
         (the worst first), or on whose image a feature fires."""
         filters = {"q": words, "flag": flag, "feature": feature, "sort": flag, "order": "desc" if flag else None}
@@ -114,8 +124,10 @@ class Tools:
     async def get_sample(self, sample_id: fields.SampleId) -> JSON:
         """One pair: caption, scores, flags with their reasons, and its strongest features on image and caption."""
         sample = await get_json(self.app, "/sample", id=sample_id)
-        groups = {by: [pick(f, (*NEIGHBOUR, "share_text", "share_image")) for f in fs[:12]]
-                  for by, fs in sample["groups"].items()}  # fmt: skip
+        groups = {
+            by: [pick(f, (*NEIGHBOUR, "share_text", "share_image")) for f in fs[:12]]
+            for by, fs in sample["groups"].items()
+        }
         return {**pick(sample, ("sample_id", "text", "scores", "flags", "extra", "near_sample_id")), "features": groups}
 
     async def sample_image(self, sample_id: fields.SampleId, feature: fields.MaybeFeature = None) -> list[Any]:
@@ -147,13 +159,17 @@ class Tools:
         return {
             "features": [pick(item, (*FEATURE, "promoted")) for item in reply["features"]],
             "samples": [pick(item, SAMPLE) for item in reply["samples"]],
-            "n_features": reply["n_features"], "n_samples": reply["n_samples"],
-        }  # fmt: skip
+            "n_features": reply["n_features"],
+            "n_samples": reply["n_samples"],
+        }
 
     async def search_image(
-        self, image_base64: fields.ImageData = None, sample_id: fields.MaybeSample = None, words: fields.Words = None,
+        self,
+        image_base64: fields.ImageData = None,
+        sample_id: fields.MaybeSample = None,
+        words: fields.Words = None,
         limit: fields.Limit = 12,
-    ) -> JSON:  # fmt: skip
+    ) -> JSON:
         """The features that an image activates, strongest and rarest first, and the samples nearest to it. Give an
         image or a sample; with words, only features that both activate rank high."""
         image = None if image_base64 is None else decode(image_base64)
@@ -170,15 +186,20 @@ class Tools:
         }
 
     async def list_pairs(
-        self, feature: fields.MaybeFeature = None, kind: fields.Kind = "text-image", limit: fields.Limit = 20,
+        self,
+        feature: fields.MaybeFeature = None,
+        kind: fields.Kind = "text-image",
+        limit: fields.Limit = 20,
         cursor: fields.Cursor = None,
-    ) -> JSON:  # fmt: skip
+    ) -> JSON:
         """Pairs of features that fire in the same samples more often than by chance (lift 1 is chance), with support
         and the lift after captions were shuffled."""
         page = await get_json(self.app, "/cooccurrence", feature=feature, kind=kind, limit=limit, cursor=cursor)
         names = ("lift", "lift_low", "lift_high", "lift_shuffled", "npmi", "support")
-        items = [{"a": pick(pair["a"], NEIGHBOUR), "b": pick(pair["b"], NEIGHBOUR), **pick(pair, names)}
-                 for pair in page["items"]]  # fmt: skip
+        items = [
+            {"a": pick(pair["a"], NEIGHBOUR), "b": pick(pair["b"], NEIGHBOUR), **pick(pair, names)}
+            for pair in page["items"]
+        ]
         return {**page, "items": items}
 
     async def list_flags(self) -> JSON:
@@ -187,8 +208,10 @@ class Tools:
         likewise."""
         flags, scores = await get_json(self.app, "/flags"), await get_json(self.app, "/scores")
         names = ("name", "title", "description", "unit", "threshold", "count", "auroc", "mean")
-        return {"flags": [pick(item, names) for item in flags["items"]],
-                "scores": [pick(item, names) for item in scores["items"]]}  # fmt: skip
+        return {
+            "flags": [pick(item, names) for item in flags["items"]],
+            "scores": [pick(item, names) for item in scores["items"]],
+        }
 
     # ---- steering
 

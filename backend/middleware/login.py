@@ -125,9 +125,12 @@ def login_page(request: Request, address: str, problem: str = "") -> HTMLRespons
     style = templates.get_template("login.css").render()
     style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     values = {
-        "style": Markup(style), "base": request.scope.get("root_path", ""), "next": _local(address), "problem": problem,
+        "style": Markup(style),
+        "base": request.scope.get("root_path", ""),
+        "next": _local(address),
+        "problem": problem,
         "again": request.headers.get("sec-fetch-site") == "cross-site" and not problem,
-    }  # fmt: skip
+    }
     policy = f"default-src 'none'; style-src 'sha256-{style_hash}'; form-action 'self'; base-uri 'none'"
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "WWW-Authenticate": "Bearer"}
     return HTMLResponse(templates.get_template("login.html").render(values), 401, headers)

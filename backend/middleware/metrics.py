@@ -23,14 +23,18 @@ class Metrics:
     def __init__(self, state: State) -> None:
         self.registry = CollectorRegistry()
         self.seconds = Histogram(
-            "saevx_request_seconds", "Time from a request's head to the last byte of its reply.",
-            ("route", "method", "status"), buckets=SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "saevx_request_seconds",
+            "Time from a request's head to the last byte of its reply.",
+            ("route", "method", "status"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.in_flight = Gauge("saevx_requests_in_flight", "Requests that are being answered.", registry=self.registry)
         self.tokens = Counter(
-            "saevx_live_tokens", "Tokens that steering has generated; rate() gives tokens per second.",
+            "saevx_live_tokens",
+            "Tokens that steering has generated; rate() gives tokens per second.",
             registry=self.registry,
-        )  # fmt: skip
+        )
         ProcessCollector(registry=self.registry)
         self.registry.register(StateCollector(state))
 

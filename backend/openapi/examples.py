@@ -37,8 +37,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/annotations/marks/{flag}": {"right": True, "author": "Kim"},
 }
 """An example of the body of each endpoint that takes JSON."""
-FORMS = {"/search": {"text": "a red dog"}, "/score": {"text": "a red dog", "image": "@photo.jpg"},
-         "/images": {"image": "@photo.jpg"}}  # fmt: skip
+FORMS = {
+    "/search": {"text": "a red dog"},
+    "/score": {"text": "a red dog", "image": "@photo.jpg"},
+    "/images": {"image": "@photo.jpg"},
+}
 """Likewise of forms; @ begins the name of a file."""
 FIELDS: dict[str, Any] = {
     "add_features": [3, 4], "add_samples": ["scene-00017"], "add_tags": ["animal"],

@@ -109,7 +109,8 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "by_side": True,
             "features": [
                 # One line a name would show the features of that name whose sides agree.
-                f for f in list_features(verdict=["cross-modal"], sort="agreement", order="asc", fold="families")
+                f
+                for f in list_features(verdict=["cross-modal"], sort="agreement", order="asc", fold="families")
                 if f.agreement is not None and f.agreement < DIFFERS
             ],
             "more": {"verdict": "cross-modal", "sort": "agreement", "order": "asc", "fold": "families"},
@@ -130,16 +131,19 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
             "more": None,
             "by_side": False,
         },
-    ]  # fmt: skip
+    ]
 
 
 def strip_of_names(store: OpenStore) -> dict[str, Any]:
     """Of a store without images, whose features have no second side: those with the best names."""
     query = FeatureQuery(sort="label_score", order="desc", has_label=True, fold="names", limit=CARDS)
     return {
-        "name": "Named best", "help": "Features whose names tell their texts best from others.", "by_side": False,
-        "features": features_api.get_features(store, query).items, "more": {"sort": "label_score"},
-    }  # fmt: skip
+        "name": "Named best",
+        "help": "Features whose names tell their texts best from others.",
+        "by_side": False,
+        "features": features_api.get_features(store, query).items,
+        "more": {"sort": "label_score"},
+    }
 
 
 def label_source(labels: dict[str, Any]) -> str:

@@ -93,9 +93,10 @@ def card_figure(figure: CardLine) -> CardFigure:
         return CardFigure(figure, drawn_figure(figure), [])
     low, high = figure.interval or (figure.value, figure.value)
     beaten_by = [
-        name for name, value in controls_of(figure).items()
+        name
+        for name, value in controls_of(figure).items()
         if value is not None and (value < low if figure.better == "lower" else value > high)
-    ]  # fmt: skip
+    ]
     return CardFigure(figure, drawn_figure(figure), beaten_by)
 
 
@@ -193,11 +194,13 @@ def density_map(grid: DensityGrid) -> DensityMap:
 
     cells = [
         MapCell(
-            place(i), side - 1 - place(j), 1 + round(7 * math.log(n) / math.log(max_count)) if max_count > 1 else 8,
+            place(i),
+            side - 1 - place(j),
+            1 + round(7 * math.log(n) / math.log(max_count)) if max_count > 1 else 8,
             f"{with_noun(n, 'feature')}; text: {words(i)}; images: {words(j)}",
         )
         for i, j, n in bins
-    ]  # fmt: skip
+    ]
     decades = range(first - 1 + per_decade, len(grid.edges), per_decade)  # the first would stand in the way of "never"
     ticks = [(0.5, "never"), *((GAP + k + 1 - first, f"{100 * grid.edges[k]:.4g} %") for k in decades)]
     return DensityMap(cells, ticks, side, max_count)
@@ -263,5 +266,7 @@ def place_cells(mean: list[list[float | None]]) -> list[PlaceCell]:
     low, high = (min(values), max(values)) if values else (0.0, 0.0)
     return [
         PlaceCell(x, y, round(0.1 + 0.9 * (value - low) / ((high - low) or 1), 3), value)
-        for y, row in enumerate(mean) for x, value in enumerate(row) if value is not None
-    ]  # fmt: skip
+        for y, row in enumerate(mean)
+        for x, value in enumerate(row)
+        if value is not None
+    ]

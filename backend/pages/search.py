@@ -89,9 +89,12 @@ async def search_image(visit: PageDep, form: Annotated[SearchForm, Depends()]) -
             return await answer(visit, query, refusal)
         query = query.model_copy(update={"image": upload.hash, "sample": ""})
     to = visit.links.page(
-        "/search", q=query.q, model="1" if query.model else None, image=query.image,
+        "/search",
+        q=query.q,
+        model="1" if query.model else None,
+        image=query.image,
         sample_key=sample_key(query.sample) if query.sample and not query.image else None,
-    )  # fmt: skip
+    )
     return RedirectResponse(to, 303)
 
 

@@ -10,7 +10,7 @@ VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "l
 CONTROLS = frozenset(["button", "form", "input", "label", "select", "textarea"])
 LOCAL = frozenset(
     ["data-copy", "data-keys", "data-local", "data-max", "data-theme-toggle", "data-verdict", "data-zoom"]
-)  # fmt: skip
+)
 """Attributes of the controls that scripts answer without a server."""
 SCRIPTS = frozenset(f"js/{name}.js" for name in ("theme", "app", "cooccurrence", "feature", "map/index", "sample"))
 """Scripts that work without a server; what they import comes with them."""

@@ -159,9 +159,13 @@ class Supervisor:
         worker = {**asdict(child.worker), "folder": str(child.worker.folder)}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "backend.workers.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            pass_fds=files, env=environment, process_group=0,  # Ctrl+C reaches this process alone, which ends them
-        )  # fmt: skip
+            [sys.executable, "-P", "-m", "backend.workers.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=files,
+            env=environment,
+            process_group=0,  # Ctrl+C reaches this process alone, which ends them
+        )
         child.process, child.started_at = process, time.monotonic()
         with contextlib.suppress(OSError):  # it has ended already, which its output tells
             stream = cast(IO[bytes], process.stdin)

@@ -210,11 +210,13 @@ def tables(accum: Accum) -> dict[str, Array]:
     place = torch.zeros(n * N_CELLS, dtype=torch.int64)
     place[accum.place_at] = accum.place_n
     columns: dict[str, Array] = {
-        "count": accum.count.numpy().reshape(n, 2), "total": accum.total.numpy().reshape(n, 2),
-        "max": accum.max.numpy().reshape(n, 2), "hist": hist.numpy().reshape(n, 2, N_BINS),
+        "count": accum.count.numpy().reshape(n, 2),
+        "total": accum.total.numpy().reshape(n, 2),
+        "max": accum.max.numpy().reshape(n, 2),
+        "hist": hist.numpy().reshape(n, 2, N_BINS),
         "place": place.numpy().reshape(n, PLACE_SIDE, PLACE_SIDE),
         "cells": accum.cells.numpy().reshape(PLACE_SIDE, PLACE_SIDE),
-    }  # fmt: skip
+    }
     top, band = accum.top, accum.band
     cells = band_cells(band.group, band.value, octave(accum.max)[band.group])
     for name, entries, cell, shape in (("top", top, top.group, (TOP,)), ("band", band, cells, (N_BANDS, BAND))):

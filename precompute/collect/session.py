@@ -27,9 +27,14 @@ class Session:
     """
 
     def __init__(
-        self, options: PrecomputeOptions, *, sae: SaeV | None = None, mllm: Mllm | None = None,
-        rows: Data | None = None, data_and_plan: tuple[Data, Plan] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        options: PrecomputeOptions,
+        *,
+        sae: SaeV | None = None,
+        mllm: Mllm | None = None,
+        rows: Data | None = None,
+        data_and_plan: tuple[Data, Plan] | None = None,
+    ) -> None:
         self.options, self.part = options, options.part
         for name, value in {"sae": sae, "mllm": mllm, "rows": rows, "data_and_plan": data_and_plan}.items():
             if value is not None:

@@ -165,9 +165,13 @@ def alone_maxima(
 
 
 def samples_of(
-    encoded_batch: EncodedBatch, loaded_batch: LoadedBatch, by_sample: BySample, ds: set[int], n_features: int,
+    encoded_batch: EncodedBatch,
+    loaded_batch: LoadedBatch,
+    by_sample: BySample,
+    ds: set[int],
+    n_features: int,
     alone_of: Mapping[int, Maxima] | None = None,
-) -> Iterator[Sample]:  # fmt: skip
+) -> Iterator[Sample]:
     """A batch's samples, the rejected ones left out.
 
     Args:

@@ -58,11 +58,13 @@ def measure(o: ControlsOptions) -> dict[str, Any]:
         n_tested = int(np.isfinite(columns["pair_p"]).sum())
         cross_modal = int((columns["verdict"] == "cross-modal").sum())
         return {
-            "store": store.manifest["name"], "content_id": store.manifest["content_id"], "seed": o.seed,
+            "store": store.manifest["name"],
+            "content_id": store.manifest["content_id"],
+            "seed": o.seed,
             "code_version": code_version(),
             "cross_modal": share_of(cross_modal, n_tested),
             "controls": rows,
-        }  # fmt: skip
+        }
     finally:
         store.close()
 
@@ -145,9 +147,11 @@ def directions(store: Store, o: ControlsOptions, verdict_f: Array) -> dict[str, 
         f"the text alone {100 * int(is_strong.sum()) / max(n, 1):.1f} % pass."
     )
     return {
-        **DIRECTIONS, **share_of(int(passes_all.sum()), n),
-        "own": float((verdict_f[tested_features] == "cross-modal").mean()) if n else None, "note": note,
-    }  # fmt: skip
+        **DIRECTIONS,
+        **share_of(int(passes_all.sum()), n),
+        "own": float((verdict_f[tested_features] == "cross-modal").mean()) if n else None,
+        "note": note,
+    }
 
 
 def text_alone(columns: dict[str, Array]) -> dict[str, Any]:
@@ -163,6 +167,8 @@ def text_alone(columns: dict[str, Array]) -> dict[str, Any]:
     with_image = np.isin(columns["verdict"], ("cross-modal", "in-context"))
     note = "Texts run without their images: what is lost is what attention carried over from the image."
     return {
-        **TEXT_ALONE, **share_of(int(passes_all.sum()), int(is_tested.sum())),
-        "own": float(with_image.sum() / is_tested.sum()), "note": note,
-    }  # fmt: skip
+        **TEXT_ALONE,
+        **share_of(int(passes_all.sum()), int(is_tested.sum())),
+        "own": float(with_image.sum() / is_tested.sum()),
+        "note": note,
+    }

@@ -146,9 +146,10 @@ def _roots(folder: Path) -> tuple[str, ...]:
     real_path = Path(os.path.realpath(folder))
     # The hub's cache: files of `datasets--OWNER--NAME/snapshots/REVISION` are links into its own `blobs`.
     blobs = [
-        str(folder_path.parents[1] / "blobs") for folder_path in (real_path, *real_path.parents)
+        str(folder_path.parents[1] / "blobs")
+        for folder_path in (real_path, *real_path.parents)
         if folder_path.parent.name == "snapshots" and "--" in folder_path.parents[1].name
-    ]  # fmt: skip
+    ]
     return (str(real_path), *blobs)
 
 

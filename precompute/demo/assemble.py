@@ -101,9 +101,12 @@ def _convert(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     # The file names both classes and the configuration too, but the library would read all of it once more for each.
     model = LlamaForCausalLM.from_pretrained(
-        **source, config=LlamaConfig(**LM_CONFIG), quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16, trust_remote_code=False,
-    )  # fmt: skip
+        **source,
+        config=LlamaConfig(**LM_CONFIG),
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+        trust_remote_code=False,
+    )
     # The folder is plain bfloat16; what it was dequantized from must not be asked for again on loading.
     model.config.__dict__.pop("quantization_config", None)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(**source, trust_remote_code=False)

@@ -57,9 +57,10 @@ class Budget(NamedTuple):
             f"{self.device}",
             f"disk    {human(e.bytes_with[choice])} for the store with --events {choice}: "
             + ", ".join(f"{name} {human(n)}" for name, n in parts.items()),
-            "        " + ", ".join(f"--events {name} {human(e.bytes_with[name])}" for name in trim.EVENT_CHOICES)
+            "        "
+            + ", ".join(f"--events {name} {human(e.bytes_with[name])}" for name in trim.EVENT_CHOICES)
             + f"; {human(e.scratch)} more while it is made",
-        ]  # fmt: skip
+        ]
         if self.stride > 1:
             n_tried = -(-e.n_features // self.stride)
             lines.append(f"        tried with one of every {self.stride} features: {n_tried} of {e.n_features}")

@@ -75,9 +75,11 @@ def first_samples(data: Data, plan: Plan, n: int, ds: int) -> tuple[Data, Plan]:
     sample_rows = [at for batch in batches for at in batch]
     place = {at: i for i, at in enumerate(sample_rows)}
     small_plan = Plan(
-        [[place[at] for at in batch] for batch in batches], [range(len(batches))], list(range(min(ds, n))),
+        [[place[at] for at in batch] for batch in batches],
+        [range(len(batches))],
+        list(range(min(ds, n))),
         plan.length_n[sample_rows],
-    )  # fmt: skip
+    )
     return data._replace(rows=[data.rows[at] for at in sample_rows], rejected_rows=[]), small_plan
 
 
@@ -189,10 +191,12 @@ def _provenance(session: Session) -> dict[str, Any]:
     """As much of a manifest's provenance as the steps need."""
     mllm, sae = session.mllm, session.sae
     return {
-        "name": "dry-run", "code_version": "", "options": {},
+        "name": "dry-run",
+        "code_version": "",
+        "options": {},
         "model": {"name": "", "layer": mllm.layer, "d_model": mllm.d_model},
         "sae": {"name": "", "sha256": "", "architecture": "", "n_features": sae.n_features},
-    }  # fmt: skip
+    }
 
 
 def _bytes_of(part: Path) -> dict[str, int]:

@@ -122,11 +122,14 @@ def measure_scene(scene: Scene, word: Word, family: Array, o: Options) -> dict[s
     drawn_of = dict(zip(DRAWS, choices, strict=True))
     pairs = [
         {
-            "draw": name, "feature": int(feature_n[i]), "part": float(part_n[i]),
+            "draw": name,
+            "feature": int(feature_n[i]),
+            "part": float(part_n[i]),
             "ablated": odds - float(prompt.log_odds(word.ids, [int(feature_n[i])])[-1]),
         }
-        for name, indices in drawn_of.items() for i in indices.tolist()
-    ]  # fmt: skip
+        for name, indices in drawn_of.items()
+        for i in indices.tolist()
+    ]
     first = int(feature_n[0])
     controls = random_removals(Removal((first,)), feature_n.tolist(), family, 0, n_draws=o.n_random, seed=scene.index)
     of_removals = [logprob(word, removal.features) for removal in (Removal((first,)), *controls)]
@@ -226,14 +229,17 @@ def run(o: Options) -> dict[str, Any]:
     store.close()
     return {
         "about": {
-            "command": "python -m precompute.experiments.explain", "options": o.model_dump(exclude={"demo", "out"}),
-            "content_id": about["content_id"], "torch": torch.__version__,
+            "command": "python -m precompute.experiments.explain",
+            "options": o.model_dump(exclude={"demo", "out"}),
+            "content_id": about["content_id"],
+            "torch": torch.__version__,
             "machine": machine(),
-            "n_skipped": n_skipped, "skipped": "captions whose first thing is not one token",
+            "n_skipped": n_skipped,
+            "skipped": "captions whose first thing is not one token",
         },
         **summary(scenes, o),
         "scenes": scenes,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -78,8 +78,9 @@ class Case(NamedTuple):
 def cases_of(kind: str, n: int, first_index: int, rng: np.random.Generator) -> list[Case]:
     """The first n validation scenes from `first_index` whose caption has a word of the kind, with the word
     exchanged; for `whole` the first n, each with the caption of another that shares no noun and no colour with it."""
-    candidates = (s for s in scenes_from("validation", first_index)
-                  if kind == "whole" or has_swappable_word(s.caption, kind))  # fmt: skip
+    candidates = (
+        s for s in scenes_from("validation", first_index) if kind == "whole" or has_swappable_word(s.caption, kind)
+    )
     scenes = list(islice(candidates, n))
     if kind != "whole":
         return [Case(kind, s, s.caption, swap_one_word(s.caption, rng, kind)[0]) for s in scenes]
@@ -93,10 +94,14 @@ def score_cases(cases: Sequence[Case], demo: Path) -> list[dict[str, Array]]:
     """Every score of the right captions and of the wrong ones, each float64 [n], NaN where it does not apply."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_imagefolder(folder, (
-            (case.scene, {"id": f"{i}-{side}", "text": text, "file_name": f"images/{i:05d}.png"})
-            for i, case in enumerate(cases) for side, text in (("right", case.right), ("wrong", case.wrong))
-        ))  # fmt: skip
+        write_imagefolder(
+            folder,
+            (
+                (case.scene, {"id": f"{i}-{side}", "text": text, "file_name": f"images/{i:05d}.png"})
+                for i, case in enumerate(cases)
+                for side, text in (("right", case.right), ("wrong", case.wrong))
+            ),
+        )
         scores = scores_of(folder, folder / "scores.jsonl", demo)
     result = []
     for side in ("right", "wrong"):

@@ -86,9 +86,12 @@ def write_answer(mllm: Mllm, batch: Batch, max_tokens: int, stop: Callable[[], b
     """The likeliest tokens after a prompt, a batch of one, one after the other, without the one that ends the text."""
     inputs, eos = generation_inputs(mllm, batch.inputs), eos_ids(mllm)
     config = GenerationConfig(
-        max_new_tokens=max_tokens, do_sample=False, use_cache=True, eos_token_id=sorted(eos),
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=sorted(eos),
         pad_token_id=mllm.tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     with plain_generation(mllm.model):
         ids_bs = mllm.model.generate(
             **inputs, generation_config=config, stopping_criteria=[lambda ids_bs, scores: torch.full((1,), stop())]

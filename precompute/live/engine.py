@@ -55,9 +55,12 @@ class EncodedPair(NamedTuple):
     def events(self, scale_log2: int) -> SampleEvents:
         """What fires, as of a stored sample: z in the SAE's units, by the store's `scale_log2`."""
         return SampleEvents(
-            np.asarray(self.token_id_t), np.asarray(self.modality_t), np.asarray(self.offset_t),
-            np.asarray(self.feature_e).astype(np.int64), np.asarray(self.value_e).astype(np.float64) * 2.0**-scale_log2,
-        )  # fmt: skip
+            np.asarray(self.token_id_t),
+            np.asarray(self.modality_t),
+            np.asarray(self.offset_t),
+            np.asarray(self.feature_e).astype(np.int64),
+            np.asarray(self.value_e).astype(np.float64) * 2.0**-scale_log2,
+        )
 
     def view_lists(self) -> list[list[Any]]:
         """Of each view [rows, columns, box in pixels of the original, number of the image], as a store has them."""
@@ -145,10 +148,15 @@ def load_engine(options: StoreModel, manifest: Mapping[str, Any], *, full: bool)
     sae = load_sae(o.store, manifest, o.sae, o.device, o.sae_format)
     of_store = manifest["model"]
     mllm = Mllm.load(
-        o.model or source_of(o.store, manifest, "model"), layer=int(of_store["layer"]), full=full, device=o.device,
-        dtype=of_store["dtype"] if o.dtype == "auto" else o.dtype, device_map=o.device_map,
-        quantize=of_store.get("quantize"), geometry=manifest["options"].get("geometry"),
-    )  # fmt: skip
+        o.model or source_of(o.store, manifest, "model"),
+        layer=int(of_store["layer"]),
+        full=full,
+        device=o.device,
+        dtype=of_store["dtype"] if o.dtype == "auto" else o.dtype,
+        device_map=o.device_map,
+        quantize=of_store.get("quantize"),
+        geometry=manifest["options"].get("geometry"),
+    )
     sae.check(mllm.d_model)
     check_model(mllm, manifest)
     return mllm, sae

@@ -47,10 +47,14 @@ class Originals:
         options = self.store.manifest["options"]
         folder = run_path(self.store.path, "image_folder")
         columns = Columns(
-            options.get("image_column"), options.get("text_column"), options.get("id_column"),
-            options.get("text_side", "chosen"), Path(folder) if folder else None, options.get("split", "train"),
+            options.get("image_column"),
+            options.get("text_column"),
+            options.get("id_column"),
+            options.get("text_side", "chosen"),
+            Path(folder) if folder else None,
+            options.get("split", "train"),
             anywhere=options.get("allow_outside", True),  # stores made before there was the option read them
-        )  # fmt: skip
+        )
         rows = read(self._place(), columns).rows
         if options.get("shuffle_images"):
             rows = shuffle_images(rows, int(options["seed"]))

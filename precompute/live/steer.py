@@ -237,9 +237,14 @@ class Decoding:
     stop: Callable[[], bool]
 
     def __call__(
-        self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
+        self,
+        model: Any,
+        input_ids: Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
         **kwargs: Any,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         special_ids = set(self.mllm.tokenizer.all_special_ids)
         inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **kwargs)
         while True:

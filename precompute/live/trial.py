@@ -126,9 +126,13 @@ class Trial(NamedTuple):
 
 
 def run_trial(
-    prompt: Prompt, ids: Sequence[int], removal: Removal, draws: Sequence[Removal], max_tokens: int,
+    prompt: Prompt,
+    ids: Sequence[int],
+    removal: Removal,
+    draws: Sequence[Removal],
+    max_tokens: int,
     stop: Callable[[], bool] = lambda: False,
-) -> Trial:  # fmt: skip
+) -> Trial:
     """What `removal` does to an answer, beside random removals.
 
     Raises:

@@ -45,10 +45,15 @@ class Worker:
             if self.process is None or self.process.poll() is not None or self.owner != os.getpid():
                 self.owner = os.getpid()
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL, text=True, encoding="utf-8", start_new_session=True,
+                    [sys.executable, "-P", SCRIPT],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    encoding="utf-8",
+                    start_new_session=True,
                     env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                )  # fmt: skip
+                )
             return self.process
 
     def stop(self) -> None:

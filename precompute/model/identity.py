@@ -18,9 +18,12 @@ WHOLE_BYTES, PIECE_BYTES, PIECES = 1 << 16, 1 << 10, 16
 """A tensor up to so large is hashed whole; of a larger one so many pieces of so many bytes."""
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 TEXT_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "chat_template.jinja",
-)  # fmt: skip
+)
 """Beside the configuration and the weights, the files that decide which tokens and pixels reach the model."""
 OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "tekken.json")
 """Where there is no tokenizer.json."""

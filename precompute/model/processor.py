@@ -73,9 +73,14 @@ def without_video(base: Any) -> Any:
 
 
 def process(
-    processor: Any, tokenizer: Any, pairs: Sequence[Pair], texts: list[str], *, multimodal: bool,
+    processor: Any,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    texts: list[str],
+    *,
+    multimodal: bool,
     add_special_tokens: bool,
-) -> tuple[dict[str, Any], list[int]]:  # fmt: skip
+) -> tuple[dict[str, Any], list[int]]:
     """The processor's tensors [b, …] on the CPU; and of each pair, by how many characters the template before its own
     text has become longer, since the processor writes a mark for each image token in place of one for each image.
 
@@ -86,9 +91,12 @@ def process(
         PairError: the processor fails on them, in whatever way.
     """
     options: dict[str, Any] = {
-        "padding": True, "padding_side": "right", "return_tensors": "pt", "return_offsets_mapping": True,
+        "padding": True,
+        "padding_side": "right",
+        "return_tensors": "pt",
+        "return_offsets_mapping": True,
         "add_special_tokens": add_special_tokens,
-    }  # fmt: skip
+    }
     if not any(pair.images for pair in pairs):
         call = partial(processor, text=texts) if multimodal else partial(tokenizer, texts)
         return _pair_errors(call, **options), [0] * len(pairs)

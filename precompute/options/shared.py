@@ -49,9 +49,14 @@ class DataFields(CommandOptions):
         from precompute.data import Columns
 
         return Columns(
-            self.image_column, self.text_column, self.id_column, self.text_side, self.image_folder, self.split,
+            self.image_column,
+            self.text_column,
+            self.id_column,
+            self.text_side,
+            self.image_folder,
+            self.split,
             anywhere=self.allow_outside,
-        )  # fmt: skip
+        )
 
     def absolute(self) -> Self:
         """The same options with absolute paths, for processes on other machines."""

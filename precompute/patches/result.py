@@ -86,9 +86,12 @@ def result(
     n_patches = [r.n_patches for r in outcomes]
     manifest, order = store.manifest, variants(o)
     figures = patches.figures(
-        dict(zip(order, hit_nv.T, strict=True)), dict(zip(order, pixels_nv.T, strict=True)),
-        [r.kind for r in outcomes], o.resamples, o.seed,
-    )  # fmt: skip
+        dict(zip(order, hit_nv.T, strict=True)),
+        dict(zip(order, pixels_nv.T, strict=True)),
+        [r.kind for r in outcomes],
+        o.resamples,
+        o.seed,
+    )
     return {
         "about": {
             "command": "saevx patches DATA --store STORE --out FILE",

@@ -33,9 +33,12 @@ def pair_products(left_rd: Tensor, right_nd: Tensor, pairs: Pairs) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that CSR tensors may change in a later version
             pattern = torch.sparse_csr_tensor(
-                start_r, torch.from_numpy(col_p), torch.zeros(len(col_p)), (n_rows, len(right_nd)),
+                start_r,
+                torch.from_numpy(col_p),
+                torch.zeros(len(col_p)),
+                (n_rows, len(right_nd)),
                 check_invariants=False,
-            )  # fmt: skip
+            )
             product = torch.sparse.sampled_addmm(pattern, left_rd, right_nd.T, beta=0.0)
         value_p[low : low + _AT_ONCE] = product.values().numpy()
     return value_p

@@ -56,9 +56,13 @@ class Rows(NamedTuple):
 
 
 def rows_of(
-    vectors_nd: Tensor, dtype: torch.dtype, extra_n: Array | None = None, multiple: int = 1,
-    more_nc: Tensor | None = None, n_more: int = 0,
-) -> Rows:  # fmt: skip
+    vectors_nd: Tensor,
+    dtype: torch.dtype,
+    extra_n: Array | None = None,
+    multiple: int = 1,
+    more_nc: Tensor | None = None,
+    n_more: int = 0,
+) -> Rows:
     """Vectors in the number type in which they are multiplied.
 
     Args:

@@ -25,7 +25,7 @@ from precompute.products.candidates import (
     join,
     positive,
     winners,
-)  # fmt: skip
+)
 from precompute.products.pairs import pair_products
 from precompute.products.rounding import EXTREME, OUTPUT, Rows, bound, rows_of, write_bound
 from precompute.products.setting import Products

@@ -103,9 +103,11 @@ def dictionary_learning(folder: Path) -> ConfigAndWeights:
     state = _weights(tensors, architecture, path)
     hook = _hook_of(trainer, config.get("buffer"))
     settings: dict[str, Any] = {
-        **_sizes(state), "architecture": architecture, "apply_b_dec_to_input": subtracts_decoder_bias,
+        **_sizes(state),
+        "architecture": architecture,
+        "apply_b_dec_to_input": subtracts_decoder_bias,
         "metadata": {"hook_name": hook, "training_architecture": kind},
-    }  # fmt: skip
+    }
     if architecture == "topk":
         settings["k"] = trainer.get("k")
         settings["weights"] = {"k": None if k is None else k.item()}  # both are one k, or it is refused

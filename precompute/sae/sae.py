@@ -22,8 +22,11 @@ from precompute.utils.reading import reading
 
 _PER_TOKEN = ("constant_norm_rescale", "layer_norm")
 _CHANGES_Z = (
-    "rescale_acts_by_decoder_norm", "residual_threshold", "max_iterations", "stop_on_duplicate_support",
-)  # fmt: skip
+    "rescale_acts_by_decoder_norm",
+    "residual_threshold",
+    "max_iterations",
+    "stop_on_duplicate_support",
+)
 _NO_SAE = {"temporal": "encodes a token by its context, so its features are not those of one token"}
 
 
@@ -41,9 +44,13 @@ class SaeV:
     """
 
     def __init__(
-        self, sae: Any, name: str, layer: int | None = None, stored_factor: float | None = None,
+        self,
+        sae: Any,
+        name: str,
+        layer: int | None = None,
+        stored_factor: float | None = None,
         format: SaeFormat = SAE_LENS,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.sae, self.name, self.format = sae, name, format
         config = sae.cfg
         self.architecture = str(config.architecture())

@@ -34,9 +34,12 @@ def applies(sae: SaeV) -> bool:
     rescales = bool(getattr(config, "rescale_acts_by_decoder_norm", False))
     is_sparse = sae.architecture != "topk" or 192 * int(config.k) <= sae.n_features
     return (
-        sae.architecture in ARCHITECTURES and sae.n_features >= FEWEST and sae.device.type == "cpu" and is_sparse
+        sae.architecture in ARCHITECTURES
+        and sae.n_features >= FEWEST
+        and sae.device.type == "cpu"
+        and is_sparse
         and not (rescales and sae.architecture != "topk")
-    )  # fmt: skip
+    )
 
 
 def sparse_encoder(sae: SaeV) -> SparseEncoder | None:

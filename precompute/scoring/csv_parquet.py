@@ -118,9 +118,14 @@ def parquet_parts(types: Mapping[str, str], chunks: Iterable[Iterable[Sequence[A
 
 
 def file_stem(
-    store: Store, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = (),
+    store: Store,
+    *,
+    by: str | None,
+    keep: float,
+    flags: Sequence[str] = (),
+    require: Sequence[str] = (),
     marks: Sequence[str] = (),
-) -> str:  # fmt: skip
+) -> str:
     """What the set is, as a file's name without its ending: `demo-not-mismatch-0.991`, `demo-pooled-cosine-50`; `marks`
     are words for what people marked."""
     parts = [ascii_name(str(store.manifest["name"]))]

@@ -27,9 +27,14 @@ _CHUNK = 500
 
 
 def kept_rows(
-    store: Store, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = (),
+    store: Store,
+    *,
+    by: str | None,
+    keep: float,
+    flags: Sequence[str] = (),
+    require: Sequence[str] = (),
     within: Array | None = None,
-) -> Array:  # fmt: skip
+) -> Array:
     """`best_rows`, also by the names of `SELECTIONS`, which look at the whole set: int64 [K], rising.
 
     `within`: bool [N], only these samples."""

@@ -284,8 +284,12 @@ def sample_of(encoded_pair: EncodedPair, images: Sequence[Image.Image], nll_3: A
     maxima_m = [largest_values(encoded_pair.feature_e[is_e], encoded_pair.value_e[is_e]) for is_e in is_side]
     is_m = [encoded_pair.modality_t == m for m in (TEXT, IMAGE)]
     return Sample(
-        index=0, token_id_t=encoded_pair.token_id_t, modality_t=encoded_pair.modality_t, count_t=count_t,
-        feature_e=encoded_pair.feature_e, value_e=encoded_pair.value_e,
+        index=0,
+        token_id_t=encoded_pair.token_id_t,
+        modality_t=encoded_pair.modality_t,
+        count_t=count_t,
+        feature_e=encoded_pair.feature_e,
+        value_e=encoded_pair.value_e,
         max_m=np.array([len(feature) for feature, _ in maxima_m]),
         max_feature=np.concatenate([feature for feature, _ in maxima_m]),
         max_value=np.concatenate([value for _, value in maxima_m]),
@@ -294,7 +298,7 @@ def sample_of(encoded_pair: EncodedPair, images: Sequence[Image.Image], nll_3: A
         nll_3=nll_3,
         record={"images": [{"width": image.width, "height": image.height} for image in images]},
         resid_td=None,
-    )  # fmt: skip
+    )
 
 
 def largest_values(feature_e: Array, value_e: Array) -> tuple[Array, Array]:

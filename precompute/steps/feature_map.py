@@ -74,9 +74,13 @@ class MapLayout(NamedTuple):
 
     @classmethod
     def begin(
-        cls, pool: Executor, vectors: Array, neighbours_fk: Array, weigh: Mapping[str, Array],
+        cls,
+        pool: Executor,
+        vectors: Array,
+        neighbours_fk: Array,
+        weigh: Mapping[str, Array],
         allowed_f: Array | None = None,
-    ) -> MapLayout:  # fmt: skip
+    ) -> MapLayout:
         """Args: `pool` computes the places; the others as of `write`."""
         on_map_f = weigh["verdict"] != VERDICTS.index("dead")
         if allowed_f is not None:

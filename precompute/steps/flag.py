@@ -91,17 +91,23 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
     all_pairs = StoredPairs(data, np.arange(data.n_samples))
     fvu_nm = pair_fvu(all_pairs.error_nm, all_pairs.n_tokens_nm, variance_m)
     save_step(
-        part, "flag", **flags, fvu_text=fvu_nm[:, TEXT], fvu_image=fvu_nm[:, IMAGE],
-        near_row=repeats.row, near_cosine=repeats.cosine,
-    )  # fmt: skip
+        part,
+        "flag",
+        **flags,
+        fvu_text=fvu_nm[:, TEXT],
+        fvu_image=fvu_nm[:, IMAGE],
+        near_row=repeats.row,
+        near_cosine=repeats.cosine,
+    )
     table = [flag_row(name, flags[name], limit[name], calibration, mismatch_score) for name in FLAGS]
     sentences = [row for name in FLAGS for row in reasons_of(name, flags[name], limit[name], data, reference, repeats)]
     save_json(part, "flag", {"flags": table, "reasons": sentences})
     quality = manifest.get("quality", {})
     figures = {
-        "fvu": {**quality.get("fvu", {}), **variance.fvu}, "variance": variance.variance,
+        "fvu": {**quality.get("fvu", {}), **variance.fvu},
+        "variance": variance.variance,
         "fvu_places": fvu_places(data, variance.variance["image"]),
-    }  # fmt: skip
+    }
     return {"quality": {**quality, **figures}, "mismatch_score": mismatch_score}
 
 

@@ -132,10 +132,14 @@ def run(part: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> dic
         has_profile: Array = np.any(profile, axis=1)
         profile_map = MapLayout.begin(pool, profile, profile_neighbours_fk, weigh, has_profile)
         save_step(
-            part, "index",
-            decoder_neighbours=neighbours_fk, decoder_cosine=cosine_fk, mean_cosine=centred.mean_cosine_f,
-            profile_neighbours=profile_neighbours_fk, profile_cosine=profile_cosine_fk,
-        )  # fmt: skip
+            part,
+            "index",
+            decoder_neighbours=neighbours_fk,
+            decoder_cosine=cosine_fk,
+            mean_cosine=centred.mean_cosine_f,
+            profile_neighbours=profile_neighbours_fk,
+            profile_cosine=profile_cosine_fk,
+        )
         summary: dict[str, Any] = {"projection": {"width": WIDTH, "seed": PROJECTION_SEED}}
         logits: dict[str, Array] = {}
         if lens is not None:

@@ -103,8 +103,9 @@ def promoted_words(logits: Lens, words: Words) -> csr_matrix:
     """Bonus for caption words among the promoted tokens, falling with their rank."""
     places = [
         (feature, rank, words.id_of.get(token.strip().lower(), -1))
-        for feature, tokens in enumerate(logits.promoted_tokens()) for rank, token in enumerate(tokens)
-    ]  # fmt: skip
+        for feature, tokens in enumerate(logits.promoted_tokens())
+        for rank, token in enumerate(tokens)
+    ]
     feature, rank, word = np.array([place for place in places if place[2] >= 0], np.int64).reshape(-1, 3).T
     _, first = np.unique(feature * len(words.name) + word, return_index=True)  # of a word's ranks the best
     bonus = PROMOTED_BONUS / (1 + rank[first])

@@ -77,9 +77,12 @@ def frequencies(data: Collected, count_fm: Array, n_tokens: Mapping[str, int]) -
         share = density_fm[:, IMAGE] / density_fm.sum(1)
         share_both = both_f / n_either
     return {
-        "samples": n_fm, "n_samples": n_either, "density": density_fm, "modality_share": share,
+        "samples": n_fm,
+        "n_samples": n_either,
+        "density": density_fm,
+        "modality_share": share,
         "same_sample_rate": share_both,
-    }  # fmt: skip
+    }
 
 
 def profile_tokens(tokens: ActiveTokens) -> Array:

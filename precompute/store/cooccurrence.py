@@ -63,9 +63,14 @@ class Cooccurrence:
         return load(self._core.path, int(self._core.manifest["cooccurrence"]["n_samples"]))
 
     def list(
-        self, *, kind: str = "text-image", sort: str = "lift_low", limit: int = 50, cursor: str | None = None,
+        self,
+        *,
+        kind: str = "text-image",
+        sort: str = "lift_low",
+        limit: int = 50,
+        cursor: str | None = None,
         **filters: Unpack[PairFilters],
-    ) -> PairPage:  # fmt: skip
+    ) -> PairPage:
         """One page of the strongest pairs (`GET /cooccurrence`).
 
         Args:

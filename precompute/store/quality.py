@@ -106,9 +106,14 @@ class Quality:
         return self._score_values[name]
 
     def best_rows(
-        self, *, by: str | None, keep: float, flags: Sequence[str] = (), require: Sequence[str] = (),
+        self,
+        *,
+        by: str | None,
+        keep: float,
+        flags: Sequence[str] = (),
+        require: Sequence[str] = (),
         within: Array | None = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """int64 [K], rising: rows of the `keep` percent with the highest score, of the samples that none of `flags`
         marks and all of `require` do. Ties, missing scores and the rounding are those of `best_rows_of`.
 

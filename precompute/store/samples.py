@@ -194,9 +194,15 @@ class Samples:
         }
 
     def features_at(
-        self, sample_id: str, *, position: int | None = None, patch: tuple[int, int, int] | None = None,
-        limit: int = 50, cursor: str | None = None, computed: SampleEvents | None = None,
-    ) -> Item:  # fmt: skip
+        self,
+        sample_id: str,
+        *,
+        position: int | None = None,
+        patch: tuple[int, int, int] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        computed: SampleEvents | None = None,
+    ) -> Item:
         """The features active on one token, or on one patch (view, row, col), in the order of `Features.strongest`.
 
         Args:

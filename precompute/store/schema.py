@@ -38,8 +38,9 @@ VERDICTS = (
 TESTED_VERDICTS = VERDICTS[:4]
 """Those that rest on a test of the pairs."""
 VERDICT_ALIASES = {
-    "unaligned": ("in-context", "weakly-paired", "unpaired"), "too-rare": ("mostly-text", "mostly-image", "rare")
-}  # fmt: skip
+    "unaligned": ("in-context", "weakly-paired", "unpaired"),
+    "too-rare": ("mostly-text", "mostly-image", "rare"),
+}
 """Verdicts of older versions, and what filters take them for."""
 GOOD_NAME = 0.6
 """`label_score` below which pages show a feature's description in place of its name."""

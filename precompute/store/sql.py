@@ -67,9 +67,13 @@ def open_engine(path: Path, time_limit_s: float = TIME_LIMIT_S) -> Engine:
 
     connections = PlainConnections(connect)
     engine = create_engine(
-        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=32,
+        "sqlite://",
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=8,
+        max_overflow=32,
         execution_options={"time_limit_s": time_limit_s, "plain": connections},
-    )  # fmt: skip
+    )
     event.listen(engine, "engine_disposed", lambda _: connections.close())
 
     @event.listens_for(engine, "before_cursor_execute")

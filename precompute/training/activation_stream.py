@@ -31,9 +31,15 @@ class Stream:
     """
 
     def __init__(
-        self, mllm: Mllm, data_and_plan: tuple[Data, Plan], sink: tuple[float, float], *, size: int, batch_size: int,
+        self,
+        mllm: Mllm,
+        data_and_plan: tuple[Data, Plan],
+        sink: tuple[float, float],
+        *,
+        size: int,
+        batch_size: int,
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.mllm, (self.data, self.plan), self.sink = mllm, data_and_plan, sink
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rejected_rows: dict[int, str] = {}
@@ -60,9 +66,12 @@ class Stream:
     def fill(self, left_td: Tensor, left_t: NDArray[np.uint8]) -> None:
         """Run the model until the buffer is full, and shuffle it."""
         self.began = {
-            "epoch": self.epoch, "at": self.at, "number": self.number,
-            "left_td": left_td.cpu().clone(), "left_t": torch.from_numpy(left_t.copy()),
-        }  # fmt: skip
+            "epoch": self.epoch,
+            "at": self.at,
+            "number": self.number,
+            "left_td": left_td.cpu().clone(),
+            "left_t": torch.from_numpy(left_t.copy()),
+        }
         if self.source is None:
             self.source = prefetch(
                 partial(load_batch, self.mllm), batches(self.data.rows, self.plan, self.seed, self.epoch, self.at)

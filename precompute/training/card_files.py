@@ -90,20 +90,23 @@ def hallucination_figures(content: Any, path: Path) -> list[Figure]:
         content: what the file at `path` holds.
     """
     changes: tuple[tuple[str, str, Better], ...] = (
-        ("hallucinated", "hallucinated answers", "lower"), ("accuracy", "right answers", "higher"),
-    )  # fmt: skip
+        ("hallucinated", "hallucinated answers", "lower"),
+        ("accuracy", "right answers", "higher"),
+    )
     try:
         towards, differences = content["ways"]["towards right"], content["against_random"]
         baseline = {name: (content["ways"]["not steered"][name] or {}).get("value") for name in differences}
         return [
             Figure(
-                "hallucination", f"change of {title} by steering", differences[name],
+                "hallucination",
+                f"change of {title} by steering",
+                differences[name],
                 "Less the change that random features of equal length cause. Share when steered "
                 f"{number(towards[name] and towards[name]['value'])}, unsteered {number(baseline[name])}.",
                 direction,
             )
             for name, title, direction in changes
-        ]  # fmt: skip
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise SaevxError(
             f"{path} is no result of `saevx experiment hallucination`, or of an older one: run it again."

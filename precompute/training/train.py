@@ -78,9 +78,14 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     d_sae = round(s["expansion"] * mllm.d_model)
     torch.manual_seed(o.seed)
     sae = make_sae(
-        s["architecture"], mllm.d_model, d_sae,
-        hook=hook_name(mllm), model_name=plain_name(o.model), device=str(mllm.device), **sae_options(o, s, d_sae),
-    )  # fmt: skip
+        s["architecture"],
+        mllm.d_model,
+        d_sae,
+        hook=hook_name(mllm),
+        model_name=plain_name(o.model),
+        device=str(mllm.device),
+        **sae_options(o, s, d_sae),
+    )
     sae.W_dec.requires_grad_(not o.freeze_decoder)
     # A warm-up of a single step would be none, and SAELens divides by its length less one.
     warm_up = round(s["lr_warm_up"] * s["steps"])

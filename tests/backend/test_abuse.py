@@ -63,10 +63,11 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], set[int]]] = {
         {400, 413, 422},
     ),
     "JSON of a hundred thousand levels": (
-        lambda: post(b"/api/v1/steer", b"Content-Type: application/json\r\n", b"[" * 100_000), {400, 413, 422, 503},
+        lambda: post(b"/api/v1/steer", b"Content-Type: application/json\r\n", b"[" * 100_000),
+        {400, 413, 422, 503},
     ),
     "a body without an end": (endless, {400, 413, 422}),
-}  # fmt: skip
+}
 
 
 def ask(server: Server, data: bytes) -> int:

@@ -71,10 +71,16 @@ def test_a_server_that_breaks_its_own_schema_is_seen(tmp_path: Path) -> None:
     assert ("GET /broken", "not_a_server_error") in kinds and result.wrong >= 2
 
 
-@pytest.mark.parametrize(("path", "methods"), [
-    ("/api/v1/images/abc", "GET, DELETE"), ("/api/v1/search", "GET, POST"), ("/search", "GET, POST"),
-    ("/features", "GET"), ("/api/v1/annotations/filters/x", "PUT, DELETE"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/v1/images/abc", "GET, DELETE"),
+        ("/api/v1/search", "GET, POST"),
+        ("/search", "GET, POST"),
+        ("/features", "GET"),
+        ("/api/v1/annotations/filters/x", "PUT, DELETE"),
+    ],
+)
 def test_405_names_every_method_of_the_address(client: TestClient, path: str, methods: str) -> None:
     for method in ("PATCH", "MADEUP"):
         reply = client.request(method, path)

@@ -77,8 +77,11 @@ def test_the_log_is_json_and_tells_nothing_that_visitors_sent(store_path: Path, 
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     requests = [line for line in lines if line["logger"] == "saevx.access" and line["request_id"].startswith("own-")]
     assert [(line["route"], line["status"]) for line in requests] == [
-        ("none", 303), ("/samples", 200), ("none", 404), ("/features/{id}", 200)
-    ]  # fmt: skip
+        ("none", 303),
+        ("/samples", 200),
+        ("none", 404),
+        ("/features/{id}", 200),
+    ]
     assert all(line["seconds"] > 0 and line["bytes"] >= 0 and line["time"].endswith("Z") for line in requests)
     assert CAPTION not in log.read_text()
     assert SECRET not in "".join(line for line in log.read_text().splitlines() if line.startswith("{"))

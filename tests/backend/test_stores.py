@@ -289,9 +289,14 @@ def remade(made: Path, tmp_path: Path) -> tuple[Path, Path]:
     store = Path(shutil.copytree(made / "store", tmp_path / "store"))
     sae = tiny.make_sae(tmp_path / "other-sae", bias=-0.5)
     options = PrecomputeOptions(
-        data=str(made / "data"), model=str(made / "model"), sae=str(sae), out=tmp_path / "new", sinks="keep",
-        device="cpu", nll=True,
-    )  # fmt: skip
+        data=str(made / "data"),
+        model=str(made / "model"),
+        sae=str(sae),
+        out=tmp_path / "new",
+        sinks="keep",
+        device="cpu",
+        nll=True,
+    )
     return store, precompute(options)
 
 

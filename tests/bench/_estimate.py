@@ -15,9 +15,12 @@ def measured_estimate(data: str, model: str, sae: str, device: str) -> dict[str,
     options = PrecomputeOptions(data=data, model=model, sae=sae, out=Path("nowhere"), device=device)
     result = estimate(options)[0].estimate
     return {
-        "seconds": result.total, "memory": result.memory, "bytes": result.bytes_with["all"], "steps": result.seconds,
+        "seconds": result.total,
+        "memory": result.memory,
+        "bytes": result.bytes_with["all"],
+        "steps": result.seconds,
         "parts": result.bytes,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

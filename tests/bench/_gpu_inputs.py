@@ -18,7 +18,7 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
-)  # fmt: skip
+)
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 from precompute.collect import merge
@@ -76,9 +76,14 @@ SMALL = Size(
 def language_config(size: Size, shape: dict[str, int], n_words: int) -> LlamaConfig:
     """A language model's first layers, to that whose output is read."""
     return LlamaConfig(
-        vocab_size=n_words, num_hidden_layers=size.layer + 1, max_position_embeddings=4096, bos_token_id=1,
-        eos_token_id=2, pad_token_id=0, **shape,
-    )  # fmt: skip
+        vocab_size=n_words,
+        num_hidden_layers=size.layer + 1,
+        max_position_embeddings=4096,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **shape,
+    )
 
 
 def saved(size: Size, model_class: Any, config: Any, processor: Any, folder: Path) -> Path:
@@ -95,16 +100,23 @@ def llava_next(size: Size, folder: Path) -> Path:
     words, side = tiny.tokenizer(), size.vision["image_size"]
     resolutions = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side], [3 * side, side], [side, 3 * side]]
     config = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(**size.vision), text_config=language_config(size, size.shape, len(words)),
-        vision_feature_layer=-2, image_token_index=words.image_token_id, image_grid_pinpoints=resolutions,
-    )  # fmt: skip
+        vision_config=CLIPVisionConfig(**size.vision),
+        text_config=language_config(size, size.shape, len(words)),
+        vision_feature_layer=-2,
+        image_token_index=words.image_token_id,
+        image_grid_pinpoints=resolutions,
+    )
     images = LlavaNextImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_grid_pinpoints=resolutions
     )
     processor = LlavaNextProcessor(
-        images, words, patch_size=size.vision["patch_size"], vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=tiny.TEMPLATE,
-    )  # fmt: skip
+        images,
+        words,
+        patch_size=size.vision["patch_size"],
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=tiny.TEMPLATE,
+    )
     return saved(size, LlavaNextForConditionalGeneration, config, processor, folder)
 
 

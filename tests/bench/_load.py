@@ -131,11 +131,18 @@ SEEDS = count()
 async def steer(http: httpx.AsyncClient, tally: Tally, store: str, end: float) -> None:
     while time.monotonic() < end:
         body = {
-            "prompt": "what is it", "max_tokens": 32, "seed": next(SEEDS) % 2**31,
+            "prompt": "what is it",
+            "max_tokens": 32,
+            "seed": next(SEEDS) % 2**31,
             "features": [{"id": 3, "mode": "add", "strength": 1.0}],
-        }  # fmt: skip
-        text = await tally.ask(http, "POST", f"/api/v1/steer?store={store}", content=json.dumps(body),
-                               headers={"Content-Type": "application/json"})  # fmt: skip
+        }
+        text = await tally.ask(
+            http,
+            "POST",
+            f"/api/v1/steer?store={store}",
+            content=json.dumps(body),
+            headers={"Content-Type": "application/json"},
+        )
         tally.steered += "event: done" in text
         await asyncio.sleep(0.1)
 

@@ -49,8 +49,11 @@ def load_model(folder: str, device: str) -> Any:
     model = HookedSAETransformer(config, tokenizer, move_to_device=False)
     model.load_and_process_state_dict(
         loading.get_pretrained_state_dict(folder, config, dtype=torch.float32),
-        fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False,
-    )  # fmt: skip
+        fold_ln=False,
+        center_writing_weights=False,
+        center_unembed=False,
+        fold_value_biases=False,
+    )
     model.move_model_modules_to_device()
     return model
 
@@ -65,12 +68,17 @@ def config_of(job: dict[str, Any], features: list[int], cache: Path | None) -> S
         ActsHistogramConfig(), LogitsHistogramConfig(), LogitsTableConfig(), FeatureTablesConfig(n_rows=3),
     )  # fmt: skip
     return SaeVisConfig(
-        hook_point=job["hook"], features=features,
-        minibatch_size_features=job["batch_features"], minibatch_size_tokens=DEFAULTS.n_prompts_in_forward_pass,
+        hook_point=job["hook"],
+        features=features,
+        minibatch_size_features=job["batch_features"],
+        minibatch_size_tokens=DEFAULTS.n_prompts_in_forward_pass,
         quantile_feature_batch_size=DEFAULTS.quantile_feature_batch_size,
-        device=job["device"], dtype="float32", ignore_tokens=set(job["ignore"]), cache_dir=cache,
+        device=job["device"],
+        dtype="float32",
+        ignore_tokens=set(job["ignore"]),
+        cache_dir=cache,
         feature_centric_layout=SaeVisLayoutConfig(columns=[column]),
-    )  # fmt: skip
+    )
 
 
 def top(data: SaeVisData) -> dict[int, list[tuple[int, int, float]]]:

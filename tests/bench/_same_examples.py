@@ -38,9 +38,10 @@ def by_document(mine: Places, other: Places, tokens: NDArray[np.int64]) -> tuple
     for (document, _), value in other.items():
         theirs[document] = max(value, theirs.get(document, 0.0))
     folded = {
-        place[0] for place, value in other.items()
+        place[0]
+        for place, value in other.items()
         if place[0] not in listed and tie(value, theirs[place[0]]) and window(place) in shown
-    }  # fmt: skip
+    }
     theirs = {document: value for document, value in theirs.items() if document not in folded}
     strongest = sorted(listed, key=lambda document: -listed[document])[: len(theirs)]
     return {document: listed[document] for document in strongest}, theirs

@@ -69,14 +69,14 @@ class Wide:
         del self.like["files"], self.like["content_id"], self.like["schema"]
         return {
             **self.like,
-            "name": "wide", "scale_log2": 0,
+            "name": "wide",
+            "scale_log2": 0,
             "model": {**self.like["model"], "name": "made up", "d_model": D},
             "sae": {**self.like["sae"], "name": "made up", "n_features": self.f},
-            "data": {**self.like["data"], "name": "made up", "n_rows": self.n, "n_samples": self.n,
-                     "n_quarantined": 0},
+            "data": {**self.like["data"], "name": "made up", "n_rows": self.n, "n_samples": self.n, "n_quarantined": 0},
             "tokens": dict(zip(s.TOKEN_KINDS, kinds, strict=True)),
             "cooccurrence": {"n_samples": min(self.n, 100_000), "kept": 16, "min_support": 5},
-        }  # fmt: skip
+        }
 
     def examples(self) -> None:
         """Strongest samples and bands; each entry becomes an event of its sample."""
@@ -149,9 +149,11 @@ class Wide:
                 k.astype(kind).tofile(max_feature)
                 v.tofile(max_value)
         for raw, name, dtype in (
-            ("f", "event_feature", kind), ("v", "event_value", np.float16),
-            ("mf", "max_feature", kind), ("mv", "max_value", np.float16),
-        ):  # fmt: skip
+            ("f", "event_feature", kind),
+            ("v", "event_value", np.float16),
+            ("mf", "max_feature", kind),
+            ("mv", "max_value", np.float16),
+        ):
             as_npy(folder / f"{raw}.raw", folder / f"{name}.npy", np.dtype(dtype))
         np.save(folder / "token_event.npy", np.r_[0, np.cumsum(count_t)])
         np.save(folder / "max_offset.npy", np.r_[0, np.cumsum(max_n)])
@@ -175,9 +177,7 @@ class Wide:
         place, value = place[first], (key[first] & np.uint64(0xFFFF)).astype(np.uint16).view(np.float16)
         return place // self.f, place % self.f, value
 
-    def maxima(
-        self, t: Array, k: Array, v: Array, low: int, high: int, modality: Array
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+    def maxima(self, t: Array, k: Array, v: Array, low: int, high: int, modality: Array) -> tuple[Array, Array, Array]:
         """(2 · row + modality in the chunk, feature rising, largest value): the 256 strongest of each."""
         sample_t = np.repeat(np.arange(high - low), np.diff(self.token[low : high + 1]))
         group = sample_t[t] * 2 + modality[t]

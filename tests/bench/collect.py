@@ -152,8 +152,11 @@ def shares(setup: Setup, n: int) -> dict[str, float]:
     """Each step's seconds in one whole run, as run.json has them."""
     folder = subset(setup, n)
     options = PrecomputeOptions(
-        data=str(folder), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"), out=setup.scratch / "store",
+        data=str(folder),
+        model=str(setup.demo / "model"),
+        sae=str(setup.demo / "sae"),
+        out=setup.scratch / "store",
         device=setup.device,
-    )  # fmt: skip
+    )
     report = json.loads((precompute(options) / "run.json").read_text())
     return dict(report["seconds"], total=report["seconds_total"])

@@ -98,8 +98,9 @@ def run(setup: Setup) -> dict[str, Any]:
             seconds[name] = {
                 "ours": [one["seconds_total"] for one in report],
                 "forward": [one["collect"]["forward_seconds"] for one in report],
-                "products": bare, "steps": [one["seconds"] for one in report],
-            }  # fmt: skip
+                "products": bare,
+                "steps": [one["seconds"] for one in report],
+            }
             if theirs is not None:
                 seconds[name] |= theirs["seconds"]
                 differ[name] = different(strongest(setup, size.run), theirs["examples"], size.compared, tokens)
@@ -115,8 +116,10 @@ def run(setup: Setup) -> dict[str, Any]:
     })  # fmt: skip
     return {
         "options": size._asdict() | {"tokens": int(tokens.size), "dtype": "float32"},
-        "figures": figures, "seconds": seconds, "differ": differ,
-    }  # fmt: skip
+        "figures": figures,
+        "seconds": seconds,
+        "differ": differ,
+    }
 
 
 def without() -> str:
@@ -222,8 +225,10 @@ def dashboard(setup: Setup, python: str, size: Size, mllm: Mllm, sae: Path) -> d
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [python, "-W", "ignore", str(script), str(scratch / "job.json"), str(scratch / "result.json")],
-        env={**own, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**own, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise SaevxError(f"SAEDashboard did not run in {python}: {(done.stderr.strip() or '?').splitlines()[-1]}")
     result = json.loads((scratch / "result.json").read_text())

@@ -45,14 +45,19 @@ def run(setup: Setup) -> dict[str, Any]:
     seconds = alternately({"ours": ours, "products": bare}, rounds)
     figure: Figure = {
         "what": "lens, neighbours and centring over the two float32 products alone",
-        "value": ratio(seconds["ours"], seconds["products"]), "unit": "×", "goal": 0.6, "sense": "≤",
+        "value": ratio(seconds["ours"], seconds["products"]),
+        "unit": "×",
+        "goal": 0.6,
+        "sense": "≤",
         "note": f"{n_features} random directions of {unembed_vd.shape[1]} numbers, {len(unembed_vd)} tokens; "
         f"{'with' if used.low else 'without'} bfloat16 units; of the bare products nothing is kept or looked at",
-    }  # fmt: skip
+    }
     return {
-        "options": {"features": n_features, "rounds": rounds}, "figures": [figure], "seconds": seconds,
+        "options": {"features": n_features, "rounds": rounds},
+        "figures": [figure],
+        "seconds": seconds,
         "products": used.facts(),
-    }  # fmt: skip
+    }
 
 
 def multiply(left_fd: Array, right_nd: Array) -> None:

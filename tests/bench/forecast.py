@@ -60,9 +60,8 @@ def one(setup: Setup, data: Path, model: Path, sae: Path) -> dict[str, Any]:
     out = setup.scratch / f"store-{data.name}"
     begin = time.perf_counter()
     most = peak(
-        ["precompute", str(data), "--model", str(model), "--sae", str(sae), "--out", str(out),
-         "--device", setup.device]
-    )  # fmt: skip
+        ["precompute", str(data), "--model", str(model), "--sae", str(sae), "--out", str(out), "--device", setup.device]
+    )
     seconds = time.perf_counter() - begin
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     steps = json.loads((out / "run.json").read_text())["seconds"]

@@ -27,8 +27,12 @@ def run(setup: Setup) -> dict[str, Any]:
             for page in pages:
                 scripts: dict[str, int] = {}
                 tab = browser.new_context().new_page()
-                tab.on("response", lambda r, s=scripts: s.update({r.url: len(gzip.compress(r.body()))})
-                       if r.request.resource_type == "script" else None)  # fmt: skip
+                tab.on(
+                    "response",
+                    lambda r, s=scripts: (
+                        s.update({r.url: len(gzip.compress(r.body()))}) if r.request.resource_type == "script" else None
+                    ),
+                )
                 tab.goto(url + page, wait_until="networkidle")
                 result[page] = {name.removeprefix(url): size for name, size in scripts.items()}
                 tab.context.close()

@@ -34,10 +34,14 @@ def run(setup: Setup) -> dict[str, Any]:
     n_shards, shard_samples, rounds = (2, 4, 1) if setup.small else (SHARDS_RUN, SHARD, ROUNDS)
     pairs = subset(setup, 2 * n_shards * shard_samples)
     options = PrecomputeOptions(
-        data=str(pairs), model=str(setup.demo / "model"), sae=str(setup.demo / "sae"),
-        out=setup.scratch / "store", device="cpu", shard_samples=shard_samples,
+        data=str(pairs),
+        model=str(setup.demo / "model"),
+        sae=str(setup.demo / "sae"),
+        out=setup.scratch / "store",
+        device="cpu",
+        shard_samples=shard_samples,
         batch_tokens=64 if setup.small else 1024,
-    )  # fmt: skip
+    )
     data, plan = Session(options).data_and_plan
     plan = plan._replace(shards=plan.shards[:n_shards])
     batches = [b for shard in plan.shards for b in shard]
@@ -63,10 +67,13 @@ def run(setup: Setup) -> dict[str, Any]:
     bare = ratio(seconds["1 process"], seconds["2 processes"])
     figure: Figure = {
         "what": "one Ray worker's wall time over that of two, a thread each, after loading",
-        "value": ratio(seconds["1 worker"], seconds["2 workers"]), "unit": "×", "goal": 1.7, "sense": "≥",
+        "value": ratio(seconds["1 worker"], seconds["2 workers"]),
+        "unit": "×",
+        "goal": 1.7,
+        "sense": "≥",
         "note": f"{n} pairs in {len(plan.shards)} shards; the scale, which the first finds out, waited for; "
         f"plain processes that do the forward alone: {bare:.2f} ×",
-    }  # fmt: skip
+    }
     report = {"samples": n, "shards": len(plan.shards), "rounds": rounds}
     return {"options": report, "figures": [figure], "seconds": seconds}
 

@@ -62,11 +62,12 @@ def joined(before: dict[str, Any] | None, trials: list[Trial], options: dict[str
     all_trials = [Trial(**{name: one[name] for name in fields if name in one}) for one in rows.values()]
     earlier = {name: size for name, size in (before or {}).get("options", {}).items() if name in PARTS}
     return {
-        "options": {**earlier, **options}, "trials": [one._asdict() for one in all_trials],
+        "options": {**earlier, **options},
+        "trials": [one._asdict() for one in all_trials],
         "figures": [*map(figure, all_trials)],
         # The sum, where all are known: rows of a result from before parts were timed are not.
         "took_s": round(sum(one.took_s for one in all_trials), 1) if all(one.took_s for one in all_trials) else None,
-    }  # fmt: skip
+    }
 
 
 def tiny_root(setup: Setup) -> Path:
@@ -142,8 +143,9 @@ def changed_bits(setup: Setup, n: int, command: str) -> list[Trial]:
 def suites(setup: Setup, n: int, command: str) -> list[Trial]:
     return [
         Trial(name, *passed(files, setup.scratch), "cases of the test suite", f"pytest {' '.join(files)}")
-        for name, files in SUITES.items() if not setup.small
-    ]  # fmt: skip
+        for name, files in SUITES.items()
+        if not setup.small
+    ]
 
 
 class Part(NamedTuple):

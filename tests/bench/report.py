@@ -70,10 +70,11 @@ def steps(actual: list[dict[str, Any]]) -> str:
 def reference(actual: list[dict[str, Any]]) -> str:
     """What `collect` does beside the forward."""
     report = {
-        "forward": "the model to layer L", "encode": "encoder, and ‖h − ĥ‖² over active features",
+        "forward": "the model to layer L",
+        "encode": "encoder, and ‖h − ĥ‖² over active features",
         "shards": "accumulators, the shards' files, and the scale from the first 64 samples",
         "merge": "merge: lists, maxima, residuals of D_s, records, vocabulary",
-    }  # fmt: skip
+    }
     for result in actual:
         if "profile" in result:
             whole = sum(result["profile"].values())
@@ -134,8 +135,10 @@ def on_gpu(path: Path = RESULTS / "bench-gpu.json") -> str:
     }
     rows: list[Row] = [
         (name, f"{part['features']}", f"{part['tokens']}", names[figure], number(part[figure], ""))
-        for name, part in result["parts"].items() for figure in names if figure in part
-    ]  # fmt: skip
+        for name, part in result["parts"].items()
+        for figure in names
+        if figure in part
+    ]
     where = f"{result['machine']['gpu']}, tree {result['tree'][:10]}. "
     return where + "\n\n" + table(("part", "features", "tokens", "what", "measured"), rows)
 

@@ -57,8 +57,9 @@ def run(setup: Setup) -> dict[str, Any]:
     files.close()
     return {
         "options": {"rows": f"{sizes[-1]:,}", "images": files.n_images},
-        "figures": figures(runs), "runs": {name: of_sizes for name, of_sizes in runs.items() if of_sizes},
-    }  # fmt: skip
+        "figures": figures(runs),
+        "runs": {name: of_sizes for name, of_sizes in runs.items() if of_sizes},
+    }
 
 
 def figures(runs: dict[str, dict[str, Any]]) -> list[Figure]:
@@ -177,8 +178,9 @@ class Files:
             at = range(low, min(low + 100_000, n))
             columns = {
                 "image": pa.array([self.images[i % self.n_images] for i in at], pa.binary()),
-                "text": self._captions(n)[low : low + 100_000], "id": [f"pair-{i}" for i in at],
-            }  # fmt: skip
+                "text": self._captions(n)[low : low + 100_000],
+                "id": [f"pair-{i}" for i in at],
+            }
             parquet.write_table(pa.table(columns), path / f"{number:03d}.parquet")
 
     def _tar(self, path: Path, n: int) -> None:

@@ -78,14 +78,17 @@ def rates() -> Rates:
     seconds = read("bench-ray_pool")["seconds"]
     return Rates(
         rows=int(most),
-        alone={name: whole[most]["parts"][name]["seconds"] / int(most) for name in NOT_SHARED
-               if name in whole[most]["parts"]},
+        alone={
+            name: whole[most]["parts"][name]["seconds"] / int(most)
+            for name in NOT_SHARED
+            if name in whole[most]["parts"]
+        },
         memory=peak[most],
         memory_growth=max(0.0, (peak[most] - peak[before]) / (int(most) - int(before))),
         cpu_pairs=samples / float(np.median(collect["seconds"]["collect"])),
         store_bytes=(many - few) / (samples - 400),
         ray=float(np.median(seconds["1 worker"]) / np.median(seconds["2 workers"]) / 2),
-    )  # fmt: skip
+    )
 
 
 def forecast(measured: Rates, assumptions: Assumptions) -> str:
@@ -116,7 +119,7 @@ def assumed(assumptions: Assumptions) -> str:
         "parameters": "`--parameters`: P, parameters up to layer L (formula alone)",
         "gpu_flops": "`--gpu-flops`: C, operations a second of a GPU in bfloat16 (formula alone)",
         "gpu_use": "`--gpu-use`: u, the share of them that the pass reaches (formula alone)",
-    }  # fmt: skip
+    }
     return table(("assumption", "value"), [(text, f"{getattr(assumptions, name):g}") for name, text in names.items()])
 
 
@@ -142,19 +145,25 @@ def others(result: dict[str, Any]) -> str:
             for n, one in sorted(of_sizes.items(), key=lambda item: int(item[0])):
                 seconds = sum(part["seconds"] for part in one["parts"].values())
                 rows.append(
-                    (f"`{name}`", f"{int(n):,}", f"{max(p['peak'] for p in one['parts'].values()) / 1e6:,.0f}",
-                     f"{seconds:,.1f}")
-                )  # fmt: skip
+                    (
+                        f"`{name}`",
+                        f"{int(n):,}",
+                        f"{max(p['peak'] for p in one['parts'].values()) / 1e6:,.0f}",
+                        f"{seconds:,.1f}",
+                    )
+                )
     return table(("command", "rows", "MB", "s"), rows)
 
 
 def rendered(page: str) -> str:
     result, assumptions = read("bench-rows"), Assumptions()
     bodies = {
-        "rows": parts(result), "others": others(result), "forecast": forecast(rates(), assumptions),
+        "rows": parts(result),
+        "others": others(result),
+        "forecast": forecast(rates(), assumptions),
         "assumptions": assumed(assumptions),
         "made": runs([read(f"bench-{name}") for name in ("rows", "collect", "forecast", "ray_pool")]),
-    }  # fmt: skip
+    }
     return splice(page, bodies, PAGE)
 
 

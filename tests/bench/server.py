@@ -102,9 +102,12 @@ def latency(result: np.ndarray) -> dict[str, float]:
     """Of (seconds, bytes) of each request."""
     ms = result[:, 0] * 1000
     return {
-        "requests": len(ms), "p50_ms": float(np.median(ms)), "p95_ms": float(np.quantile(ms, 0.95)),
-        "max_ms": float(ms.max()), "bytes": float(result[:, 1].mean()),
-    }  # fmt: skip
+        "requests": len(ms),
+        "p50_ms": float(np.median(ms)),
+        "p95_ms": float(np.quantile(ms, 0.95)),
+        "max_ms": float(ms.max()),
+        "bytes": float(result[:, 1].mean()),
+    }
 
 
 def run(setup: Setup) -> dict[str, Any]:
@@ -131,18 +134,23 @@ def run(setup: Setup) -> dict[str, Any]:
     goals = {name: goal for name, (_, goal) in wanted.items()} | {f"{name}, again": WARM_MS for name in WARM}
     figures: list[Figure] = [
         {
-            "what": f"{name}: 95 % within", "value": report[name]["p95_ms"], "unit": "ms", "goal": float(goal),
+            "what": f"{name}: 95 % within",
+            "value": report[name]["p95_ms"],
+            "unit": "ms",
+            "goal": float(goal),
             "sense": "≤",
             "note": f"{f} features, {n} pairs; {CLIENTS} clients on these cores, "
             f"{report[name]['requests']:.0f} requests",
         }
         for name, goal in goals.items()
-    ]  # fmt: skip
+    ]
     figures.append({
         "what": "JSON of a feature", "value": report["a feature"]["bytes"] / 1000, "unit": "KB", "goal": 20.0,
         "sense": "≤", "note": "mean, before compression",
     })  # fmt: skip
     return {
-        "options": {"features": f, "samples": n, "clients": CLIENTS, "seconds": seconds}, "figures": figures,
-        "seconds_to_start": start, "latency": report,
-    }  # fmt: skip
+        "options": {"features": f, "samples": n, "clients": CLIENTS, "seconds": seconds},
+        "figures": figures,
+        "seconds_to_start": start,
+        "latency": report,
+    }

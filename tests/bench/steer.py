@@ -128,11 +128,14 @@ def candidates_figure(mllm: Mllm, sae: SaeV, batch: Batch, n: int, rounds: int) 
     }
     seconds = {name: [one[0] for one in runs] for name, runs in timed(ways, n, rounds).items()}
     return {
-        "what": f"time of {N_CANDIDATES} candidates at once over one", "value": ratio(seconds["all"], seconds["one"]),
-        "unit": "×", "goal": 3.0, "sense": "≤",
+        "what": f"time of {N_CANDIDATES} candidates at once over one",
+        "value": ratio(seconds["all"], seconds["one"]),
+        "unit": "×",
+        "goal": 3.0,
+        "sense": "≤",
         "note": f"{n} tokens each, features of which each is steered alone with image and prompt; the prompt runs once "
         "to L, all texts in one batch",
-    }  # fmt: skip
+    }
 
 
 def strongest(mllm: Mllm, sae: SaeV, batch: Batch) -> tuple[int, float]:

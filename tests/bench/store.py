@@ -76,13 +76,19 @@ def run(setup: Setup) -> dict[str, Any]:
                 "note": note,
             })  # fmt: skip
     apart = max(abs(half_f["feature"] / big["feature"] - 1), abs(half_n["sample"] / half_f["sample"] - 1))
-    figures.append({
-        "what": "how far bytes are from growing in line with features and pairs", "value": apart, "unit": "",
-        "goal": 0.1, "sense": "≤",
-        "note": f"bytes a feature with {f // 4} and {f}, bytes a sample with {n // 4} and {n // 2}",
-    })  # fmt: skip
+    figures.append(
+        {
+            "what": "how far bytes are from growing in line with features and pairs",
+            "value": apart,
+            "unit": "",
+            "goal": 0.1,
+            "sense": "≤",
+            "note": f"bytes a feature with {f // 4} and {f}, bytes a sample with {n // 4} and {n // 2}",
+        }
+    )
     return {
-        "options": {"features": f, "samples": n}, "figures": figures,
+        "options": {"features": f, "samples": n},
+        "figures": figures,
         "bytes": {"demo": demo, "wide": big, "quarter": half_f, "twice the pairs": half_n},
         "tables": [table.name for table in s.metadata.sorted_tables],
-    }  # fmt: skip
+    }

@@ -55,18 +55,24 @@ def run(setup: Setup) -> dict[str, Any]:
     n_tokens = size.documents * LENGTH
     speed = size.features * n_tokens / report["seconds_total"]
     work: Figure = {
-        "what": "features × tokens a second, end to end, store verified", "value": speed, "unit": "/s", "goal": GOAL,
+        "what": "features × tokens a second, end to end, store verified",
+        "value": speed,
+        "unit": "/s",
+        "goal": GOAL,
         "sense": "≥",
         "note": f"{size.features} features, {n_tokens} tokens, TopK {size.active}, the demo's language model to layer "
         f"{size.layer}; {report['seconds_total']:.0f} s, {report['collect']['forward_seconds']:.0f} s of them the "
         "model's forward",
-    }  # fmt: skip
+    }
     same: Figure = {
-        "what": "files of a store that are others with --exact-products", "value": float(differ), "unit": "",
-        "goal": 0.0, "sense": "=",
+        "what": "files of a store that are others with --exact-products",
+        "value": float(differ),
+        "unit": "",
+        "goal": 0.0,
+        "sense": "=",
         "note": f"SHA-256 of {len(low['files'])} files, all but run.json; {size.compared[0]} documents, "
         f"{size.compared[1]} features",
-    }  # fmt: skip
+    }
     return {
         "options": size._asdict(), "figures": [work, same],
         "seconds": {"total": report["seconds_total"], "forward": report["collect"]["forward_seconds"],

@@ -93,10 +93,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.set_num_threads(1)
         precompute(
             PrecomputeOptions(
-                data=str(tiny.make_data(root / "data", 24)), model=str(tiny.make_llava(root / "model")),
-                sae=str(tiny.make_sae(root / "sae")), out=root / "store", sinks="keep", device="cpu",
+                data=str(tiny.make_data(root / "data", 24)),
+                model=str(tiny.make_llava(root / "model")),
+                sae=str(tiny.make_sae(root / "sae")),
+                out=root / "store",
+                sinks="keep",
+                device="cpu",
             )
-        )  # fmt: skip
+        )
 
     return made_once(tmp_path_factory, "live-pages", make)
 

@@ -43,6 +43,7 @@ def test_axe_finds_nothing_serious(page: Page, path: str) -> None:
         page.evaluate(AXE.read_text(encoding="utf-8"))
         serious = [
             (one["id"], one["nodes"][0]["html"])
-            for one in page.evaluate(RUN)["violations"] if one["impact"] in ("serious", "critical")
-        ]  # fmt: skip
+            for one in page.evaluate(RUN)["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
         assert not serious, (theme, width, serious)

@@ -11,10 +11,12 @@ from tests.helpers.servers import page_of
 @pytest.mark.parametrize("width", [320, 390])
 def test_tables_of_figures_need_no_scrolling_on_a_phone(browser: Browser, measured_url: str, width: int) -> None:
     names = {
-        "sae-table": [], "evaluation-table": ["Original", "Reconstruction", "Zeros", "Loss recovered"],
-        "card-table": ["This SAE", "Random decoder", "Untrained model"], "score-table": ["AUROC", "Mean"],
+        "sae-table": [],
+        "evaluation-table": ["Original", "Reconstruction", "Zeros", "Loss recovered"],
+        "card-table": ["This SAE", "Random decoder", "Untrained model"],
+        "score-table": ["AUROC", "Mean"],
         "hallucination-ways": ["Hallucinated", "Captions"],
-    }  # fmt: skip
+    }
     with page_of(browser, measured_url, viewport={"width": width, "height": 844}) as page:
         for path, tables in (
             ("/sae", [name for name in names if name != "score-table"]),

@@ -104,9 +104,15 @@ def test_numbers_for_people_have_true_minus_signs(client: TestClient, path: str)
 
 
 @pytest.mark.parametrize(
-    "path", ["/try?text=a+red+dog", f"/features/{RED}?text=a+red+dog", f"/basket?features={RED}&own=%3Aa+red+dog",
-             "/search?q=dog&model=1", "/explain?text=a+dog&ask=1"]
-)  # fmt: skip
+    "path",
+    [
+        "/try?text=a+red+dog",
+        f"/features/{RED}?text=a+red+dog",
+        f"/basket?features={RED}&own=%3Aa+red+dog",
+        "/search?q=dog&model=1",
+        "/explain?text=a+dog&ask=1",
+    ],
+)
 def test_what_a_page_cannot_do_without_the_model_is_said_once(client: TestClient, path: str) -> None:
     reason = client.get("/api/v1/live").json()["reason"]
     words = html.unescape(re.sub(r"<[^>]*>", "", client.get(path).text))

@@ -25,11 +25,12 @@ def accumulate(
     """
     shape = (n_features, 2)
     result: dict[str, Array] = {
-        "count": np.zeros(shape, np.int64), "total": np.zeros(shape, np.int64),
+        "count": np.zeros(shape, np.int64),
+        "total": np.zeros(shape, np.int64),
         "max": np.zeros(shape, np.float16),
         "hist": np.zeros((*shape, N_BINS), np.int64),
         "place": np.zeros((n_features, PLACE_SIDE, PLACE_SIDE), np.int64),
-    }  # fmt: skip
+    }
     for name, extra_shape in (("top", (TOP,)), ("band", (4, BAND))):
         result |= {
             f"{name}_row": np.full((*shape, *extra_shape), -1, np.int64),

@@ -228,8 +228,9 @@ def main() -> None:
             server.wait("/readyz", 180)
             with httpx.Client(base_url=server.url, timeout=300) as client:
                 recorder = record(client, client.get(f"{PREFIX}/stores").json()["items"][1]["name"])
-    text = json.dumps({"replies": recorder.replies, "fields": recorder.fields.examples}, indent=1, sort_keys=True,
-                      ensure_ascii=False)  # fmt: skip
+    text = json.dumps(
+        {"replies": recorder.replies, "fields": recorder.fields.examples}, indent=1, sort_keys=True, ensure_ascii=False
+    )
     with atomic_write(OUT, "w") as file:
         file.write(text.replace(folder, "/data") + "\n")
 

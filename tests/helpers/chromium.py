@@ -11,9 +11,12 @@ WITHOUT = "WebUIOmniboxPopup,WebUIOmniboxAimPopup,HttpsUpgrades,LensOverlay,Medi
 """The address bar of each window of the others runs two pages of its own, which cost as much as the page under test;
 the rest is what Playwright switches off, as this list takes the place of its own."""
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
     f"--disable-features={WITHOUT}",
-]  # fmt: skip
+]
 
 
 def chromium() -> str | None:

@@ -119,9 +119,12 @@ def write_notes(base: str) -> None:
     bodies: dict[str, dict[str, Any]] = {
         f"features/{ids[0]}": {"label": "seen by Ada", "tags": ["to test"], "note": "Fires on small ones too."},
         "lists/to-look-at-again": {
-            "title": "To look at again", "features": ids, "samples": samples, "pair": {"sample_id": samples[0]},
+            "title": "To look at again",
+            "features": ids,
+            "samples": samples,
+            "pair": {"sample_id": samples[0]},
         },
-    }  # fmt: skip
+    }
     for path, body in bodies.items():
         content = json.dumps({**body, "author": "Ada"}).encode()
         headers = {"Content-Type": "application/json", "If-Match": "*"}

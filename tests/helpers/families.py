@@ -62,9 +62,11 @@ from tests.helpers.family_parts import D_MODEL, PATCH, SIDE, clip, save, save_pa
 def llava(folder: Path) -> Path:
     words = tiny.tokenizer()
     config = LlavaConfig(
-        vision_config=clip(), text_config=text(LlamaConfig, len(words)), vision_feature_layer=-1,
+        vision_config=clip(),
+        text_config=text(LlamaConfig, len(words)),
+        vision_feature_layer=-1,
         image_token_index=words.image_token_id,
-    )  # fmt: skip
+    )
     images = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     processor = LlavaProcessor(
         images, words, patch_size=PATCH, vision_feature_select_strategy="default",
@@ -81,9 +83,10 @@ def llava_next(folder: Path) -> Path:
         image_token_index=words.image_token_id, image_grid_pinpoints=resolutions,
     )  # fmt: skip
     images = LlavaNextImageProcessorPil(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE},
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
         image_grid_pinpoints=resolutions,
-    )  # fmt: skip
+    )
     processor = LlavaNextProcessor(
         images, words, patch_size=PATCH, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=template("<image>\n"),
@@ -96,9 +99,11 @@ QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 def qwen_words() -> tuple[Any, dict[str, int]]:
     names = {
-        "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
-        "vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>",
-    }  # fmt: skip
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "vision_start_token": "<|vision_start|>",
+        "vision_end_token": "<|vision_end|>",
+    }
     words = tiny.tokenizer(**names)
     return words, {f"{name}_id": getattr(words, f"{name}_id") for name in names}
 
@@ -184,9 +189,11 @@ def internvl(folder: Path) -> Path:
         end_image_token="</img>", video_token="<video>",
     )  # fmt: skip
     config = InternVLConfig(
-        text_config=text(Qwen2Config, len(words)), vision_config=tiled_tower(), image_seq_length=9,
+        text_config=text(Qwen2Config, len(words)),
+        vision_config=tiled_tower(),
+        image_seq_length=9,
         image_token_id=words.image_token_id,
-    )  # fmt: skip
+    )
     images = GotOcr2ImageProcessorPil(size={"height": 48, "width": 48}, max_patches=6)
     return save_parts(folder, config, images, words, InternVLProcessor, "<IMG_CONTEXT>\n", image_seq_length=9)
 
@@ -303,10 +310,13 @@ TEXT_ONLY: dict[str, Callable[[int], Any]] = {
     # Its capped attention scores rule SDPA out.
     "gemma2": lambda vocab: text(Gemma2Config, vocab, head_dim=8, query_pre_attn_scalar=8, sliding_window=8),
     "gemma3": lambda vocab: text(
-        Gemma3TextConfig, vocab, head_dim=8, sliding_window=8,
+        Gemma3TextConfig,
+        vocab,
+        head_dim=8,
+        sliding_window=8,
         layer_types=["sliding_attention", "full_attention"] * 2,
     ),
-}  # fmt: skip
+}
 
 
 def text_only(folder: Path, family: str) -> Path:

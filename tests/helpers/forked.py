@@ -98,9 +98,12 @@ class Forked(subprocess.Popen[str]):
         files = {0: p2cread, 1: c2pwrite, 2: errwrite}
         own_files = {target: target if file == -1 else file for target, file in files.items()}  # -1: as of this process
         job = {
-            "arguments": args[len(SAEVX) :], "environment": env, "folder": os.fspath(cwd or Path.cwd()),
-            "new_session": start_new_session, "targets": list(own_files),
-        }  # fmt: skip
+            "arguments": args[len(SAEVX) :],
+            "environment": env,
+            "folder": os.fspath(cwd or Path.cwd()),
+            "new_session": start_new_session,
+            "targets": list(own_files),
+        }
         server = ForkServer.of_this_process()
         assert server is not None
         self.pid = server.copy(job, list(own_files.values()))

@@ -92,4 +92,4 @@ FILES: dict[str, Callable[[], bytes]] = {
     "cut.jpg": lambda: encoded(tiny.picture(4, (200, 200)), "JPEG")[:-400],
     "empty.png": lambda: b"",
     "text.jpg": lambda: b"not an image",
-}  # fmt: skip
+}

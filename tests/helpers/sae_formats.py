@@ -37,9 +37,11 @@ def same(sae: SaeV, right: SaeV) -> None:
 def linear(state: State, bias: str) -> State:
     """Under the names of `torch.nn.Linear`."""
     return {
-        "encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "decoder.weight": state["W_dec"].T,
+        "encoder.weight": state["W_enc"].T,
+        "encoder.bias": state["b_enc"],
+        "decoder.weight": state["W_dec"].T,
         bias: state["b_dec"],
-    }  # fmt: skip
+    }
 
 
 def gated(state: State) -> State:
@@ -56,10 +58,12 @@ CLASSES: dict[str, tuple[str, dict[str, object], Callable[[State], State]]] = {
     "AutoEncoderTopK": ("topk", {}, lambda s: {**linear(s, "b_dec"), "k": K, "threshold": THRESHOLD}),
     "BatchTopKSAE": ("jumprelu", {}, lambda s: {**linear(s, "b_dec"), "k": K, "threshold": THRESHOLD}),
     "MatryoshkaBatchTopKSAE": (
-        "jumprelu", {}, lambda s: {**s, "k": K, "threshold": THRESHOLD, "group_sizes": torch.tensor([24, 72])},
+        "jumprelu",
+        {},
+        lambda s: {**s, "k": K, "threshold": THRESHOLD, "group_sizes": torch.tensor([24, 72])},
     ),
     "JumpReluAutoEncoder": ("jumprelu", {"apply_b_dec_to_input": False}, dict),
-}  # fmt: skip
+}
 
 
 def dictionary(folder: Path, kind: str, state: State, *, pickled: bool, **trainer: object) -> Path:

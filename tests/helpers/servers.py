@@ -47,9 +47,13 @@ class Server:
     """
 
     def __init__(
-        self, *args: str | Path, log: Path, command: Sequence[str] | None = None, cwd: Path | None = None,
+        self,
+        *args: str | Path,
+        log: Path,
+        command: Sequence[str] | None = None,
+        cwd: Path | None = None,
         port: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.port = port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = log

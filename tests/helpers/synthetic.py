@@ -229,7 +229,7 @@ class Collecting:
             "collect/resid_row": np.concatenate(self.resid_row).astype(np.int64),
             "collect/resid_pos": np.concatenate(self.resid_pos).astype(np.int32),
             "collect/ds_rows": np.arange(len(self.lines), dtype=np.int64),
-        }  # fmt: skip
+        }
         for name, array in arrays.items():
             np.save(self.part / f"{name}.npy", array)
         columns = [np.concatenate(column) for column in self.events.values()]
@@ -286,9 +286,10 @@ def write_part(
         writer.add(row, scene, rng)
     writer.write()
     options = {
-        "seed": seed, "directions": lambda: world.directions_fd[world.order_f],
+        "seed": seed,
+        "directions": lambda: world.directions_fd[world.order_f],
         "logit_lens": lambda: (np.ones(D, np.float32), world.unembed_vd),
-    }  # fmt: skip
+    }
     return writer.manifest(seed), options
 
 

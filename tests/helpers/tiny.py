@@ -51,9 +51,12 @@ def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
     bpe_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe_tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        tokenizer_object=bpe_tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
         extra_special_tokens=marks,
-    )  # fmt: skip
+    )
 
 
 def _llama(vocab: int) -> LlamaConfig:
@@ -69,13 +72,21 @@ def make_llava(folder: Path, *, crop: bool = True, template: str | None = TEMPLA
     torch.manual_seed(0)
     words = tokenizer()
     vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        image_size=SIDE, patch_size=PATCH, projection_dim=16,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=PATCH,
+        projection_dim=16,
+    )
     config = LlavaConfig(
-        vision_config=vision, text_config=_llama(len(words)), vision_feature_layer=-1,
-        image_token_index=words.convert_tokens_to_ids("<image>"), vision_feature_select_strategy="default",
-    )  # fmt: skip
+        vision_config=vision,
+        text_config=_llama(len(words)),
+        vision_feature_layer=-1,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="default",
+    )
     model = LlavaForConditionalGeneration(config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -84,9 +95,13 @@ def make_llava(folder: Path, *, crop: bool = True, template: str | None = TEMPLA
     size = {"size": {"shortest_edge": SIDE}} if crop else {"size": {"height": SIDE, "width": SIDE}}
     images = CLIPImageProcessorPil(crop_size={"height": SIDE, "width": SIDE}, do_center_crop=crop, **size)
     processor = LlavaProcessor(
-        images, words, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=template,
-    )  # fmt: skip
+        images,
+        words,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -54,8 +54,10 @@ def main(python: Sequence[str] = PIP_AUDIT, npm: Sequence[str] = NPM) -> int:
     try:
         holes = python_holes(report("PyPI", python)) + npm_holes(report("npm", npm))
     except NoAnswerError as error:
-        print(f"{error} gives no answer, so nothing is known of the locked versions: try again with a network.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"{error} gives no answer, so nothing is known of the locked versions: try again with a network.",
+            file=sys.stderr,
+        )
         return 2
     print("\n".join(holes) or "No locked version has a known hole.")
     return bool(holes)

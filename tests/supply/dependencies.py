@@ -99,8 +99,9 @@ def render() -> str:
     lines += ["## What these bring with them", "", "| package | licence | version | released |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | {one.licence} | {one.version} | {one.released} |"
-        for name, one in sorted(python.items()) if name not in named
-    ]  # fmt: skip
+        for name, one in sorted(python.items())
+        if name not in named
+    ]
     head = PAGE.read_text("utf-8").partition("\n## ")[0].rstrip() if PAGE.exists() else "# Dependencies"
     return "\n".join([head, "", *lines, ""])
 
@@ -131,8 +132,9 @@ def write_locks() -> None:
     lines = {one["name"]: lock_line(one, licence_of(installed[one["name"]])) for one in packages}
     TORCH_LOCK.write_text(
         "# Without checksums: which build is right depends on the machine, and each index has builds of its own.\n"
-        + re.sub(r" \\\n {4}--hash=\S+", "", lines.pop("torch")), "utf-8",
-    )  # fmt: skip
+        + re.sub(r" \\\n {4}--hash=\S+", "", lines.pop("torch")),
+        "utf-8",
+    )
     LOCK.write_text(LOCK_HEAD + "".join(lines[name] for name in sorted(lines)), "utf-8")
 
 

@@ -32,12 +32,15 @@ def test_each_hole_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == ["a 1: CVE-2026-1", "htm: high"]
 
 
-@pytest.mark.parametrize(("python", "npm", "name"), [
-    (FAILS, printing({"vulnerabilities": {}}), "PyPI"),
-    (["/no/such/program"], printing({"vulnerabilities": {}}), "PyPI"),
-    (printing(FINE), FAILS, "npm"),
-    (printing(FINE), printing({"message": "request failed", "error": {"code": "ENOTFOUND"}}, 1), "npm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("python", "npm", "name"),
+    [
+        (FAILS, printing({"vulnerabilities": {}}), "PyPI"),
+        (["/no/such/program"], printing({"vulnerabilities": {}}), "PyPI"),
+        (printing(FINE), FAILS, "npm"),
+        (printing(FINE), printing({"message": "request failed", "error": {"code": "ENOTFOUND"}}, 1), "npm"),
+    ],
+)
 def test_without_an_answer_there_is_one_sentence(
     python: list[str], npm: list[str], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

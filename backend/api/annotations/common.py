@@ -75,8 +75,11 @@ def save(request: Request, store: OpenStore, kind: str, key: str | int, change: 
         for name in PARTS:
             if name in fields:
                 drop = values.get(f"remove_{name}", [])
-                body[name] = [element for element in dict.fromkeys([*body[name], *values.get(f"add_{name}", [])])
-                              if element not in drop]  # fmt: skip
+                body[name] = [
+                    element
+                    for element in dict.fromkeys([*body[name], *values.get(f"add_{name}", [])])
+                    if element not in drop
+                ]
         return body
 
     return annotations.change(kind, key, make, author=author_of(change, cookie), version=version)
@@ -109,5 +112,6 @@ def as_version(model: type[V], entry: Entry, response: Response | None = None, *
 
 def as_annotation(entry: Entry) -> Annotation:
     bare_entry = Entry(entry.kind, entry.key, entry.version, entry.author, entry.at)
-    return as_version(Annotation, bare_entry, kind=entry.kind, key=entry.key,
-                      body=entry.body, deleted=entry.body is None)  # fmt: skip
+    return as_version(
+        Annotation, bare_entry, kind=entry.kind, key=entry.key, body=entry.body, deleted=entry.body is None
+    )

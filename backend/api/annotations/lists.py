@@ -42,9 +42,13 @@ def get_list(store: StoreDep, name: Name, response: Response) -> SavedList:
 
 @router.put("/annotations/lists/{name}", summary="Make a list, or change one", responses=CONFLICT)
 def put_list(
-    request: Request, response: Response, store: StoreDep, name: Name, change: ListChange,
+    request: Request,
+    response: Response,
+    store: StoreDep,
+    name: Name,
+    change: ListChange,
     saevx_author: AuthorCookie = None,
-) -> SavedList:  # fmt: skip
+) -> SavedList:
     check_members(store, [*change.features, *change.add_features], [*change.samples, *change.add_samples])
     return as_version(SavedList, save(request, store, "list", name, change, saevx_author), response, name=name)
 
@@ -78,9 +82,13 @@ def get_filters(
 
 @router.put("/annotations/filters/{name}", summary="Save the filters of a list under a name", responses=CONFLICT)
 def put_filter(
-    request: Request, response: Response, store: StoreDep, name: Name, change: FilterChange,
+    request: Request,
+    response: Response,
+    store: StoreDep,
+    name: Name,
+    change: FilterChange,
     saevx_author: AuthorCookie = None,
-) -> SavedFilter:  # fmt: skip
+) -> SavedFilter:
     body = change.model_dump(mode="json", exclude={"author"})
     author = author_of(change, saevx_author)
     version = expected_version(request, store.annotations.get("filter", name).version)

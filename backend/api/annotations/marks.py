@@ -23,8 +23,9 @@ Threshold = Annotated[
 ]
 
 
-@router.get("/annotations/marks/{flag}", summary="Marked pairs of a flag, its precision, and a threshold",
-            dependencies=[Cached])  # fmt: skip
+@router.get(
+    "/annotations/marks/{flag}", summary="Marked pairs of a flag, its precision, and a threshold", dependencies=[Cached]
+)
 def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> FlagMarks:
     limit = store.store.quality.flag(flag)["threshold"] if threshold is None else threshold
     entries = [entry for entry in store.annotations.entries("mark") if entry.body and entry.body["flag"] == flag]

@@ -80,9 +80,13 @@ def get_feature_note(store: StoreDep, feature: FeatureId, response: Response) ->
 
 @router.put("/annotations/features/{feature}", summary="Write about a feature", responses=CONFLICT)
 def put_feature_note(
-    request: Request, response: Response, store: StoreDep, feature: FeatureId, change: NoteChange,
+    request: Request,
+    response: Response,
+    store: StoreDep,
+    feature: FeatureId,
+    change: NoteChange,
     saevx_author: AuthorCookie = None,
-) -> Note:  # fmt: skip
+) -> Note:
     check_feature(store, feature)
     return as_version(Note, save(request, store, "feature", feature, change, saevx_author), response)
 
@@ -103,9 +107,13 @@ def get_sample_note(store: StoreDep, sample_id: InQuery, response: Response) -> 
 
 @router.put("/annotations/sample", summary="Write about a sample", responses=CONFLICT)
 def put_sample_note(
-    request: Request, response: Response, store: StoreDep, sample_id: InQuery, change: NoteChange,
+    request: Request,
+    response: Response,
+    store: StoreDep,
+    sample_id: InQuery,
+    change: NoteChange,
     saevx_author: AuthorCookie = None,
-) -> Note:  # fmt: skip
+) -> Note:
     check_sample(store, sample_id)
     return as_version(Note, save(request, store, "sample", sample_id, change, saevx_author), response)
 

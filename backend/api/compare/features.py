@@ -17,8 +17,11 @@ from precompute.utils.types import Array
 router = APIRouter(tags=["compare"], dependencies=[Cached])
 
 SIDES: tuple[tuple[Modality, Modality], ...] = (
-    ("text", "image"), ("image", "text"), ("text", "text"), ("image", "image")
-)  # fmt: skip
+    ("text", "image"),
+    ("image", "text"),
+    ("text", "text"),
+    ("image", "image"),
+)
 """Of the first and of the second feature."""
 
 
@@ -29,11 +32,14 @@ def get_comparison(store: StoreDep, a: FeatureNumber, b: FeatureNumber) -> Featu
     tokens = [[token.token for token in detail.logits.centred.promoted] for detail in (detail_a, detail_b)]
     family = store.store.features.family
     return FeatureComparison(
-        a=detail_a, b=detail_b,
-        cosine=cosine(*(d.centred_d for d in directions)), cosine_raw=cosine(*(d.raw_d for d in directions)),
+        a=detail_a,
+        b=detail_b,
+        cosine=cosine(*(d.centred_d for d in directions)),
+        cosine_raw=cosine(*(d.raw_d for d in directions)),
         same_family=bool(family[a] == family[b]) and detail_a.n_members > 1,
-        together=pairs_of(store, a, b), promoted=[token for token in tokens[0] if token in tokens[1]],
-    )  # fmt: skip
+        together=pairs_of(store, a, b),
+        promoted=[token for token in tokens[0] if token in tokens[1]],
+    )
 
 
 def cosine(x_d: Array, y_d: Array) -> float | None:

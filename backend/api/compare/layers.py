@@ -94,10 +94,11 @@ def place_of_sample(store: OpenStore, other: OpenStore, sample_id: str) -> Layer
 
 @router.get("/layers", summary="Stores of the same model and data in other layers, and a feature or sample there")
 async def get_layers(
-    state: StateDep, store: StoreDep,
+    state: StateDep,
+    store: StoreDep,
     feature: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="A feature: its best match in each.")] = None,
     sample: Annotated[str | None, Query(max_length=20_000, description="Id of a sample: the same one in each.")] = None,
-) -> Page[LayerPlace]:  # fmt: skip
+) -> Page[LayerPlace]:
     """With `feature` or `sample` each other layer also says where that is."""
     await state.check_stores()
     items = await run_in_threadpool(places, state, store, feature, sample)

@@ -66,10 +66,11 @@ def matches(store: OpenStore, other: OpenStore, features: list[Feature], by: Mat
     match_of = best_matches(store, other, by, [f.id for f in features])
     features_there = features_of(other, [match.id for match in match_of.values()])
     return [
-        Match(feature=f, other=features_there[to.id], cosine=to.cosine, mutual=to.mutual) if (to := match_of.get(f.id))
+        Match(feature=f, other=features_there[to.id], cosine=to.cosine, mutual=to.mutual)
+        if (to := match_of.get(f.id))
         else Match(feature=f, other=None, cosine=None, mutual=False)
         for f in features
-    ]  # fmt: skip
+    ]
 
 
 def features_of(store: OpenStore, ids: list[int]) -> dict[int, Feature]:
@@ -85,9 +86,13 @@ def features_of(store: OpenStore, ids: list[int]) -> dict[int, Feature]:
 
 @router.get("/compare/stores/only", summary="Features of a store without a match in another store")
 def get_unmatched(
-    store: StoreDep, other: OtherDep, by: By = "direction", least: Least = LEAST, limit: Limit = 50,
+    store: StoreDep,
+    other: OtherDep,
+    by: By = "direction",
+    least: Least = LEAST,
+    limit: Limit = 50,
     cursor: Cursor = None,
-) -> Unmatched:  # fmt: skip
+) -> Unmatched:
     """Most evidence first; dead features are left out. Of a store of more than 2,048 features that are not dead, the
     first 2,048 in this order are looked at."""
     all_matches = cached_matching(store, other, by)
@@ -99,17 +104,23 @@ def get_unmatched(
     page_features = features_of(store, page)
     end = start + len(page)
     return Unmatched(
-        items=matches(store, other, [page_features[id] for id in page], by), total=len(ids),
+        items=matches(store, other, [page_features[id] for id in page], by),
+        total=len(ids),
         next=encode_cursor(tag, None, end) if end < len(ids) else None,
-        n_looked_at=len(all_matches.ids), n_alive=all_matches.n_alive, **way(store, other, by),
-    )  # fmt: skip
+        n_looked_at=len(all_matches.ids),
+        n_alive=all_matches.n_alive,
+        **way(store, other, by),
+    )
 
 
 @router.get("/compare/stores/points", summary="Agreement and density of matched features, against each other")
 def get_points(
-    store: StoreDep, other: OtherDep, by: By = "direction", least: Least = LEAST,
+    store: StoreDep,
+    other: OtherDep,
+    by: By = "direction",
+    least: Least = LEAST,
     limit: Annotated[int, Query(ge=1, le=MAX_POINTS, description="Points at most.")] = 300,
-) -> MatchedPoints:  # fmt: skip
+) -> MatchedPoints:
     """Of the features with a match, those of most evidence first."""
     all_matches = cached_matching(store, other, by)
     ids = [id for id in all_matches.ids if all_matches.is_match(id, least)]
@@ -117,7 +128,10 @@ def get_points(
     features_b = features_of(other, [all_matches.best[id].id for id in ids[:limit]])
     points = [
         MatchedPoint(
-            feature=id, other=to.id, label=features_a[id].own_label or features_a[id].label, cosine=to.cosine,
+            feature=id,
+            other=to.id,
+            label=features_a[id].own_label or features_a[id].label,
+            cosine=to.cosine,
             mutual=to.mutual,
             agreement=(features_a[id].agreement, features_b[to.id].agreement),
             density_text=(features_a[id].density_text, features_b[to.id].density_text),
@@ -125,18 +139,25 @@ def get_points(
         )
         for id in ids[:limit]
         for to in [all_matches.best[id]]
-    ]  # fmt: skip
+    ]
     return MatchedPoints(
-        points=points, n_matched=len(ids), n_mutual=sum(all_matches.best[id].mutual for id in ids),
-        n_looked_at=len(all_matches.ids), n_alive=all_matches.n_alive, **way(store, other, by),
-    )  # fmt: skip
+        points=points,
+        n_matched=len(ids),
+        n_mutual=sum(all_matches.best[id].mutual for id in ids),
+        n_looked_at=len(all_matches.ids),
+        n_alive=all_matches.n_alive,
+        **way(store, other, by),
+    )
 
 
 def note(store: OpenStore, other: OpenStore) -> str | None:
     """What to bear in mind where the stores were not made from the same model, layer and data."""
     summary_a, summary_b = store.store.summary, other.store.summary
-    parts = [f"{name} ({summary_a[key]}, {summary_b[key]})" for name, key in (("model", "model"), ("layer", "layer"),
-             ("data", "dataset")) if summary_a[key] != summary_b[key]]  # fmt: skip
+    parts = [
+        f"{name} ({summary_a[key]}, {summary_b[key]})"
+        for name, key in (("model", "model"), ("layer", "layer"), ("data", "dataset"))
+        if summary_a[key] != summary_b[key]
+    ]
     if not parts:
         return None
     return f"The stores differ in {' and '.join(parts)}: such directions and figures agree only in part."

@@ -31,9 +31,11 @@ async def post_image(request: Request, state: StateDep, image: Annotated[UploadF
 
 
 @router.get(
-    "/images/{hash}", summary="An uploaded image, at most 1024 pixels long", response_class=Response,
+    "/images/{hash}",
+    summary="An uploaded image, at most 1024 pixels long",
+    response_class=Response,
     responses={200: {"content": {"image/webp": {}}, "description": "WebP"}},
-)  # fmt: skip
+)
 async def get_image(state: StateDep, hash: Hash) -> Response:
     """Upright, without the file's other data."""
     return Response(state.uploads.get(hash).preview, media_type="image/webp", headers=HEADERS)

@@ -33,8 +33,9 @@ Column = tuple[dict[str, Any], Array]
 side."""
 
 
-OwnList = Annotated[list[str], Query(max_length=MAX_OWN, description="HASH:TEXT of one's own pairs; either may be "
-                                     "empty.")]  # fmt: skip
+OwnList = Annotated[
+    list[str], Query(max_length=MAX_OWN, description="HASH:TEXT of one's own pairs; either may be empty.")
+]
 
 
 class MatrixQuery(QueryModel):
@@ -93,14 +94,16 @@ def matrix(
     p999 = np.nan_to_num(store.store.features.table["p999"][features])
     share_pk2 = [ratio(z_k2, p999[:, None]) for _, z_k2 in columns]
     refs = store.store.features.refs(features)
-    return Matrix.model_validate({
-        "features": [refs[id] for id in features],
-        "pairs": [pair for pair, _ in columns],
-        "cells": [
-            [{side: number(share_k2[k, m]) for m, side in enumerate(MODALITIES)} for share_k2 in share_pk2]
-            for k in range(len(features))
-        ],
-    })  # fmt: skip
+    return Matrix.model_validate(
+        {
+            "features": [refs[id] for id in features],
+            "pairs": [pair for pair, _ in columns],
+            "cells": [
+                [{side: number(share_k2[k, m]) for m, side in enumerate(MODALITIES)} for share_k2 in share_pk2]
+                for k in range(len(features))
+            ],
+        }
+    )
 
 
 def number(value: float) -> float | None:

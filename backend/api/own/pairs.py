@@ -149,18 +149,20 @@ async def get_try(visit: VisitDep, query: Annotated[OwnQuery, Query()]) -> Respo
 
 
 @router.get(
-    "/try/activations", response_model=PairActivations,
+    "/try/activations",
+    response_model=PairActivations,
     summary="Activations of features on every token and patch of one's own pair",
-)  # fmt: skip
+)
 async def get_own_activations(visit: VisitDep, query: Annotated[OwnFeatures, Query()]) -> Response:
     reading = await read_required(visit, query.own_pair())
     return await json_reply(partial(own_activations, visit.store, reading, query.feature))
 
 
 @router.get(
-    "/try/features", response_model=PairFeaturesHere,
+    "/try/features",
+    response_model=PairFeaturesHere,
     summary="Features active at one token or patch of one's own pair",
-)  # fmt: skip
+)
 async def get_own_features(visit: VisitDep, query: Annotated[OwnPlace, Query()]) -> Response:
     reading = await read_required(visit, query.own_pair())
     return await json_reply(partial(own_features_at, visit.store, reading, query))

@@ -33,13 +33,18 @@ class WhyQuery:
 
 
 @at_sample(
-    "/why", "Which features raise and lower a score of a sample", dependencies=[Cached], response_model=WhyScore,
+    "/why",
+    "Which features raise and lower a score of a sample",
+    dependencies=[Cached],
+    response_model=WhyScore,
     responses=NO_EVENTS,
-)  # fmt: skip
+)
 async def get_why(
-    visit: VisitDep, response: Response, sample_id: InPath,
+    visit: VisitDep,
+    response: Response,
+    sample_id: InPath,
     query: Annotated[WhyQuery, Depends()],
-) -> Response:  # fmt: skip
+) -> Response:
     def answer(events: SampleEvents | None) -> Response:
         return as_json(why_score(visit.store, sample_id, query.score, query.limit, events), response)
 

@@ -65,12 +65,14 @@ def lists(visit: PageDep) -> HTMLResponse:
     """All lists, and a form for a new one."""
     book = visit.store.annotations
     return visit.render(
-        "annotations/lists.html", section="/lists",
+        "annotations/lists.html",
+        section="/lists",
         lists=[{"name": entry.key, **signature(entry), **(entry.body or {})} for entry in book.entries("list")],
         filters=[{"name": entry.key, **signature(entry), **(entry.body or {})} for entry in book.entries("filter")],
         tags={kind: book.tags(kind) for kind in ("feature", "sample")},
-        problem=book.why_read_only(), author=author_name(visit.request),
-    )  # fmt: skip
+        problem=book.why_read_only(),
+        author=author_name(visit.request),
+    )
 
 
 @router.get("/lists/{name}")
@@ -113,9 +115,11 @@ def draw(visit: PageVisit, body: ListBody, about: Item, pairs: list[OwnResult]) 
     rows, notes = visit.reader.selection.rows_of(body.samples), visit.store.annotations
     ids = body.features[:DRAWN]
     visible_body, members = body.model_copy(update={"features": ids}), basket_params(body.features, body.samples)
-    form_fields = [("name", about["name"])] if about["name"] else [
-        ("features", members["features"]), *(("sample", key) for key in members["sample"])
-    ]  # fmt: skip
+    form_fields = (
+        [("name", about["name"])]
+        if about["name"]
+        else [("features", members["features"]), *(("sample", key) for key in members["sample"])]
+    )
     by_id = {row["id"]: row for row in visit.reader.features.list(ids=ids, limit=DRAWN).items} if ids else {}
     features = [Feature.model_validate({**by_id[id], **notes.list_fields("feature", id)}) for id in ids]
     return visit.render(

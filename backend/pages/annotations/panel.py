@@ -69,9 +69,11 @@ def panel(visit: PageVisit, kind: str, key: str | int, fields_sent: Mapping[str,
         "undo": history[1].version if len(history) > 1 else 0,
         "problem": problem,
         "tags": list(book.tags("feature") | book.tags("sample"))[:200],
-        "lists": [(item.key, (item.body or {}).get("title") or item.key, member in (item.body or {}).get(members, ()))
-                  for item in book.entries("list")[:100]],
-    }  # fmt: skip
+        "lists": [
+            (item.key, (item.body or {}).get("title") or item.key, member in (item.body or {}).get(members, ()))
+            for item in book.entries("list")[:100]
+        ],
+    }
 
 
 def differences(body: Mapping[str, Any], fields: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -92,9 +94,10 @@ def changes(history: list[Entry]) -> list[HistoryRow]:
         old_body: Mapping[str, Any] = (history[i + 1].body if i + 1 < len(history) else None) or {}
         new_body: Mapping[str, Any] = entry.body or {}
         parts = [
-            f"{name}: {in_words(new_body.get(field))}" for field, name in FIELDS.items()
+            f"{name}: {in_words(new_body.get(field))}"
+            for field, name in FIELDS.items()
             if (new_body.get(field) or None) != (old_body.get(field) or None)
-        ]  # fmt: skip
+        ]
         summary = "deleted everything" if entry.body is None else "; ".join(parts) or "nothing that shows here"
         rows.append(HistoryRow(**signature(entry), at=entry.at, what=summary))
     return rows

@@ -38,11 +38,12 @@ def layer_links(visit: PageVisit, **place: Any) -> list[LayerLink]:
     numbers = [layer.layer for layer in layers]
     return [
         LayerLink(
-            f"{layer.layer}" if numbers.count(layer.layer) == 1 else f"{layer.layer} · {layer.store}", layer.store,
+            f"{layer.layer}" if numbers.count(layer.layer) == 1 else f"{layer.layer} · {layer.store}",
+            layer.store,
             None if layer.current else links.page("/layer", **place, to=layer.store),
         )
         for layer in layers
-    ]  # fmt: skip
+    ]
 
 
 class LayerQuery(FormQuery):

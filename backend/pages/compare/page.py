@@ -99,6 +99,9 @@ def side(visit: PageVisit, f: FeatureDetail) -> dict[str, Any]:
     """What one column shows of a feature."""
     images, lines = strongest_examples(visit, f, N_EXAMPLES)
     return {
-        "f": f, "lens": lens_panel(f, "centred", visit.store), "images": images, "lines": lines,
+        "f": f,
+        "lens": lens_panel(f, "centred", visit.store),
+        "images": images,
+        "lines": lines,
         "says": summary(f, visit.reader.top_words.held, visit.store.has_images),
-    }  # fmt: skip
+    }

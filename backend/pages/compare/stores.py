@@ -97,11 +97,14 @@ def list_values(visit: PageVisit, other: OpenStore, q: StoresView) -> dict[str, 
     else:
         result = get_unmatched(one_side.store, other_side.store, q.by, q.least, N_ROWS, q.cursor)
     return {
-        "failure": None, "result": result, "points": points, "charts": charts(points.points),
+        "failure": None,
+        "result": result,
+        "points": points,
+        "charts": charts(points.points),
         "api_query": {**filters, "fold": "names"},
         "previews": previews(one_side, [match.feature.id for match in result.items]),
         "others_previews": previews(other_side, [match.other.id for match in result.items if match.other]),
-    }  # fmt: skip
+    }
 
 
 def other_layers(visit: PageVisit, other: OpenStore) -> list[LayerLink]:

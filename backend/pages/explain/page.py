@@ -214,15 +214,19 @@ def test_values(test: ExplanationTest, query: ExplainQuery, word: str) -> dict[s
     words = []
     for row in test.words:
         random_changes = row.random_changes
-        words.append({
-            "text": row.text, "probability": exp(row.logprob), "verdict": row.verdict,
-            "change": drawing.signed(row.change),
-            "random": drawing.signed(sum(random_changes) / len(random_changes)),
-            "range": f"{drawing.signed(min(random_changes))} to {drawing.signed(max(random_changes))}",
-            "beats": row.change < min(random_changes),
-            "no_image": None if row.no_image_change is None else drawing.signed(row.no_image_change),
-            "no_image_verdict": row.no_image_verdict,
-        })  # fmt: skip
+        words.append(
+            {
+                "text": row.text,
+                "probability": exp(row.logprob),
+                "verdict": row.verdict,
+                "change": drawing.signed(row.change),
+                "random": drawing.signed(sum(random_changes) / len(random_changes)),
+                "range": f"{drawing.signed(min(random_changes))} to {drawing.signed(max(random_changes))}",
+                "beats": row.change < min(random_changes),
+                "no_image": None if row.no_image_change is None else drawing.signed(row.no_image_change),
+                "no_image_verdict": row.no_image_verdict,
+            }
+        )
     n_patches = len(drawing.parse_runs(query.patches))
     return {
         "words": words, "sentence": sentence_of_test(test, word), "answer": test.answer, "before": test.before,

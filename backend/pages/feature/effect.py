@@ -38,10 +38,15 @@ async def effect(visit: PageDep, id: int) -> HTMLResponse:
     def render() -> HTMLResponse:
         detail = get_feature(visit.store, id)
         return visit.render(
-            "effect.html", section="/features", f=detail, refusal=refusal, auto_effect=False, model_off=None,
+            "effect.html",
+            section="/features",
+            f=detail,
+            refusal=refusal,
+            auto_effect=False,
+            model_off=None,
             model_loads=visit.state.live.state_of(visit.store.name).state == "loading",
             effect=None if result is None else panel(result, detail),
-        )  # fmt: skip
+        )
 
     return await run_in_threadpool(render)
 

@@ -25,9 +25,12 @@ def lens_panel(detail: FeatureDetail, kind: Literal["centred", "raw"], store: Op
     first_tokens = [side[0] for side in (centred_lens.promoted, centred_lens.suppressed) if side]
     max_logit = max((abs(t.logit) for t in first_tokens), default=None)
     return {
-        "kind": kind, "sides": tokens, "largest": max_logit, "informative": detail.logits.informative,
+        "kind": kind,
+        "sides": tokens,
+        "largest": max_logit,
+        "informative": detail.logits.informative,
         "limit": store.manifest.get("lens"),
-    }  # fmt: skip
+    }
 
 
 def family_panel(detail: FeatureDetail, store: OpenStore) -> list[dict[str, Any]]:

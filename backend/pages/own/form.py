@@ -63,8 +63,11 @@ def held_image(visit: PageVisit, hash: str | None) -> HeldImage | None:
 def form_values(visit: PageVisit, pair: OwnPair, fields: Hidden) -> dict[str, Any]:
     """The values of templates/own/form.html; `fields` are further fields (name, value)."""
     return {
-        "own": pair, "own_image": held_image(visit, pair.image), "own_hidden": fields, "live": visit.model,
-    }  # fmt: skip
+        "own": pair,
+        "own_image": held_image(visit, pair.image),
+        "own_hidden": fields,
+        "live": visit.model,
+    }
 
 
 async def take(visit: PageVisit, form: OwnForm) -> OwnPair:

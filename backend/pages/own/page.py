@@ -62,13 +62,15 @@ def draw(visit: PageVisit, query: TryView, result: Result) -> HTMLResponse:
     own_pair = OwnPair(query.text, query.image)
     refusal = result if isinstance(result, HTTPException) else None
     return visit.render(
-        "own/try.html", section="/try", fault=refusal,
+        "own/try.html",
+        section="/try",
+        fault=refusal,
         error=str(refusal.detail) if refusal else None,
         tried=isinstance(result, Reading),
         suggested=[] if result else suggestions(visit.store),
         **form_values(visit, own_pair, [("f", query.f)] if query.f else []),
         **(page_values(visit, query, result) if isinstance(result, Reading) else {}),
-    )  # fmt: skip
+    )
 
 
 def page_values(visit: PageVisit, query: TryView, reading: Reading) -> dict[str, Any]:

@@ -106,21 +106,28 @@ def measure(store: Store, mllm: Mllm, sae: SaeV, o: EffectEvaluation) -> dict[st
             continue
         tokens = first_tokens(mllm, word)
         changes = {"ablated": effect.ablation, "control": effect.control}
-        rows.append({
-            "feature": k, "name": word, "verdict": verdict,
-            "rank": {by: {side: rank_of(change, tokens, by) for side, change in changes.items()} for by in ORDERS},
-            "word": {side: float(change.logprob_v[tokens].min()) for side, change in changes.items()},
-            "kl": {side: change.kl for side, change in changes.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "feature": k,
+                "name": word,
+                "verdict": verdict,
+                "rank": {by: {side: rank_of(change, tokens, by) for side, change in changes.items()} for by in ORDERS},
+                "word": {side: float(change.logprob_v[tokens].min()) for side, change in changes.items()},
+                "kl": {side: change.kl for side, change in changes.items()},
+            }
+        )
         print(k, word, rows[-1]["rank"], flush=True)
     by_verdict: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         by_verdict[row["verdict"]].append(row)
     return {
-        "n_noun_features": len(nouns), "n_drawn": len(feature_indices), "n_pairs": N_PAIRS, "all": summarise(rows),
+        "n_noun_features": len(nouns),
+        "n_drawn": len(feature_indices),
+        "n_pairs": N_PAIRS,
+        "all": summarise(rows),
         "by_verdict": {name: summarise(verdict_rows) for name, verdict_rows in sorted(by_verdict.items())},
         "features": rows,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

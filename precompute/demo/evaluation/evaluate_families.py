@@ -164,7 +164,10 @@ def family_figures(family_f: Array, alive_f: Array, truth: Truth, rng: np.random
     same_pairs = truth.same_tokens[truth.verdicts(truth.same_tokens).agree_p]
     size = np.bincount(family_f)
     return {
-        "families": int((size > 1).sum()), "features": int(size[size > 1].sum()), "largest": int(size.max()),
-        "precision": precision, "same_pairs": len(same_pairs),
+        "families": int((size > 1).sum()),
+        "features": int(size[size > 1].sum()),
+        "largest": int(size.max()),
+        "precision": precision,
+        "same_pairs": len(same_pairs),
         "same_joined": int((family_f[same_pairs[:, 0]] == family_f[same_pairs[:, 1]]).sum()),
-    }  # fmt: skip
+    }

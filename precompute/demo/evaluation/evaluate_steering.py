@@ -48,8 +48,10 @@ TARGETS = {
 }
 KINDS = {"colours": COLOURS, "shapes": SHAPES, "objects": OBJECTS}
 QUESTIONS = {
-    "colours": "What color is the {}?", "shapes": "What shape is in the picture?", "objects": "What is in the picture?"
-}  # fmt: skip
+    "colours": "What color is the {}?",
+    "shapes": "What shape is in the picture?",
+    "objects": "What is in the picture?",
+}
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 6.0)
 METHODS = {
     "none": "no steering",
@@ -164,10 +166,12 @@ class Steering:
         jobs = [
             Job(
                 question(scene, group, f"Say that it is {target}. " if cell.method == "prompt" else ""),
-                cell.strength * delta[cell.method][cell.draw], SCOPES.get(cell.method, (TEXT, IMAGE)),
+                cell.strength * delta[cell.method][cell.draw],
+                SCOPES.get(cell.method, (TEXT, IMAGE)),
             )
-            for cell in cells for scene in scenes
-        ]  # fmt: skip
+            for cell in cells
+            for scene in scenes
+        ]
         texts = iter(replies(self.mllm, jobs))
         return [[worth(next(texts), target, KINDS[group]) for _ in scenes] for _ in cells]
 
@@ -233,14 +237,15 @@ def summarise(lines: Sequence[dict[str, Any]], o: SteeringEvaluation) -> dict[st
         },
         "groups": {
             group: {m: summary([w for t in targets for w in worths[t, m]], o.seed) for m in METHODS}
-            for group, targets in groups.items() if targets
+            for group, targets in groups.items()
+            if targets
         },
         "other_question": {
             m: {"value": round(hits / n, 4), "hits": hits, "n": n}
             for m in OTHERS
             for hits, n in [(sum(line["other_question"][m] for line in lines), o.n_scenes * len(lines))]
         },
-    }  # fmt: skip
+    }
 
 
 def summary(worths: Sequence[Worth], seed: int) -> dict[str, Any]:

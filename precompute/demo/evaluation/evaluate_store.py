@@ -153,9 +153,11 @@ def families(reader: Reader, o: StoreEvaluation) -> dict[str, Any]:
     truth = Truth(read_scenes(reader.mllm, reader.sae, store.manifest, scenes))
     norm_weight, unembedding = reader.mllm.logit_lens_weights()
     directions = direction_figures(
-        reader.sae.directions_fd.numpy(), alive_f, None if norm_weight is None else norm_weight.numpy(),
+        reader.sae.directions_fd.numpy(),
+        alive_f,
+        None if norm_weight is None else norm_weight.numpy(),
         unembedding.numpy(),
-    )  # fmt: skip
+    )
     figures = family_figures(family_f, alive_f, truth, np.random.default_rng(o.seed))
     return {"families": {**figures, "scenes": len(scenes), "near_copies": store.manifest["families"]["near_copies"],
                          "directions": directions}}  # fmt: skip
@@ -167,10 +169,14 @@ def exchange_figures(store: Store, o: StoreEvaluation) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         store_path = precompute(
             PrecomputeOptions(
-                data=str(o.demo / "data"), model=str(o.demo / "model"), sae=str(o.demo / "sae"),
-                out=Path(scratch) / "store", shuffle_images=True, seed=manifest["options"]["seed"],
+                data=str(o.demo / "data"),
+                model=str(o.demo / "model"),
+                sae=str(o.demo / "sae"),
+                out=Path(scratch) / "store",
+                shuffle_images=True,
+                seed=manifest["options"]["seed"],
             )
-        )  # fmt: skip
+        )
         exchanged_store = Store.open(store_path)
         result = {"true": omega_figures(store), "images_exchanged": omega_figures(exchanged_store)}
         exchanged_store.close()

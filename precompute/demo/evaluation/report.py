@@ -26,9 +26,13 @@ def model_part(e: dict[str, Any], steering: dict[str, Any]) -> str:
     rows: list[Row] = [(name, share(e[key]), share(e[f"{key}_shuffled"]), goal) for name, key, goal in goals]
     group = steering["groups"]["colours and shapes"]
     rows.append(
-        ("steered towards a colour or shape, [harmonic mean](results.md#steering)", interval(group["features"]),
-         f"random direction {interval(group['random'])}", "≥ .85, ≤ .05")
-    )  # fmt: skip
+        (
+            "steered towards a colour or shape, [harmonic mean](results.md#steering)",
+            interval(group["features"]),
+            f"random direction {interval(group['random'])}",
+            "≥ .85, ≤ .05",
+        )
+    )
     return table(("what", "found", "control", "goal"), rows)
 
 
@@ -82,11 +86,12 @@ def store_part(s: dict[str, Any]) -> str:
     """Planted pairs and images found by word, on the finished store."""
     auroc_of, validation = s["planted_auroc"], s["validation_auroc"]
     rows = [
-        (f"**`{name}`**" if name == s["headline"] else f"`{name}`", *(
-            interval(source[name][kind]) for source in (auroc_of, validation) for kind in ("swapped", "one-word")
-        ))
+        (
+            f"**`{name}`**" if name == s["headline"] else f"`{name}`",
+            *(interval(source[name][kind]) for source in (auroc_of, validation) for kind in ("swapped", "one-word")),
+        )
         for name in auroc_of
-    ]  # fmt: skip
+    ]
     head = ("score", "planted, whole caption", "planted, one word", "validation, whole caption", "validation, one word")
     flags = [
         (kind, f["flag"], f"{f['found']} of {f['planted']}", f"{f['alarms_among_whole_pairs']} of {s['n_whole_pairs']}")

@@ -64,9 +64,11 @@ def directions(mllm: Mllm, sae: SaeV, family_f: Array, targets: Sequence[str], o
         delta = {name: [sum_d] for name in ("features", "features-image", "features-prompt")}
         delta |= {name: [torch.zeros_like(sum_d)] for name in ("none", "prompt")}
         delta |= {
-            "feature": [total([best_feature])], "family": [total(family)], "means": [difference_of_means(parts, w)],
+            "feature": [total([best_feature])],
+            "family": [total(family)],
+            "means": [difference_of_means(parts, w)],
             "random": [random_d * (sum_d.norm() / random_d.norm()) for random_d in torch.from_numpy(random_rd)],
-        }  # fmt: skip
+        }
         result[target] = Direction(features, family, delta)
     return result
 

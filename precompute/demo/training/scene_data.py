@@ -39,10 +39,13 @@ def write_imagefolder(folder: Path, pairs: Iterable[tuple[Scene, dict[str, Any]]
 
 def write_pairs(folder: Path, scenes: Iterable[Scene]) -> None:
     """An imagefolder of scenes with their captions."""
-    write_imagefolder(folder, (
-        (s, {"file_name": f"images/{s.index:05d}.png", "id": f"{s.split}-{s.index}", "text": s.caption})
-        for s in scenes
-    ))  # fmt: skip
+    write_imagefolder(
+        folder,
+        (
+            (s, {"file_name": f"images/{s.index:05d}.png", "id": f"{s.split}-{s.index}", "text": s.caption})
+            for s in scenes
+        ),
+    )
 
 
 def pairs_and_texts(pairs: Path, texts: Path) -> Data:

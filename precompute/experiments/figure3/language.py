@@ -62,5 +62,6 @@ def change(base_n2: NDArray[np.float64], mllm_n2: NDArray[np.float64], resamples
         "base": interval(float(value[0]), draws[0]),
         "mllm": interval(float(value[1]), draws[1]),
         "change": interval(float(value[1] - value[0]), draws[1] - draws[0]),
-        "n_texts": n, "targets": int(base_n2[:, 1].sum()),
-    }  # fmt: skip
+        "n_texts": n,
+        "targets": int(base_n2[:, 1].sum()),
+    }

@@ -109,11 +109,14 @@ class Bench:
         """What an SAE is worth in a setting."""
         o, start = self.o, time.monotonic()
         options = EvaluateOptions(
-            sae=str(sae), layer=o.layer,  # named, so that it is the same layer in whichever model
+            sae=str(sae),
+            layer=o.layer,  # named, so that it is the same layer in whichever model
             model=str(self.base if setting == "base-text" else self.mllm),
             data=str(self.data.test_pairs if setting == "mllm-pairs" else self.data.test_text),
-            resamples=o.resamples, device=o.device, dtype=o.dtype,
-        )  # fmt: skip
+            resamples=o.resamples,
+            device=o.device,
+            dtype=o.dtype,
+        )
         figures = evaluate(options, self.shared[setting])
         line = {name: figures[name] for name in ("cross_entropy", "loss_recovered", "fvu", "l0", "dead", "tokens")}
         return {"n_samples": figures["data"]["n_samples"], **line, "minutes": since(start)}

@@ -40,9 +40,11 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
     folder = start_training(bench, steps, seed)
     # A LoRA on the language model; the projector is tuned whole, as in SFT.
     lora = LoraConfig(
-        r=RANK, lora_alpha=2 * RANK, target_modules=rf".*language_model.*\.({'|'.join(LINEAR)})",
+        r=RANK,
+        lora_alpha=2 * RANK,
+        target_modules=rf".*language_model.*\.({'|'.join(LINEAR)})",
         modules_to_save=["multi_modal_projector"],
-    )  # fmt: skip
+    )
     config = DPOConfig(
         output_dir=str(bench.work / "dpo"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=LR,
         beta=BETA, max_length=None, seed=seed, bf16=torch.cuda.is_available(), report_to=[], save_strategy="no",
@@ -52,9 +54,11 @@ def prefer(bench: Bench, images: Sequence[Path], rows: np.ndarray, steps: int, s
     torch.manual_seed(seed)
     trainer = DPOTrainer(
         AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False),
-        args=config, peft_config=lora, train_dataset=preferences(bench, images, rows, seed),
+        args=config,
+        peft_config=lora,
+        train_dataset=preferences(bench, images, rows, seed),
         processing_class=AutoProcessor.from_pretrained(folder, trust_remote_code=False),
-    )  # fmt: skip
+    )
     trainer.train()
     model = trainer.model.merge_and_unload().to("cpu").model
     lm = bench.base()

@@ -148,9 +148,13 @@ def rate(hit_n: Array, of_n: Array, scene_n: Array, seed: int) -> dict[str, floa
 
 
 def figures(
-    questions: Sequence[Question], margin_n: Array, threshold: float, scenes: Sequence[Seen], captions: Sequence[str],
+    questions: Sequence[Question],
+    margin_n: Array,
+    threshold: float,
+    scenes: Sequence[Seen],
+    captions: Sequence[str],
     seed: int,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What the result file says of one way to steer.
 
     Args:
@@ -224,9 +228,11 @@ class Run:
         rng = np.random.default_rng(o.seed)
         randoms = {f"random features {i + 1}": as_long(self.model.sae, unit, rng) for i in range(o.n_random)}
         steering_of = {
-            "not steered": (unit, 0.0), "towards right": (unit, strength), "away from right": (unit, -strength),
+            "not steered": (unit, 0.0),
+            "towards right": (unit, strength),
+            "away from right": (unit, -strength),
             **{name: (random_unit, strength) for name, random_unit in randoms.items()},
-        }  # fmt: skip
+        }
         result, yes = {}, {}
         for name, (steering_unit, steering_strength) in steering_of.items():
             margins, _ = self.model.answer(self.scenes, questions, steering_unit, steering_strength)
@@ -238,11 +244,14 @@ class Run:
         yes_random_n = np.mean([yes[name] for name in randoms], axis=0)
         differences = {
             "accuracy": difference(
-                yes["towards right"] == present_n, np.where(present_n, yes_random_n, 1 - yes_random_n),
-                np.ones(len(present_n)), scene_n, o.seed,
+                yes["towards right"] == present_n,
+                np.where(present_n, yes_random_n, 1 - yes_random_n),
+                np.ones(len(present_n)),
+                scene_n,
+                o.seed,
             ),
             "hallucinated": difference(yes["towards right"], yes_random_n, ~present_n, scene_n, o.seed),
-        }  # fmt: skip
+        }
         return result, differences
 
 
@@ -284,7 +293,9 @@ def run(o: HallucinationOptions) -> None:
         "halves_agree": spearman(chosen_f[active_ids], reported_f[active_ids]),
         "features": [
             {
-                "id": k, "label": refs[k]["label"], "separation": round(float(chosen_f[k]), 4),
+                "id": k,
+                "label": refs[k]["label"],
+                "separation": round(float(chosen_f[k]), 4),
                 "separation_reported": round(float(reported_f[k]), 4),
             }
             for k in best_ids
@@ -292,7 +303,7 @@ def run(o: HallucinationOptions) -> None:
         "strength": strength,
         "ways": ways,
         "against_random": differences,
-    }  # fmt: skip
+    }
     write_json(o.out, result)
     if o.attach:
         whole_f = experiment.separation(np.ones(len(experiment.questions), bool))

@@ -30,7 +30,7 @@ def effect_part(e: Found) -> str:
     by_verdict = [
         (f"`{verdict}`", by_side["ablated"]["n"], by_side["ablated"]["hits"], by_side["control"]["hits"])
         for verdict, by_side in ((name, figure["probability"]) for name, figure in e["by_verdict"].items())
-    ]  # fmt: skip
+    ]
     return "\n\n".join((
         f"{of_all['probability']['ablated']['n']} features, drawn at random from the {e['n_noun_features']:,} whose "
         f"tested name is a thing of the scenes; up to {e['n_pairs']} pairs each.",

@@ -42,11 +42,14 @@ def patches_part(p: Found) -> str:
         by_score.setdefault((item["score"], item["removed"]), {})[item["keep"]] = item
     keeps = sorted({item["keep"] for item in p["kept"]}, reverse=True)
     rows: list[Row] = [
-        (f"`{score}`", REMOVED[removal],
-         *(f"{by_keep[k]['accuracy']:.3f}, {interval(by_keep[k]['of_full'], 2)}" for k in keeps),
-         *(interval(by_keep[k].get("over_random"), 2) for k in keeps[-1:]))
+        (
+            f"`{score}`",
+            REMOVED[removal],
+            *(f"{by_keep[k]['accuracy']:.3f}, {interval(by_keep[k]['of_full'], 2)}" for k in keeps),
+            *(interval(by_keep[k].get("over_random"), 2) for k in keeps[-1:]),
+        )
         for (score, removal), by_keep in by_score.items()
-    ]  # fmt: skip
+    ]
     authors = (f"{AUTHORS_PATCHES:.2f}" if k == 25 else "–" for k in keeps)
     rows.append(("the authors' (ten ImageNet classes)", REMOVED["black"], *authors, "–"))
     head = ("patches by", "others", *(f"{k:g} % kept: accuracy, of full" for k in keeps))
@@ -186,12 +189,15 @@ def figure3_part(lines: Sequence[Found]) -> str:
     rows += [(name, *(losses(sae, setting, "patched") for setting in SETTINGS)) for sae, name in SAES.items()]
     rows.append(("original", *(losses("sae-v", setting, "original") for setting in SETTINGS)))
     recovery_rows = [
-        (name, *(
-            spread([line_of[sae, setting, seed]["loss_recovered"]["all"]["value"] for seed in seeds])
-            for setting in SETTINGS
-        ))
+        (
+            name,
+            *(
+                spread([line_of[sae, setting, seed]["loss_recovered"]["all"]["value"] for seed in seeds])
+                for setting in SETTINGS
+            ),
+        )
         for sae, name in SAES.items()
-    ]  # fmt: skip
+    ]
     change = next(line for line in lines if line["line"] == "language-model")
     head = ("cross-entropy, nats", *SETTINGS.values())
     return "\n\n".join(

@@ -86,5 +86,6 @@ def scores(attribution_t2: Array) -> dict[str, float]:
         return dict.fromkeys(WAYS, 0.0)
     return {
         f"{name}-{how}": float(reduce(owed_t2[:, i]))
-        for i, name in enumerate(("own", "all")) for how, reduce in (("mean", np.mean), ("min", np.min))
-    }  # fmt: skip
+        for i, name in enumerate(("own", "all"))
+        for how, reduce in (("mean", np.mean), ("min", np.min))
+    }

@@ -123,11 +123,13 @@ def compare(
         for ways in by_set
     ]
     about = {
-        "ways": WAYS, "chosen": best_way, "auroc_on_choice": auroc_of,
+        "ways": WAYS,
+        "chosen": best_way,
+        "auroc_on_choice": auroc_of,
         "chosen_by": "place and number by their own AUROC, the others by the mean over the kinds, on other scenes than "
         "those reported",
         "ridge_lambda": {name: fit.strength for name, fit in fits.expectation.fits.items()},
-    }  # fmt: skip
+    }
     return Support(sets[0], sets[1], about)
 
 
@@ -149,6 +151,10 @@ def choose(part: str, auroc_of: Mapping[str, Mapping[str, float]]) -> str:
     """The way with the largest AUROC, the first of equals: on its own kind for a part of `position-support`, else in
     the mean over the kinds."""
     return max(
-        auroc_of, key=lambda way: auroc_of[way].get(part, 0.5) if part in ("place", "number")
-        else float(np.mean(list(auroc_of[way].values()))),
-    )  # fmt: skip
+        auroc_of,
+        key=lambda way: (
+            auroc_of[way].get(part, 0.5)
+            if part in ("place", "number")
+            else float(np.mean(list(auroc_of[way].values())))
+        ),
+    )

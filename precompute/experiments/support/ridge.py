@@ -83,8 +83,10 @@ def pool(patch_pf: Array, grid: tuple[int, int]) -> dict[str, Array]:
     mean_f = patch_pf.mean(0)
     moments = [mean_f, *(place_p @ patch_pf / len(patch_pf) for place_p in (rows, columns))]
     return {
-        "max": patch_pf.max(0), "mean": mean_f, "moments": np.concatenate(moments).astype(np.float32),
-    }  # fmt: skip
+        "max": patch_pf.max(0),
+        "mean": mean_f,
+        "moments": np.concatenate(moments).astype(np.float32),
+    }
 
 
 class Expectation(NamedTuple):

@@ -261,9 +261,12 @@ def pair_evidence(data: Collected) -> PairEvidence:
     is_tested = can_be_tested(counts)
     evidence, of_text_alone = evidence_of(counts, is_tested), None
     columns = {
-        "pair_lift": evidence.lift, "pair_lift_low": evidence.low, "pair_lift_high": evidence.high,
-        "pair_p": evidence.p, "n_both": counts.both_f,
-    }  # fmt: skip
+        "pair_lift": evidence.lift,
+        "pair_lift_low": evidence.low,
+        "pair_lift_high": evidence.high,
+        "pair_p": evidence.p,
+        "n_both": counts.both_f,
+    }
     if data.has_alone:
         of_texts = count_samples(blocks(data, pairs, delta_fm, text_alone=True), n_s, data.n_features)
         of_text_alone = evidence_of(of_texts, is_tested)

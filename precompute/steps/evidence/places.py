@@ -45,9 +45,10 @@ def places(accum: dict[str, Array], unit: float, can_be_tied: Array) -> Places:
     total = sum_frc.sum((1, 2))
     with np.errstate(invalid="ignore"):
         share_of = {
-            "patch": sum_frc.reshape(n, -1) / total[:, None], "row": sum_frc.sum(2) / total[:, None],
+            "patch": sum_frc.reshape(n, -1) / total[:, None],
+            "row": sum_frc.sum(2) / total[:, None],
             "column": sum_frc.sum(1) / total[:, None],
-        }  # fmt: skip
+        }
     best_place = {kind: share_fp.argmax(1) for kind, share_fp in share_of.items()}
     best_share = {kind: share_fp.max(1) for kind, share_fp in share_of.items()}
     column_wins = best_share["column"] > best_share["row"]

@@ -98,10 +98,12 @@ def choose(feature_c: Array, word_c: Array, name_test: NameTest, words: Words | 
     words_of = {int(feature_c[i]): [int(word_c[i])] for i in first_r}
     has_candidate = score_c[first_r] >= 0
     other_candidates = [
-        i for i, r in enumerate(run_c)
-        if has_candidate[r] and word_c[i] != word_c[first_r[r]]
+        i
+        for i, r in enumerate(run_c)
+        if has_candidate[r]
+        and word_c[i] != word_c[first_r[r]]
         and (words is None or not words.clash(int(word_c[first_r[r]]), int(word_c[i])))
-    ]  # fmt: skip
+    ]
     pairs = [[*words_of[int(feature_c[i])], int(word_c[i])] for i in other_candidates]
     gain = name_test.accuracy(feature_c[other_candidates], pairs) - score_c[first_r[run_c[other_candidates]]]
     responses = Responses(name_test)

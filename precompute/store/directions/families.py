@@ -55,7 +55,12 @@ class Families:
             raise SaevxError(f"There is no family {family}: a family has the number of its strongest feature.")
         item = dict(zip(_FAMILY, rows[0], strict=True))
         members = self._features.list(family=family, sort="evidence", order="desc", limit=MAX_MEMBERS).items
-        members.sort(key=lambda member: (
-            member["evidence"] is None, -(member["evidence"] or 0.0), -member["max_activation"], member["id"]
-        ))  # fmt: skip
+        members.sort(
+            key=lambda member: (
+                member["evidence"] is None,
+                -(member["evidence"] or 0.0),
+                -member["max_activation"],
+                member["id"],
+            )
+        )
         return {**item, "members": members}

@@ -30,9 +30,13 @@ class CounterExamples:
         self._examples = examples
 
     def of(
-        self, feature: int, *, modality: str | None = None, limit: int = 20,
+        self,
+        feature: int,
+        *,
+        modality: str | None = None,
+        limit: int = 20,
         compute: Callable[[int], SampleEvents | None] | None = None,
-    ) -> list[Item]:  # fmt: skip
+    ) -> list[Item]:
         """The counter-examples of a feature (`GET /features/{id}/examples?band=counter`), as `Examples.of` gives
         examples, with `counter`: first "off", the samples whose caption has a word of the name and on which the feature
         is off, most confident captions first; then "unnamed", the examples above half of its p99.9 whose caption has no

@@ -28,9 +28,14 @@ class Examples:
         self._vocabulary = vocabulary
 
     def of(
-        self, feature: int, *, modality: str | None = None, band: int | None = -1, limit: int = 20,
+        self,
+        feature: int,
+        *,
+        modality: str | None = None,
+        band: int | None = -1,
+        limit: int = 20,
         compute: Callable[[int], SampleEvents | None] | None = None,
-    ) -> list[Item]:  # fmt: skip
+    ) -> list[Item]:
         """The examples of a feature, the strongest first (`GET /features/{id}/examples`).
 
         Args:

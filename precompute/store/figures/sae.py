@@ -55,9 +55,10 @@ class SaeFigures:
         sides = {name: values_nm[np.isfinite(values_nm[:, m]), m] for m, name in enumerate(MODALITIES)}
         return {"n": len(rows)} | {
             name: {"edges": edges, "counts": np.histogram(np.minimum(side, edges[-1]), edges)[0].tolist()}
-            if edges else {"edges": [], "counts": []}
+            if edges
+            else {"edges": [], "counts": []}
             for name, side in sides.items()
-        }  # fmt: skip
+        }
 
     @cached_property
     def l0(self) -> Item:

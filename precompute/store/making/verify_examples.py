@@ -151,8 +151,10 @@ class ExampleTable:
         # What of the sample is larger than its example lies in a higher band; over the strongest there is nothing.
         larger = np.searchsorted(group << 16 | bits, example_key << 16 | self.bits[at], "right")
         top_octave = self.octave_fm[self.feature[at], self.modality[at]]
-        bands = [np.minimum(top_octave - octaves(of_bits(x)), N_BANDS - 1)
-                 for x in (self.bits[at], bits[np.minimum(larger, len(bits) - 1)])]  # fmt: skip
+        bands = [
+            np.minimum(top_octave - octaves(of_bits(x)), N_BANDS - 1)
+            for x in (self.bits[at], bits[np.minimum(larger, len(bits) - 1)])
+        ]
         band = self.band[at]
         need(bool(((band == -1) | (band == bands[0])).all()), "an example lies in another band")
         need(bool(((larger == end) | (bands[1] < band)).all()), "an example is not its sample's strongest")

@@ -188,7 +188,7 @@ def sample_rows(data: Collected) -> Iterator[RowChunk]:
             "views": [r["views"] for r in records],
             "extra": [r.get("extra", {}) for r in records],
             "near_row": [None if v < 0 else v for v in flag["near_row"][chunk].tolist()],
-        }  # fmt: skip
+        }
 
 
 def _image(image: Item) -> Item:

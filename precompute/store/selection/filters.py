@@ -28,9 +28,12 @@ from precompute.utils.types import Array, check_keywords
 
 Side = Literal["image-only", "text-only", "both", "image", "text"]
 SIDES: dict[str, tuple[bool | None, bool | None]] = {
-    "image-only": (False, True), "text-only": (True, False), "both": (True, True), "image": (None, True),
+    "image-only": (False, True),
+    "text-only": (True, False),
+    "both": (True, True),
+    "image": (None, True),
     "text": (True, None),
-}  # fmt: skip
+}
 """Where a feature must be on (True) and off (False): in the caption, on the image."""
 _CACHED_LISTS, _CACHED_FEATURES = 16, 64
 
@@ -72,9 +75,14 @@ class Selection:
         self._feature_rows = lru_cache(maxsize=_CACHED_FEATURES)(self._rows_with)
 
     def list(
-        self, *, sort: str = "row", order: str = "asc", limit: int = 50, cursor: str | None = None,
+        self,
+        *,
+        sort: str = "row",
+        order: str = "asc",
+        limit: int = 50,
+        cursor: str | None = None,
         **filters: Unpack[SelectionFilters],
-    ) -> Page:  # fmt: skip
+    ) -> Page:
         """One page of the samples that pass all filters, as `samples.list`.
 
         Raises:

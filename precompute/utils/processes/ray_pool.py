@@ -91,9 +91,11 @@ class Pool:
         """For run.json."""
         by_process = {str(pid): n for pid, n in self.items.items()}
         return {
-            "workers": len(self.pids), "threads": self.threads, "seconds_loaded": self.seconds,
+            "workers": len(self.pids),
+            "threads": self.threads,
+            "seconds_loaded": self.seconds,
             "shards_by_process": by_process,
-        }  # fmt: skip
+        }
 
 
 @contextmanager

@@ -50,8 +50,10 @@ def test_two_people_edit_one_label(url: str) -> None:
     bob.put("feature", 1, note("hound"), author="Bob", version=conflict.value.current.version)
     history = ann.history("feature", 1)
     assert [(one.version, one.author, (one.body or {})["label"]) for one in history] == [
-        (3, "Bob", "hound"), (2, "Ann", "puppy"), (1, "Ann", "dog"),
-    ]  # fmt: skip
+        (3, "Bob", "hound"),
+        (2, "Ann", "puppy"),
+        (1, "Ann", "dog"),
+    ]
     bob.put("feature", 1, note("hound"), author="Bob", version=1)  # the same again is no change, and no conflict
     assert len(ann.history("feature", 1)) == 3
 
@@ -120,8 +122,11 @@ def test_the_tables_are_those_of_the_migrations(url: str) -> None:
 def test_words_in_labels_notes_and_tags(url: str) -> None:
     one = book(url)
     texts = {
-        1: note("Big dog"), 2: note("cat", "afraid of dogs"), 3: note(tags=("C++", "日本語")), 4: note("a", "dog big"),
-    }  # fmt: skip
+        1: note("Big dog"),
+        2: note("cat", "afraid of dogs"),
+        3: note(tags=("C++", "日本語")),
+        4: note("a", "dog big"),
+    }
     for key, body in texts.items():
         one.put("feature", key, body, author="", version=0)
 

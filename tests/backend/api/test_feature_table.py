@@ -31,11 +31,16 @@ def get(client: TestClient, path: str, **params: Any) -> Any:
 
 @pytest.mark.parametrize(
     "query",
-    [{}, {"sort": "pair_lift", "order": "desc"}, {"fold": "names", "sort": "label_score", "order": "asc"},
-     {"q": "red", "min_n_samples": 5}, {"min_density_image": 0.001, "max_density_text": 0.5, "sort": "lift"},
-     {"min_agreement": 2}],
+    [
+        {},
+        {"sort": "pair_lift", "order": "desc"},
+        {"fold": "names", "sort": "label_score", "order": "asc"},
+        {"q": "red", "min_n_samples": 5},
+        {"min_density_image": 0.001, "max_density_text": 0.5, "sort": "lift"},
+        {"min_agreement": 2},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_files_hold_what_the_list_shows(client: TestClient, query: dict[str, Any]) -> None:
     items = [{**one, "tags": ", ".join(one["tags"])} for one in walk(client, "/features", limit=7, **query)]
     reply = get(client, "/features.csv", **query)

@@ -31,13 +31,16 @@ def rate(value: float, spread: float = 0.1) -> dict[str, float]:
 def figures(accuracy: float, hallucinated: float) -> dict[str, Any]:
     way = {"accuracy": rate(0.7), "hallucinated": rate(0.3), "missed": rate(0.2), "chair": None}
     return {
-        "questions": {"present": 30, "random": 20}, "hallucinated_to_choose_on": 9, "hallucinated_reported": 7,
-        "halves_agree": 0.1, "strength": 0.5,
+        "questions": {"present": 30, "random": 20},
+        "hallucinated_to_choose_on": 9,
+        "hallucinated_reported": 7,
+        "halves_agree": 0.1,
+        "strength": 0.5,
         "features": [{"id": 3, "label": "<b>", "separation": 0.25, "separation_reported": 0.1}],
         "ways": {"not steered": way, "towards right": way},
         "against_random": {"accuracy": rate(accuracy), "hallucinated": rate(hallucinated)},
         "separation": {"ids": list(SEPARATION), "values": list(SEPARATION.values())},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -74,8 +77,10 @@ def test_the_list_is_sorted_by_what_was_measured_later(served: TestClient) -> No
     assert [one["id"] for one in chosen["items"]] == [3, 5, 2] and chosen["total"] == 3
     table = served.get("/api/v1/features.csv", params={"sort": "hallucination", "ids": "5,2,3"}).text
     assert [(r["id"], r["hallucination"]) for r in csv.DictReader(io.StringIO(table))] == [
-        ("5", "-0.5"), ("3", "0.25"), ("2", ""),
-    ]  # fmt: skip
+        ("5", "-0.5"),
+        ("3", "0.25"),
+        ("2", ""),
+    ]
     assert served.get("/api/v1/features/5").json()["hallucination"] == -0.5
 
 
@@ -127,10 +132,12 @@ def test_python_has_it_too(measured: Path) -> None:
 @pytest.mark.parametrize(
     ("accuracy", "hallucinated", "verdict"),
     [
-        (0.2, -0.2, "beats random features"), (-0.2, -0.2, "does worse"), (0.0, -0.2, "no more are right"),
+        (0.2, -0.2, "beats random features"),
+        (-0.2, -0.2, "does worse"),
+        (0.0, -0.2, "no more are right"),
         (0.0, 0.0, "no clear difference"),
     ],
-)  # fmt: skip
+)
 def test_the_sentence_says_whether_it_beats_random(accuracy: float, hallucinated: float, verdict: str) -> None:
     sentence = effect_sentence(HallucinationFigures.model_validate(figures(accuracy, hallucinated)))
     assert verdict in sentence and f"{100 * hallucinated:+.1f}".replace("-", "−") in sentence

@@ -92,8 +92,9 @@ def test_stores_without_a_sample_in_common_say_so(tmp_path: Path, tmp_path_facto
 def test_layers_are_listed_with_the_place(layers: TestClient) -> None:
     items = layers.get("/api/v1/layers", params={"feature": 0, "sample": first_sample(layers)}).json()["items"]
     assert [(one["store"], one["layer"], one["current"]) for one in items] == [
-        ("synthetic", 3, True), (OTHER, 7, False)
-    ]  # fmt: skip
+        ("synthetic", 3, True),
+        (OTHER, 7, False),
+    ]
     assert items[1]["feature"] == NUMBER[0] and items[1]["by"] == "samples"
     assert items[1]["sample_id"] == first_sample(layers)
     assert f"Feature #{NUMBER[0]} of layer 7 is the best match of #0 of layer 3" in items[1]["sentence"]

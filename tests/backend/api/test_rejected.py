@@ -56,8 +56,11 @@ def test_every_row_is_listed_once_in_the_order_of_the_data(client: TestClient) -
 def test_kinds_are_counted_and_filter(client: TestClient) -> None:
     page = client.get("/api/v1/rejected", params={"limit": 1}).json()
     assert [(one["kind"], one["count"]) for one in page["kinds"]] == [
-        ("repeated-id", N_REPEATED), ("missing-image", 1), ("no-text", 1), ("not-json", 1)
-    ]  # fmt: skip
+        ("repeated-id", N_REPEATED),
+        ("missing-image", 1),
+        ("no-text", 1),
+        ("not-json", 1),
+    ]
     first = page["kinds"][0]
     assert first["sentence"] == "130 repeat the id of an earlier row" and "--id-column row" in first["advice"]
     one = client.get("/api/v1/rejected", params={"kind": "no-text"}).json()

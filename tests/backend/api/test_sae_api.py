@@ -84,10 +84,14 @@ def test_it_is_said_at_the_end_of_the_pass_and_on_the_pages(tmp_path: Path, caps
     sae = tiny.make_sae(tmp_path / "sae", bias=0.0)
     store = precompute(
         PrecomputeOptions(
-            data=str(tmp_path / "rows.jsonl"), model=str(tiny.make_llama(tmp_path / "llama")), sae=str(sae),
-            out=tmp_path / "store", device="cpu", layer=1,
+            data=str(tmp_path / "rows.jsonl"),
+            model=str(tiny.make_llama(tmp_path / "llama")),
+            sae=str(sae),
+            out=tmp_path / "store",
+            device="cpu",
+            layer=1,
         )
-    )  # fmt: skip
+    )
     lines = capsys.readouterr().err.strip().splitlines()
     quality = json.loads((store / "manifest.json").read_text())["quality"]
     assert lines[-1] == sae_warning(quality) and "text tokens (FVU" in lines[-1]

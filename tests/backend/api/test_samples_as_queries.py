@@ -65,9 +65,10 @@ def test_steering_a_sample_is_steering_its_image(client: TestClient, root: Path)
     (view,) = detail["views"]
     assert (view["rows"], view["cols"]) == (5, 25)
     query = {
-        "features": [{"id": detail["top_features"]["image"][0]["id"], "strength": 3}], "scope": ["image"],
+        "features": [{"id": detail["top_features"]["image"][0]["id"], "strength": 3}],
+        "scope": ["image"],
         "mask": [[0, 4, 24]],
-    }  # fmt: skip
+    }
     image = base64.b64encode((root / "data" / "long.png").read_bytes()).decode()
     assert steered(client, sample_id="long", **query) == steered(client, image=image, **query)
 

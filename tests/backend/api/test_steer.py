@@ -112,8 +112,11 @@ def test_without_a_change_both_channels_say_the_same(mllm: Mllm, sae: SaeV, batc
 def test_the_delta_is_the_methods(mllm: Mllm, sae: SaeV, batch: Batch) -> None:
     """h + Σ (t_k − z_k(h)) d_k against a float64 reference that decodes, clamps and adds the error back."""
     feature, top = active_feature(mllm, sae, batch)
-    changes = [Intervention(feature, "ablate", 9.0, top), Intervention(7, "set", 0.02, 2.0),
-               Intervention(9, "add", -0.01, 3.0)]  # fmt: skip
+    changes = [
+        Intervention(feature, "ablate", 9.0, top),
+        Intervention(7, "set", 0.02, 2.0),
+        Intervention(9, "add", -0.01, 3.0),
+    ]
     change = Steer(sae, changes)
     h_td = mllm.hidden(batch)[0]
     z_tf = sae.encode(h_td)

@@ -30,7 +30,7 @@ class Drawing:
 
 @pytest.mark.parametrize(
     "value", [HOSTILE, "", "plain", Markup("<b>'</b>"), Drawing(), 3, -1.5, None, True, ["<", HOSTILE], Link("<a>")]
-)  # fmt: skip
+)
 def test_a_value_is_escaped_as_markupsafe_does(value: object) -> None:
     assert escaped(value) == str(escape(value))
 
@@ -53,9 +53,12 @@ TEMPLATE = """{% macro bold(text) %}<b title="{{ text }}">{{ text }}</b>
 @pytest.mark.parametrize("name", [None, "part.html", "part.xml", "part.css"])
 def test_templates_give_the_same_text(name: str | None) -> None:
     values = {
-        "hostile": HOSTILE, "drawing": Drawing(), "link": Link("/a?b&c"), "feature": FeatureRef(id=1, label="<i>"),
+        "hostile": HOSTILE,
+        "drawing": Drawing(),
+        "link": Link("/a?b&c"),
+        "feature": FeatureRef(id=1, label="<i>"),
         "table": {"items": "an entry", "name": "'", "<": HOSTILE, "keys": 1},
-    }  # fmt: skip
+    }
     texts = []
     for kind in (Environment, PageEnvironment):
         env = kind(**OPTIONS)

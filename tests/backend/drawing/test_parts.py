@@ -36,9 +36,12 @@ def again(**params: Any) -> str:
 @pytest.fixture(scope="module")
 def macros() -> Any:
     env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     env.filters |= {
         "n": figures.format_number, "big": figures.format_count, "pct": figures.format_percent,
         "width": figures.width_of, "bar_rects": lambda bars, *classes: bar_rects(tuple(bars), *classes),

@@ -60,9 +60,11 @@ def close(a: Any, b: Any) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_each_candidate_gets_the_reply_of_its_own_run(running: Running, temperature: float) -> None:
     wanted: list[dict[str, Any]] = [
-        {"features": [{"id": 3, "strength": 2}]}, {"features": [{"id": 3, "strength": 2}], "control": 0},
-        {"features": [{"id": 3, "strength": 2}], "seed": 5}, {"features": []},
-    ]  # fmt: skip
+        {"features": [{"id": 3, "strength": 2}]},
+        {"features": [{"id": 3, "strength": 2}], "control": 0},
+        {"features": [{"id": 3, "strength": 2}], "seed": 5},
+        {"features": []},
+    ]
     reply = running.post(STEER, json={**PROMPT, "temperature": temperature, "candidates": wanted})
     assert reply.status_code == 200 and reply.headers["content-type"] == "application/json"
     runs = reply.json()["runs"]
@@ -78,10 +80,12 @@ def test_too_much_at_once_is_refused_with_one_sentence(running: Running) -> None
     for more, words in (
         ({"candidates": [one] * 9}, "At most 8 candidates"),
         ({"candidates": [one], "max_tokens": 65}, "at most 64 tokens"),
-        ({"candidates": [one], **one}, "not both"), ({"candidates": [one], "alternatives": 3}, "for a single run"),
+        ({"candidates": [one], **one}, "not both"),
+        ({"candidates": [one], "alternatives": 3}, "for a single run"),
         ({"candidates": [{"features": [{"id": 9999}]}]}, "no feature 9999"),
-        ({"candidates": [one, {"features": [{"id": 3}, {"id": 3}]}]}, "twice"), ({"candidates": []}, "at least 1"),
-    ):  # fmt: skip
+        ({"candidates": [one, {"features": [{"id": 3}, {"id": 3}]}]}, "twice"),
+        ({"candidates": []}, "at least 1"),
+    ):
         reply = running.post(STEER, json={**PROMPT, **more})
         assert reply.status_code in (404, 422) and words in reply.json()["detail"], reply.text
     running.free()

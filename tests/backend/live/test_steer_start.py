@@ -45,9 +45,10 @@ def test_a_first_strength_lies_below_the_cap_and_the_sample_lacks_the_feature(st
             assert start["cap"] == pytest.approx(median / delta, rel=0.02)
             assert start["strength"] == pytest.approx(min(FIRST_SHARE * start["cap"], 100), abs=0.26)
             off = [
-                row for row in range(opened.n_samples)
+                row
+                for row in range(opened.n_samples)
                 if all(feature not in opened.events.maxima(row, m)[0] for m in (0, 1))
-            ]  # fmt: skip
+            ]
             assert opened.samples.row(start["sample_id"]) == (off or [0])[0]
         assert client.get("/api/v1/steer/start?feature=99999").status_code == 404
 

@@ -58,10 +58,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write(json.dumps({"file_name": f"fault-{i}.png", "text": text, "id": f"fault-{i}"}) + "\n")
     precompute(
         PrecomputeOptions(
-            data=str(data), model=str(tiny.make_llava(root / "model")), sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
-            out=root / "store", nll=True, batch_tokens=1, device="cpu",
+            data=str(data),
+            model=str(tiny.make_llava(root / "model")),
+            sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
+            out=root / "store",
+            nll=True,
+            batch_tokens=1,
+            device="cpu",
         )
-    )  # fmt: skip
+    )
     return root
 
 
@@ -121,9 +126,11 @@ def test_a_stored_pair_tried_as_ones_own_is_as_stored(
         ]
         features = [one["id"] for side in stored["top_features"].values() for one in side[:2]]
         asks: list[tuple[str, dict[str, Any]]] = [
-            ("activations", {"feature": features}), ("features", {"patch": "0,1,2"}),
-            ("features", {"position": stored["n_special"]}), ("why", {"score": "pooled-cosine"}),
-        ]  # fmt: skip
+            ("activations", {"feature": features}),
+            ("features", {"patch": "0,1,2"}),
+            ("features", {"position": stored["n_special"]}),
+            ("why", {"score": "pooled-cosine"}),
+        ]
         for part, params in asks:
             of_stored = client.get(f"{API}/samples/{row['id']}/{part}", params=params).json()
             of_own = client.get(f"{API}/try/{part}", params={**own, **params}).json()

@@ -39,8 +39,11 @@ def test_tokens_of_a_window_carry_their_space_apart() -> None:
     words = [TokenActivation(text=one, position=i, activation=i) for i, one in enumerate((" red", "dish", "", " "))]
     drawn = token_runs(words, 3.0)
     assert [(one.spaced, one.text, one.level > 0) for one in drawn] == [
-        (True, "red", False), (False, "dish", True), (False, "∅", True), (False, "␣", True)
-    ]  # fmt: skip
+        (True, "red", False),
+        (False, "dish", True),
+        (False, "∅", True),
+        (False, "␣", True),
+    ]
 
 
 letters = st.characters(categories=["L", "N", "P", "S"])

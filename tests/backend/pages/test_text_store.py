@@ -88,10 +88,14 @@ def test_nothing_of_images_is_named_where_the_model_reads_a_text(tmp_path: Path)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     precompute(
         PrecomputeOptions(
-            data=str(tmp_path / "rows.jsonl"), model=str(tiny.make_llama(tmp_path / "llama")), layer=1, device="cpu",
-            sae=str(tiny.make_sae(tmp_path / "sae", bias=0.0)), out=tmp_path / "store",
+            data=str(tmp_path / "rows.jsonl"),
+            model=str(tiny.make_llama(tmp_path / "llama")),
+            layer=1,
+            device="cpu",
+            sae=str(tiny.make_sae(tmp_path / "sae", bias=0.0)),
+            out=tmp_path / "store",
         )
-    )  # fmt: skip
+    )
     with Running(Settings(stores=[tmp_path / "store"], device="cpu")) as server:
         first = server.get("/api/v1/features?sort=n_samples&limit=2").json()["items"]
         a, b = (feature["id"] for feature in first)

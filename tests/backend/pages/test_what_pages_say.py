@@ -97,12 +97,15 @@ def test_the_card_says_where_a_control_is_better() -> None:
         interval = (value - 0.02, value + 0.02)
         return CardLine(line="one", name=name, better=better, value=value, interval=interval, note="", **controls)
 
-    lines = card_lines([
-        figure("FVU, image", 0.1, "lower", control_random_decoder=0.57, control_untrained=0.017),
-        figure("strongest patch in the box", 0.58, "higher", control_random_decoder=0.64, control_untrained=0.12),
-        figure("FVU, text", 0.1, "lower", control_untrained=0.09), figure("all", 0.9, "higher"),
-        figure("L0, text", 25, None, control_untrained=3),
-    ])  # fmt: skip
+    lines = card_lines(
+        [
+            figure("FVU, image", 0.1, "lower", control_random_decoder=0.57, control_untrained=0.017),
+            figure("strongest patch in the box", 0.58, "higher", control_random_decoder=0.64, control_untrained=0.12),
+            figure("FVU, text", 0.1, "lower", control_untrained=0.09),
+            figure("all", 0.9, "higher"),
+            figure("L0, text", 25, None, control_untrained=3),
+        ]
+    )
     assert card_sentence(lines) == (
         "In 1 of 3 figures with a control this SAE is at least as good as it. A control is better in: FVU, image "
         "(untrained model 0.017 against 0.100); strongest patch in the box (random decoder 0.640 against 0.580)."

@@ -152,7 +152,7 @@ def test_a_page_without_a_server() -> None:
         '<!DOCTYPE html><p title="a &amp; b">&lt;i> x &#233;<form><b>no</b><button>no</button></form>'
         '<a class="btn" href="/off">no</a><a class="label" href="/off">stays</a><a href="/on">goes</a>'
         '<svg viewBox="0 0 1 1"><path d="M0"/></svg><i data-server>no</i><template data-static>yes</template>'
-    )  # fmt: skip
+    )
     result = StaticPage.convert(page, lambda address: "on.html" if address == "/on" else None, {})
     assert result == (
         '<!DOCTYPE html><p title="a &amp; b">&lt;i> x &#233;<a class="label">stays</a><a href="on.html">goes</a>'

@@ -68,14 +68,17 @@ CASES = [
     ModelCase("own code that is trusted within", edit_config(everything), NEVER),
     ModelCase("an unknown type with code", edit_config(lambda c: c.update(model_type="own", auto_map=AUTO_MAP)), NEVER),
     ModelCase("a kernel of the hub", edit_config(lambda c: c.update(attn_implementation="owner/kernel")), NEVER),
-    ModelCase("a kernel by parts", edit_config(
-        lambda c: c.update(_attn_implementation={"text_config": "owner/kernel"})), NEVER),
+    ModelCase(
+        "a kernel by parts",
+        edit_config(lambda c: c.update(_attn_implementation={"text_config": "owner/kernel"})),
+        NEVER,
+    ),
     ModelCase("experts of the hub", edit_config(lambda c: c.update(experts_implementation="owner/kernel")), NEVER),
     ModelCase("trust in a list", edit_config(lambda c: c.update(parts=[{"trust_remote_code": True}])), NEVER),
     ModelCase("pickled weights", pickled_weights, "cannot be loaded"),
     ModelCase("a template without an end", template(ENDLESS), "does not end within a second"),
     ModelCase("a template of ten gigabytes", template("{{ 'a' * 10**10 }}"), "needs too much memory"),
     ModelCase("a template that reaches out", template("{{ self.__init__.__globals__ }}"), "cannot be loaded"),
-]  # fmt: skip
+]
 EVERYWHERE = [case for case in CASES if case.name in ("own code that is trusted within", "a template of ten gigabytes")]
 """Of them, those that are tried with every command."""

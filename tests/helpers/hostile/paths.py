@@ -71,7 +71,7 @@ CASES = [
     PathCase("a list with one outside", ["0.png", "../secret.png"], "outside-image"),
     PathCase("a list in a list", [["0.png"]], "no-image"),
     PathCase("a number", 5, "no-image"),
-]  # fmt: skip
+]
 
 
 def make_data(root: Path, cases: list[PathCase] = CASES) -> Path:

@@ -48,8 +48,8 @@ CASES = [
     StringCase("separators", "\u2028\u2029ran=1//"),
     StringCase("overlong UTF-8 as text", "%3Cscript%3Eran=1%3C/script%3E%00"),
     StringCase("right to left", "\u202e\u2066>tpircs<\u2069\u202c"),
-    StringCase("formula", "=HYPERLINK(\"javascript:ran=1\")"),
-]  # fmt: skip
+    StringCase("formula", '=HYPERLINK("javascript:ran=1")'),
+]
 
 
 def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
@@ -58,9 +58,13 @@ def tokenizer(**marks: str) -> PreTrainedTokenizerFast:
     result = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, unk_token="<unk>"))
     result.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=result, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        unk_token=AddedToken("<unk>", special=True), extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
+        tokenizer_object=result,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token=AddedToken("<unk>", special=True),
+        extra_special_tokens={"image_token": "<image>"},
+    )
 
 
 def make_store(root: Path) -> Path:

@@ -89,4 +89,4 @@ CASES = [
     TemplateCase("extends", "{% extends '/etc/passwd' %}", (FAILS,)),
     TemplateCase("the environment", "{{ environ }}{{ config }}{{ request }}", (PLAIN,)),
     TemplateCase("an error of its own", "{{ raise_exception('no <b>images</b>') }}", (FAILS,)),
-]  # fmt: skip
+]

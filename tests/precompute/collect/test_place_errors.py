@@ -39,8 +39,10 @@ def test_errors_by_place(options: Maker) -> None:
     of_images = variance.variance["image"]
     assert of_images is not None
     fvu = fvu_places(data, of_images)
-    right = [[e / (n * of_images) if n else None for e, n in zip(*one, strict=True)]
-             for one in zip(errors.tolist(), counts.tolist(), strict=True)]  # fmt: skip
+    right = [
+        [e / (n * of_images) if n else None for e, n in zip(*one, strict=True)]
+        for one in zip(errors.tolist(), counts.tolist(), strict=True)
+    ]
     assert fvu is not None and [[v is None for v in one] for one in fvu] == [[v is None for v in one] for one in right]
     shares = counts / counts.sum()
     assert (np.array(fvu, float)[counts > 0] * shares[counts > 0]).sum() == pytest.approx(variance.fvu["image"])

@@ -44,9 +44,13 @@ sys.argv = ["saevx", "serve", sys.argv[1]]
 cli.main()
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment(), start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
     assert process.stdout is not None
     os.read(process.stdout.fileno(), 1)
     time.sleep(after)

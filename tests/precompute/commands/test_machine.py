@@ -94,10 +94,15 @@ def test_a_pass_on_a_full_disk_goes_on_when_there_is_room(size: str, world: Worl
 @pytest.mark.parametrize(
     ("command", "size"),
     [
-        ("score", "16k"), ("train", "40k"), ("train", "100k"), ("filter", "4k"), ("patches", "4k"),
-        ("controls", "4k"), ("export", "200k"),
+        ("score", "16k"),
+        ("train", "40k"),
+        ("train", "100k"),
+        ("filter", "4k"),
+        ("patches", "4k"),
+        ("controls", "4k"),
+        ("export", "200k"),
     ],
-)  # fmt: skip
+)
 def test_every_command_on_a_full_disk(command: str, size: str, world: World, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as resize:
         out = resize(size) / NAMES.get(command, "out")
@@ -198,9 +203,14 @@ def test_a_cache_that_cannot_be_written(world: World, tmp_path: Path) -> None:
     where = str(tmp_path / "file" / "hf")
     refused(machine.saevx(*args, HF_HOME=where), f"The cache folder {where} cannot be written", "HF_HOME")
     done = machine.saevx(
-        *pass_of(world.files), "--out", tmp_path / "store", HF_HOME=where, HOME=where, XDG_CACHE_HOME=where,
+        *pass_of(world.files),
+        "--out",
+        tmp_path / "store",
+        HF_HOME=where,
+        HOME=where,
+        XDG_CACHE_HOME=where,
         MPLCONFIGDIR=where,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr  # none of them is needed for data in files
 
 

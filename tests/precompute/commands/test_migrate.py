@@ -73,9 +73,12 @@ def test_what_the_store_can_give_is_the_pass_s_own(original: Path, tmp_path: Pat
 
 def test_what_only_the_pass_knows_is_null_and_named(original: Path, tmp_path: Path) -> None:
     copy = older(
-        original, tmp_path, "DROP INDEX samples_score_image_gain", "ALTER TABLE samples DROP COLUMN score_image_gain",
+        original,
+        tmp_path,
+        "DROP INDEX samples_score_image_gain",
+        "ALTER TABLE samples DROP COLUMN score_image_gain",
         "DELETE FROM scores WHERE name = 'image-gain'",
-    )  # fmt: skip
+    )
     message = migrate(copy, tmp_path / "new")
     assert "Only `saevx precompute` can add samples.score_image_gain: null here." in message
     store = Store.open(tmp_path / "new")

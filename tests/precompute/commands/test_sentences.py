@@ -33,11 +33,13 @@ MADE_ELSEWHERE = {
     ("backend/commands.py", "checkout_only('saevx experiment')"),  # test_wheel.py
     ("backend/commands.py", "checkout_only('saevx bench')"),
     ("backend/stores.py", "' '.join((str(slot.reason) for slot in slots))"),  # one sentence a store
-}  # fmt: skip
+}
 MAKERS = {
-    "all_rejected_message": "test_rejections.py", "no_finite": "test_sae_values.py",
-    "_bad_id_message": "test_filter.py", "_wrong_address": "test_book.py",
-}  # fmt: skip
+    "all_rejected_message": "test_rejections.py",
+    "no_finite": "test_sae_values.py",
+    "_bad_id_message": "test_filter.py",
+    "_wrong_address": "test_book.py",
+}
 """Functions that make a sentence, and where it is tested."""
 REASONS = {"precompute/live/originals.py"}
 """Modules whose errors are clauses of a sentence that their callers make."""

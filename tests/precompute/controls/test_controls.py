@@ -99,9 +99,13 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of a real tiny model beside its model, SAE and data."""
     root = tmp_path_factory.mktemp("controls")
     options = PrecomputeOptions(
-        data=str(tiny.make_data(root / "data", 40)), model=str(tiny.make_llava(root / "model")),
-        sae=str(tiny.make_sae(root / "sae")), out=root / "store", sinks="keep", device="cpu",
-    )  # fmt: skip
+        data=str(tiny.make_data(root / "data", 40)),
+        model=str(tiny.make_llava(root / "model")),
+        sae=str(tiny.make_sae(root / "sae")),
+        out=root / "store",
+        sinks="keep",
+        device="cpu",
+    )
     return precompute(options)
 
 
@@ -156,8 +160,9 @@ def test_the_command_writes_beside_the_store_and_leaves_it_as_it_is(tmp_path: Pa
     written = companion_path(tmp_path / "store", CONTROLS)
     assert again.read_bytes() == written.read_bytes(), "the same seed gives the same bytes"
     assert read_companion(tmp_path / "store", CONTROLS, "another") == (
-        None, "store.controls.json belongs to another store, so it is not shown."
-    )  # fmt: skip
+        None,
+        "store.controls.json belongs to another store, so it is not shown.",
+    )
     written.write_text("{")
     note = read_companion(tmp_path / "store", CONTROLS, "x")[1]
     assert note == "store.controls.json cannot be read, so it is not shown."

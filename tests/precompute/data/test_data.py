@@ -110,9 +110,11 @@ def lines(path: Path, *records: Any) -> Path:
 
 def test_mixed_rows_without_an_image_are_text_alone_where_asked(tmp_path: Path) -> None:
     lines = [
-        {"file_name": "a.png", "text": "one"}, {"text": "two"}, {"file_name": None, "text": "three"},
+        {"file_name": "a.png", "text": "one"},
+        {"text": "two"},
+        {"file_name": None, "text": "three"},
         {"file_name": "gone.png", "text": "four"},
-    ]  # fmt: skip
+    ]
     folder = folder_of(tmp_path / "d", *lines)
     mixed = read(folder, Columns(mixed=True))
     assert [(row.text, len(row.images)) for row in mixed.rows] == [("one", 1), ("two", 0), ("three", 0)]

@@ -171,8 +171,10 @@ def test_parquet_with_lists_bytes_and_paths(tmp_path: Path) -> None:
     remaining = {"image": ["a.png"], "note": 1.5}
     assert [(row.text, row.images, row.extra) for row in data.rows] == [("one", (folder / "a.png",), remaining)]
     assert [bad.reason for bad in data.rejected_rows] == [
-        "it has no field 'text'", "there is no image gone.png", "it has no field 'image'"
-    ]  # fmt: skip
+        "it has no field 'text'",
+        "there is no image gone.png",
+        "it has no field 'image'",
+    ]
     with pytest.raises(SaevxError, match="not 'photo'"):
         read(folder, Columns("photo"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")

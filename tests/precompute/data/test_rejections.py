@@ -102,10 +102,13 @@ def odd_pairs(tmp_path: Path) -> Path:
 
 
 WHOLE = [
-    "6 repeat the id of an earlier row (use --id-column row to number them)", "1 has no readable image",
-    "1 has no text", "1 names an image that is not there", "1 names an image outside the image folder",
+    "6 repeat the id of an earlier row (use --id-column row to number them)",
+    "1 has no readable image",
+    "1 has no text",
+    "1 names an image that is not there",
+    "1 names an image outside the image folder",
     "--allow-outside reads images anywhere",
-]  # fmt: skip
+]
 
 
 def lines_with(text: str, what: str) -> list[str]:
@@ -129,8 +132,11 @@ def test_a_pass_says_at_its_beginning_and_at_its_end_what_it_rejects(odd_pairs: 
         page = store.rejected.list(limit=4)
         assert [one["row"] for one in page.items] == [12, 13, 14, 15] and page.total == 10
         assert page.items[0] == {
-            "row": 12, "id": "pair-0", "reason": "its id 'pair-0' stands in an earlier row", "kind": "repeated-id"
-        }  # fmt: skip
+            "row": 12,
+            "id": "pair-0",
+            "reason": "its id 'pair-0' stands in an earlier row",
+            "kind": "repeated-id",
+        }
         rest = store.rejected.list(limit=100, cursor=page.next)
         assert len(rest.items) == 6 and rest.next is None
         (one,) = store.rejected.list(kind="no-text").items

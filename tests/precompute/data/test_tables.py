@@ -144,7 +144,7 @@ def test_a_table_whose_images_are_not_there_is_no_table_of_texts(tmp_path: Path)
         ("WEB", {"URL": ["http://example.com/a.jpg"] * 2, "TEXT": ["a", "b"]}, "addresses on the web"),
         ("null", {"image": pa.array([None, None], pa.binary()), "text": ["a", "b"]}, "'image' names no image"),
         ("path", {"image_path": ["x/a.png", "x/b.png"], "text": ["a", "b"]}, "--image-folder"),
-    ]:  # fmt: skip
+    ]:
         data = read(parquet(tmp_path / f"{name}.parquet", **columns))
         assert [row.text for row in data.rows] == ["a", "b"] and data.text_only and words in data.no_image
 
@@ -221,9 +221,11 @@ def test_what_datasets_cannot_read_is_told_with_its_cause(tmp_path: Path, capfd:
     (tmp_path / "lfs.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "cut.parquet").write_bytes(parquet(tmp_path / "x.parquet", text=["a"] * 50).read_bytes()[:100])
     for source, words in [
-        (folder, "[Ss]chema|columns"), (tmp_path / "latin.csv", "utf-8"), (tmp_path / "lfs.parquet", "git lfs pull"),
+        (folder, "[Ss]chema|columns"),
+        (tmp_path / "latin.csv", "utf-8"),
+        (tmp_path / "lfs.parquet", "git lfs pull"),
         (tmp_path / "cut.parquet", "Parquet"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(SaevxError, match=words) as caught:
             read(source)
         assert "An error occurred" not in str(caught.value) and "\n" not in str(caught.value)

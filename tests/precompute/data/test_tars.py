@@ -61,17 +61,21 @@ def test_a_name_that_comes_again_elsewhere_is_another_sample(tmp_path: Path) -> 
 
 def test_kinds_of_members_are_named_in_any_case(tmp_path: Path) -> None:
     members = [
-        one for i in range(2)
+        one
+        for i in range(2)
         for one in (
-            (f"{i}.LEFT.PNG", png(i)), (f"{i}.Right.png", png(i + 5)), (f"{i}.Words", b"text %d" % i),
+            (f"{i}.LEFT.PNG", png(i)),
+            (f"{i}.Right.png", png(i + 5)),
+            (f"{i}.Words", b"text %d" % i),
             (f"{i}.Key", b"key-%d" % i),
         )
-    ]  # fmt: skip
+    ]
     path = tar_of(tmp_path / "x.tar", members)
     data = read(path, Columns("Left.png", "WORDS", "KEY"))
     assert [(row.sample_id, row.text, len(row.images)) for row in data.rows] == [
-        ("key-0", "text 0", 1), ("key-1", "text 1", 1)
-    ]  # fmt: skip
+        ("key-0", "text 0", 1),
+        ("key-1", "text 1", 1),
+    ]
     assert open_image(data.rows[1].images[0]).image.tobytes() == open_image(png(1)).image.tobytes()
     report = refusal(path, Columns("middle.png"))
     assert "--image-column" in report and "left.png" in report and "right.png" in report

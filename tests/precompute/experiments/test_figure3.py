@@ -85,8 +85,10 @@ def check_lines(o: Figure3Options) -> None:
     assert language["all"]["n_texts"] == language["captions"]["n_texts"] + language["plain"]["n_texts"]
     # The SAE-V saw pictures, the others never did.
     assert {one["sae"]: one["l0"]["image"] is not None for one in lines if one["line"] == "training"} == {
-        "sae-base": False, "sae-mllm": False, "sae-v": True,
-    }  # fmt: skip
+        "sae-base": False,
+        "sae-mllm": False,
+        "sae-v": True,
+    }
     assert [(one["sae"], one["setting"]) for one in lines if one["line"] == "evaluation"] == [
         (sae, setting) for sae in SAES for setting in SETTINGS
     ]

@@ -48,8 +48,10 @@ def test_the_folder_is_read_as_data(tmp_path: Path) -> None:
     for name in ("a", "b"):
         done = subprocess.run(
             [sys.executable, "-m", "precompute.experiments.questions", str(tmp_path / name), "--n", "8"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / name), done.stderr
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) == 9

@@ -99,9 +99,12 @@ def test_alternatives_are_those_of_both_models_on_the_same_prefix(llava: Mllm, s
     def tokens(n: int, share: bool | None = None) -> list[TokenEvent]:
         events: list[TokenEvent] = []
         steer(
-            llava, sae, batch, Steering(wanted, max_tokens=5, alternatives=n, share=share),
+            llava,
+            sae,
+            batch,
+            Steering(wanted, max_tokens=5, alternatives=n, share=share),
             emit=lambda event: events.append(event) if isinstance(event, TokenEvent) else None,
-        )  # fmt: skip
+        )
         return events
 
     events, reference = tokens(3), tokens(3, share=False)

@@ -31,8 +31,9 @@ def sae(tmp_path_factory: pytest.TempPathFactory) -> SaeV:
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Mllm:
     torch.set_num_threads(1)
-    return Mllm.load(families.MULTIMODAL["llava"](tmp_path_factory.mktemp("llava")), layer=tiny.LAYER, full=True,
-                     device="cpu")  # fmt: skip
+    return Mllm.load(
+        families.MULTIMODAL["llava"](tmp_path_factory.mktemp("llava")), layer=tiny.LAYER, full=True, device="cpu"
+    )
 
 
 def prompt(mllm: Mllm) -> Batch:

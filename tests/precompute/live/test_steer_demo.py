@@ -42,8 +42,9 @@ def test_candidates_of_the_real_model_write_what_each_writes_alone(demo: Demo) -
     features = [int(one["id"]) for one in store.features.list(sort="n_samples", order="desc", limit=2).items]
     candidates = [
         Candidate([Intervention(k, "add", strength, float(p999[k]))], control=control)
-        for k in features for strength, control in ((1.0, None), (40.0, None), (40.0, 0))
-    ]  # fmt: skip
+        for k in features
+        for strength, control in ((1.0, None), (40.0, None), (40.0, 0))
+    ]
     runs = record(mllm, sae, batch, candidates)
     for run, one in zip(runs, candidates, strict=True):
         same(run, Run(mllm, sae, batch, list(one.interventions), control=one.control, share=False))

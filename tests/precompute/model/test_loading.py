@@ -39,9 +39,16 @@ def refusal(folder: Path, *, full: bool = False) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json",
-             "chat_template.jinja"],
-)  # fmt: skip
+    "name",
+    [
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "chat_template.jinja",
+    ],
+)
 def test_a_git_lfs_pointer_is_called_one(name: str, folder: Path) -> None:
     (folder / name).write_text(POINTER)
     assert f"{name} is a git-lfs pointer" in refusal(folder)
@@ -197,9 +204,14 @@ def test_no_code_of_a_models_folder_is_run(tiny_files: Tiny, tmp_path: Path) -> 
     own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}}
     edited("tokenizer_config.json", lambda config: config.update(own))(folders[-1])
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, *map(str, folders)], input="y\n" * 20, text=True, capture_output=True,
-        timeout=300, cwd=ROOT, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
-    )  # fmt: skip
+        [sys.executable, "-c", LOAD, *map(str, folders)],
+        input="y\n" * 20,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        cwd=ROOT,
+        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
+    )
     lines = done.stdout.splitlines()
     assert not marker.exists() and done.returncode == 0, done.stderr
     assert len(lines) == len(folders), done.stdout

@@ -44,12 +44,15 @@ def plain(left: torch.Tensor, right: torch.Tensor, k: int) -> tuple[Array, Array
 
 
 MADE_UP = {
-    "random": normal(1500, 72), "near ties": near_ties(1500, 72), "some twins": normal(500, 72).repeat(3, 1),
+    "random": normal(1500, 72),
+    "near ties": near_ties(1500, 72),
+    "some twins": normal(500, 72).repeat(3, 1),
     "zeros among them": normal(1500, 72) * (torch.arange(1500) % 3 > 0)[:, None],
     "of many lengths": normal(1500, 72) * torch.logspace(-8, 8, 1500)[:, None],
-    "all near one": normal(1, 72) + 1e-3 * normal(1500, 72), "tiny": normal(1500, 72) * 1e-30,
+    "all near one": normal(1, 72) + 1e-3 * normal(1500, 72),
+    "tiny": normal(1500, 72) * 1e-30,
     "with huge ones": normal(1500, 72) * (1 + 1e13 * (torch.arange(1500) % 700 == 5))[:, None],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MADE_UP)
@@ -85,11 +88,13 @@ def test_rows_with_too_many_candidates_are_multiplied_again() -> None:
 
 @given(
     arrays.arrays(
-        np.float32, st.tuples(st.integers(900, 1100), st.integers(1, 9)),
-        elements=st.floats(-1e6, 1e6, width=32), fill=st.sampled_from([0.0, 1.0]),
+        np.float32,
+        st.tuples(st.integers(900, 1100), st.integers(1, 9)),
+        elements=st.floats(-1e6, 1e6, width=32),
+        fill=st.sampled_from([0.0, 1.0]),
     ),
     st.integers(1, 5),
-)  # fmt: skip
+)
 @settings(max_examples=25, deadline=None)
 def test_any_numbers(vectors: Array, k: int) -> None:
     left = torch.from_numpy(vectors)

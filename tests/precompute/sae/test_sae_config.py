@@ -39,7 +39,10 @@ TOPK_WITH_K: dict[str, dict[str, Any]] = {
     "as SAELens 6 has it": {"architecture": "topk", "k": 8, **NEW},
     "as SAELens 4 had it": {**OLD, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 8}},
     "as SAELens 5 had it": {
-        **OLD, "architecture": "standard", "activation_fn": "topk", "activation_fn_kwargs": {"k": 8},
+        **OLD,
+        "architecture": "standard",
+        "activation_fn": "topk",
+        "activation_fn_kwargs": {"k": 8},
     },
     "in the old place of a new file": {"activation_fn": "topk", "activation_fn_kwargs": {"k": 8}, **NEW},
     "in the old place, and the architecture named": {"architecture": "topk", "activation_fn_kwargs": {"k": 8}, **NEW},
@@ -49,7 +52,7 @@ TOPK_WITH_K: dict[str, dict[str, Any]] = {
     "under SAELens' name in other letters": {"architecture": "TopK", "k": 8, **NEW},
     "as a whole float": {"architecture": "topk", "k": 8.0, **NEW},
     "twice, both the same": {"architecture": "topk", "k": 8, "activation_fn_kwargs": {"k": 8}, **OLD},
-}  # fmt: skip
+}
 TOPK_WITHOUT_K: dict[str, dict[str, Any]] = {
     "empty arguments": {**OLD, "activation_fn": "topk", "activation_fn_kwargs": {}},
     "no arguments": {**OLD, "activation_fn_str": "topk"},

@@ -46,9 +46,12 @@ def store(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def query(tiny_files: Tiny, store: Path, tmp_path: Path) -> Any:
     def make(**changed: Any) -> ScoreOptions:
         given: dict[str, Any] = {
-            "data": str(tiny_files.data), "store": store, "out": tmp_path / "scores.jsonl", "nll": True,
+            "data": str(tiny_files.data),
+            "store": store,
+            "out": tmp_path / "scores.jsonl",
+            "nll": True,
             "device": "cpu",
-        }  # fmt: skip
+        }
         return ScoreOptions(**{**given, **changed})
 
     return make
@@ -110,10 +113,11 @@ def test_bad_rows_are_set_aside_and_counted(
     listing = (data / "metadata.jsonl").read_text().splitlines()
     (data / "cut.png").write_bytes((data / "000.png").read_bytes()[:40])
     bad = [
-        '{"file_name": "cut.png", "text": "a dog", "id": "cut"}', "{no json",
+        '{"file_name": "cut.png", "text": "a dog", "id": "cut"}',
+        "{no json",
         '{"file_name": "001.png", "text": "a cat", "id": "pair-0"}',
         '{"file_name": "002.png", "text": "a <image>", "id": "mark"}',
-    ]  # fmt: skip
+    ]
     (data / "metadata.jsonl").write_text("\n".join([*listing[:20], *bad, *listing[20:]]) + "\n")
     out = score_data(query(data=str(data), shard_samples=8))
     assert [row["id"] for row in rows_of(out)] == [f"pair-{i}" for i in range(40)]

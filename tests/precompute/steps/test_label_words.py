@@ -16,9 +16,12 @@ from precompute.store.making.unfinished import Collected
 from tests.helpers.unfinished import Part
 
 CHINESE = [
-    "一只猫坐在红色的垫子上", "两只狗和一个球在草地上", "红色的猫和蓝色的狗", "孩子们在海边玩沙子",
+    "一只猫坐在红色的垫子上",
+    "两只狗和一个球在草地上",
+    "红色的猫和蓝色的狗",
+    "孩子们在海边玩沙子",
     "一杯咖啡放在木桌上",
-]  # fmt: skip
+]
 
 
 def test_words_are_rejoined_from_pieces(part: Part) -> None:

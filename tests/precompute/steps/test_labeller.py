@@ -121,10 +121,11 @@ def test_it_is_shown_tokens_captions_and_pictures(part: Part, copy: Path, monkey
     places = labeller.tops(data, word_feature("dog"), IMAGE, labeller.N_IMAGES)
     captions = [f"- {data.samples[row]['text']}" for row, _ in places]
     (dog,) = (
-        body for body in server.requests
+        body
+        for body in server.requests
         if shown_text(body).partition("captions:\n")[2].split("\n")[: len(captions)] == captions
         and "[[dog]]" in shown_text(body)
-    )  # fmt: skip
+    )
     assert "It makes the model say: dog" in shown_text(dog)
     assert dog["model"] == "tiny-namer" and dog["max_tokens"] <= 100
     assert len(dict(places)) == len(places) == len(shown_urls(dog)) > 1

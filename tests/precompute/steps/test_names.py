@@ -145,9 +145,16 @@ def test_ends_of_captions_against_the_token_lists(part: Part) -> None:
 
 @pytest.mark.parametrize(
     ("place", "words"),
-    [("patch 0,0", "top-left corner"), ("patch 6,0", "bottom-left corner"), ("patch 2,3", "patch 2,3"),
-     ("row 6", "bottom row"), ("column 0", "left column"), ("row 3", "row 3"), ("", "")],
-)  # fmt: skip
+    [
+        ("patch 0,0", "top-left corner"),
+        ("patch 6,0", "bottom-left corner"),
+        ("patch 2,3", "patch 2,3"),
+        ("row 6", "bottom row"),
+        ("column 0", "left column"),
+        ("row 3", "row 3"),
+        ("", ""),
+    ],
+)
 def test_places_in_words(place: str, words: str) -> None:
     assert place_words(place, (7, 7)) == words
 

@@ -96,9 +96,10 @@ def write_random(path: Path, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     np.savez(path / "collect/sample.npz", n_text=n_text, n_image=n_image)
     counts = np.bincount(kind_t, minlength=2)
     manifest = {
-        "sae": {"n_features": N_FEATURES}, "scale_log2": SCALE_LOG2,
+        "sae": {"n_features": N_FEATURES},
+        "scale_log2": SCALE_LOG2,
         "tokens": {"text": int(counts[TEXT]), "image": int(counts[IMAGE])},
-    }  # fmt: skip
+    }
     return manifest, directions_fd
 
 
@@ -115,10 +116,15 @@ def real(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
     root = tmp_path_factory.mktemp("omega")
     run = Pipeline(
         PrecomputeOptions(
-            data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
-            out=root / "store", batch_tokens=300, ds=40, device="cpu",
+            data=str(tiny_files.data),
+            model=str(tiny_files.model),
+            sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
+            out=root / "store",
+            batch_tokens=300,
+            ds=40,
+            device="cpu",
         )
-    )  # fmt: skip
+    )
     return case(run.part, run.collect(), run.session.sae.directions_fd.numpy(), 0)
 
 

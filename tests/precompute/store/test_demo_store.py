@@ -27,10 +27,15 @@ def test_stored_events_are_the_sae_in_float64(demo: Demo) -> None:
     options = store.manifest["options"]
     run = Session(
         PrecomputeOptions(
-            data=str(demo.data), model=str(demo.model), sae=str(demo.sae), out=demo.root / "none",
-            batch_tokens=options["batch_tokens"], ds=options["ds"], seed=options["seed"],
+            data=str(demo.data),
+            model=str(demo.model),
+            sae=str(demo.sae),
+            out=demo.root / "none",
+            batch_tokens=options["batch_tokens"],
+            ds=options["ds"],
+            seed=options["seed"],
         )
-    )  # fmt: skip
+    )
     data, plan = run.data_and_plan
     row_of = {sample_id: row for row, sample_id in enumerate(ids_of(store))}
     p999_f = store_p999(store)

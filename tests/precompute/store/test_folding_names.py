@@ -40,9 +40,10 @@ def test_flagged_pairs_are_counted_once_and_reasons_by_sample(made_up: Store) ->
     for sample in walk(made_up.samples.list, limit=50):
         flagged += bool(sample["flags"])
         own = {
-            f["id"] for flag in made_up.samples.get(sample["sample_id"])["flags"]
+            f["id"]
+            for flag in made_up.samples.get(sample["sample_id"])["flags"]
             for f in (flag["reason"] or {"features": []})["features"]
-        }  # fmt: skip
+        }
         for k in own:
             used[k] = used.get(k, 0) + 1
     assert made_up.quality.n_flagged == flagged < sum(flag["count"] for flag in made_up.quality.flags)

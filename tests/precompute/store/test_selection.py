@@ -60,10 +60,12 @@ FILTERS = st.fixed_dictionaries(
         "match": st.sampled_from(["any", "all"]),
         "feature": st.sampled_from([RED, RED + 1, RED + 2, word_feature("dog"), synthetic.DENSE]),
         "side": st.sampled_from(list(SIDES)),
-        "min_score": st.floats(-1, 3), "max_score": st.floats(-1, 3),
-        "min_length": st.integers(0, 12), "max_length": st.integers(3, 20),
+        "min_score": st.floats(-1, 3),
+        "max_score": st.floats(-1, 3),
+        "min_length": st.integers(0, 12),
+        "max_length": st.integers(3, 20),
     },
-)  # fmt: skip
+)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -74,8 +74,10 @@ def test_the_same_content_is_the_same_sample_under_any_id(layers: tuple[Store, S
     synthetic.write_store(tmp_path / "store", n=30, seed=9)
     other = Store.open(tmp_path / "store")
     common = shared_rows(here, other)
-    key = [{(s["text"], *(i["sha256"] for i in s["images"])) for s in one.samples.items(range(one.n_samples)).values()}
-           for one in (here, other)]  # fmt: skip
+    key = [
+        {(s["text"], *(i["sha256"] for i in s["images"])) for s in one.samples.items(range(one.n_samples)).values()}
+        for one in (here, other)
+    ]
     assert len(common.here_n) == len(key[0] & key[1])
     if not len(common.here_n):
         with pytest.raises(SaevxError, match="no sample in common"):

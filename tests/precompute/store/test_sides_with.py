@@ -64,8 +64,9 @@ def test_samples_with_a_feature_are_those_of_all_events(
     few, z = store.events.sides_with(feature)
     of_maxima = {
         row * 2 + m: dict(zip(*(x.tolist() for x in store.events.maxima(row, m)), strict=True)).get(feature)
-        for row in range(store.n_samples) for m in range(2)
-    }  # fmt: skip
+        for row in range(store.n_samples)
+        for m in range(2)
+    }
     assert dict(zip(few.tolist(), z.tolist(), strict=True)) == {k: v for k, v in of_maxima.items() if v is not None}
 
 

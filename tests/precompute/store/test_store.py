@@ -55,9 +55,7 @@ def test_manifest_and_scratch(made_up: Store) -> None:
             "sae", "dataset", "created", "version"} <= set(made_up.summary)  # fmt: skip
     assert sum(made_up.detail["verdicts"].values()) == N_FEATURES
     (rejected,) = made_up.rejected.list().items
-    assert rejected | {"kind": ""} == {
-        "row": 200, "id": "broken", "reason": "the image file is cut short", "kind": ""
-    }  # fmt: skip
+    assert rejected | {"kind": ""} == {"row": 200, "id": "broken", "reason": "the image file is cut short", "kind": ""}
 
 
 @pytest.mark.parametrize("sort", s.FEATURE_SORTS)

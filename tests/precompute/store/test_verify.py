@@ -130,17 +130,24 @@ def shown_twice(store: Store) -> list[str]:
         ([f"DELETE FROM examples WHERE {TOP} AND rank > 8"], "miscounted"),
         ([f"DELETE FROM examples WHERE {TOP}"], "no example"),
         (
-            [f"UPDATE examples SET ({PLACE}) = (SELECT {PLACE} FROM examples WHERE {TOP} AND rank = 4) "
-             f"WHERE {TOP} AND rank = 5"],
+            [
+                f"UPDATE examples SET ({PLACE}) = (SELECT {PLACE} FROM examples WHERE {TOP} AND rank = 4) "
+                f"WHERE {TOP} AND rank = 5"
+            ],
             "stands twice",
         ),
         (swapped, "do not fall"),
         (weaker, "not its sample's strongest"),
         (shown_twice, "show the same"),
-        ([f"UPDATE examples SET band = 3, rank = (SELECT count(*) FROM {HIGH} AND band = 3) WHERE feature = 0 "
-          f"AND modality = 0 AND band = 0 AND rank = (SELECT max(rank) FROM {HIGH} AND band = 0)"], "another band"),
+        (
+            [
+                f"UPDATE examples SET band = 3, rank = (SELECT count(*) FROM {HIGH} AND band = 3) WHERE feature = 0 "
+                f"AND modality = 0 AND band = 0 AND rank = (SELECT max(rank) FROM {HIGH} AND band = 0)"
+            ],
+            "another band",
+        ),
     ],
-)  # fmt: skip
+)
 def test_examples_that_are_not_what_they_say(
     copy: Path, statements: list[str] | Callable[[Store], list[str]], reason: str
 ) -> None:

@@ -71,8 +71,10 @@ def test_twelve_lines_in_their_order_and_what_the_missing_ones_take(make: Maker)
 def test_each_figure_says_which_values_are_better(make: Maker) -> None:
     card = by_name(evaluate(make())["card"])
     assert [card["reconstruction", name]["better"] for name in ("FVU, text", "L0, text", "dead features")] == [
-        "lower", None, "lower",
-    ]  # fmt: skip
+        "lower",
+        None,
+        "lower",
+    ]
     assert card["loss recovered", "all"]["better"] == "higher" and card["modalities", "iso-energy"]["better"] is None
 
 
@@ -183,11 +185,12 @@ def test_captions_that_differ_in_one_word() -> None:
     pairs = one_word_apart([caption.split() for caption in captions])
     naive = {
         (word, i, j)
-        for i, one in enumerate(captions) for j, other in enumerate(captions)
+        for i, one in enumerate(captions)
+        for j, other in enumerate(captions)
         for at, word in enumerate(one.split())
         if len(one.split()) == len(other.split())
         and [k for k, (a, b) in enumerate(zip(one.split(), other.split(), strict=True)) if a != b] == [at]
-    }  # fmt: skip
+    }
     assert {(word, i, j) for word, of in pairs.items() for i, j in of} == naive and len(naive) == 8
     many = one_word_apart([["a", str(i)] for i in range(9)])
     assert all(len(of) == OTHERS for of in many.values())

@@ -159,11 +159,16 @@ def make_perfect(folder: Path) -> Path:
     eye = torch.eye(tiny.D_MODEL)
     sae = SAE.from_dict(
         {
-            "architecture": "standard", "d_in": tiny.D_MODEL, "d_sae": 2 * tiny.D_MODEL, "dtype": "float32",
-            "device": "cpu", "apply_b_dec_to_input": False, "normalize_activations": "none",
+            "architecture": "standard",
+            "d_in": tiny.D_MODEL,
+            "d_sae": 2 * tiny.D_MODEL,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": False,
+            "normalize_activations": "none",
             "metadata": {"hook_name": f"model.layers.{tiny.LAYER}"},
         }
-    )  # fmt: skip
+    )
     with torch.no_grad():
         sae.W_enc.copy_(torch.cat([eye, -eye], dim=1))
         sae.W_dec.copy_(torch.cat([eye, -eye], dim=0))

@@ -86,15 +86,17 @@ def test_libraries_that_have_their_own_words_for_a_full_disk(tmp_path: Path) -> 
             base.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 100)
 
     large = np.ones((200, 64), np.float32)
-    for i, call in enumerate([
-        sqlite,
-        lambda disk: np.save(disk / "a.npy", large),
-        lambda disk: np.savez(disk / "a.npz", large=large),
-        lambda disk: torch.save({"large": torch.ones(20_000)}, disk / "a.pt"),
-        lambda disk: save_file({"large": torch.ones(20_000)}, disk / "a.safetensors"),
-        lambda disk: Image.effect_noise((200, 200), 90).save(disk / "a.png"),
-        lambda disk: write_index(large, disk / "a.faiss"),
-    ]):  # fmt: skip
+    for i, call in enumerate(
+        [
+            sqlite,
+            lambda disk: np.save(disk / "a.npy", large),
+            lambda disk: np.savez(disk / "a.npz", large=large),
+            lambda disk: torch.save({"large": torch.ones(20_000)}, disk / "a.pt"),
+            lambda disk: save_file({"large": torch.ones(20_000)}, disk / "a.safetensors"),
+            lambda disk: Image.effect_noise((200, 200), 90).save(disk / "a.png"),
+            lambda disk: write_index(large, disk / "a.faiss"),
+        ]
+    ):
         full(call, tmp_path / f"disk{i}")
     write_index(large, tmp_path / "a.faiss")
     assert faiss.read_index(str(tmp_path / "a.faiss")).ntotal == 200

@@ -49,16 +49,20 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
         ([*TRAIN, "-k", "0"], "-k takes a number that is at least 1, not 0."),
         ([*TRAIN, "--widths", "8,x"], "--widths takes a whole number, not x."),
         ([*TRAIN, "--lr-decay", "1"], "--lr-decay takes a number below 1, not 1."),
-        (["patches", "x", "--store", "s", "--out", "o", "--keep", "nan"],
-         "--keep takes finite numbers, not nan: see `saevx patches --help`."),
+        (
+            ["patches", "x", "--store", "s", "--out", "o", "--keep", "nan"],
+            "--keep takes finite numbers, not nan: see `saevx patches --help`.",
+        ),
         (["patches", "x", "--store", "s", "--out", "o", "--keep", "75,-5"], "--keep takes a number above 0, not -5."),
         (["serve", "x", "--host", ""], "--host takes a text that is not empty, not ''."),
         (["serve", "x", "--port", "99999"], "--port takes a number that is at most 65535, not 99999."),
         (["serve", "x", "--port"], "--port needs a value (expected one argument): see `saevx serve --help`."),
         (["serve", "x", "--live=perhaps"], "--live or --no-live takes no value, so leave out 'perhaps'."),
         (["serve", "x", "--root-path", "a b"], "--root-path takes the path of a URL, such as /saevx, not 'a b'."),
-        (["serve", "x", "--root-path", "//elsewhere"],
-         "--root-path takes the path of a URL, such as /saevx, not '//elsewhere'."),
+        (
+            ["serve", "x", "--root-path", "//elsewhere"],
+            "--root-path takes the path of a URL, such as /saevx, not '//elsewhere'.",
+        ),
         (["serve", "x", "--max-upload-mb", "nan"], "--max-upload-mb takes a finite number, not nan."),
         (["serve", "x", ""], "STORES takes a path that is not empty."),
         (["serve"], "STORES is missing: see `saevx serve --help`."),
@@ -66,7 +70,7 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
         (["experiment"], "Choose one of filtering, figure3, hallucination: see `saevx experiment --help`."),
         (["--wrong"], "There is no option or argument --wrong here: see `saevx --help`."),
     ],
-)  # fmt: skip
+)
 def test_the_option_is_named_as_it_is_typed(args: list[str], sentence: str) -> None:
     done = saevx(*args)
     assert (done.status, done.err) == (2, f"saevx: {sentence}\n")

@@ -24,8 +24,11 @@ def rows(n: int) -> list[Row]:
     tar = Path("/data/a.tar")
     texts = ["a dog", "", "犬と猫", "line\nline", '"quoted" \\ \u2028', "\U0001f600", "\udcff"]
     images: list[tuple[Path | Slice, ...]] = [
-        (Path("/data/1.png"),), (), (Slice(tar, 512, 70), Slice(tar, 1 << 40, 3)), (Path("/data/\udcff.png"),),
-    ]  # fmt: skip
+        (Path("/data/1.png"),),
+        (),
+        (Slice(tar, 512, 70), Slice(tar, 1 << 40, 3)),
+        (Path("/data/\udcff.png"),),
+    ]
     return [
         Row(3 * i, f"id-{i}", texts[i % len(texts)], images[i % len(images)], {"z": i / 3, "a": [None, {"b": True}]},
             f"metadata.jsonl:{i}")

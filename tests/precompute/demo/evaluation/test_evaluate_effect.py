@@ -17,8 +17,11 @@ def test_the_rank_is_of_the_token_that_falls_most() -> None:
 def test_shares_count_ranks_below_ten() -> None:
     def row(rank: int, control: int, word: float) -> dict[str, object]:
         ranks = {"ablated": rank, "control": control}
-        return {"rank": {"probability": ranks, "logprob": ranks}, "word": {"ablated": word, "control": -0.1},
-                "kl": {"ablated": 1.0, "control": 0.5}}  # fmt: skip
+        return {
+            "rank": {"probability": ranks, "logprob": ranks},
+            "word": {"ablated": word, "control": -0.1},
+            "kl": {"ablated": 1.0, "control": 0.5},
+        }
 
     figures = summarise([row(0, 10, -0.5), row(9, 400, -0.2), row(10, 3, 0.0)])
     assert (figures["probability"]["ablated"]["hits"], figures["probability"]["control"]["hits"]) == (2, 1)

@@ -52,8 +52,10 @@ def test_a_colour_must_stand_before_its_own_shape() -> None:
 def test_precision_takes_each_scene_once() -> None:
     rng = np.random.default_rng(3)
     value, scenes, here = rng.random(400), rng.integers(0, 30, 400), rng.random(400) < 0.4
-    best = sorted({int(s): max(np.flatnonzero(scenes == s), key=lambda t: value[t]) for s in scenes}.values(),
-                  key=lambda t: -value[t])[:16]  # fmt: skip
+    best = sorted(
+        {int(s): max(np.flatnonzero(scenes == s), key=lambda t: value[t]) for s in scenes}.values(),
+        key=lambda t: -value[t],
+    )[:16]
     precision, chosen = top_precision(value, scenes, here)
     assert chosen.tolist() == best and precision == pytest.approx(here[best].mean())
     assert top_precision(value[:40], np.zeros(40, np.int64), here[:40])[0] == 0.0, "too few scenes"
