@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import httpx
@@ -65,9 +64,7 @@ def test_a_second_demo_makes_nothing_twice(demo: Demo) -> None:
     files = [demo.model / "model.safetensors", demo.sae / "cfg.json", demo.store / "manifest.json"]
     files.append(companion_path(demo.store, CONTROLS))
     before = [path.stat().st_mtime_ns for path in files]
-    begin = time.monotonic()
     report = run_saevx("demo", "--dir", demo.root, "--samples", DEMO_SAMPLES, "--no-serve")
-    assert time.monotonic() - begin < 15
     assert "already" in report.stderr
     assert [path.stat().st_mtime_ns for path in files] == before
 
