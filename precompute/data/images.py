@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from contextlib import suppress
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
