@@ -79,10 +79,16 @@ def test_images_that_are_not_found_are_missed(tmp_path: Path, case: str) -> None
 @pytest.mark.parametrize(
     "fields",
     [
-        {}, {"label": 3}, {"url": "https://example.com/an/article"}, {"path": "src/main.py"},
-        {"image_caption": "a dog"}, {"caption": "see photo.jpg for more"}, {"source": None}, {"imagination": "0"},
+        {},
+        {"label": 3},
+        {"url": "https://example.com/an/article"},
+        {"path": "src/main.py"},
+        {"image_caption": "a dog"},
+        {"caption": "see photo.jpg for more"},
+        {"source": None},
+        {"imagination": "0"},
     ],
-)  # fmt: skip
+)
 def test_data_without_a_field_for_images_is_text_alone(tmp_path: Path, fields: dict[str, Any]) -> None:
     data = read(folder_of(tmp_path / "d", *({**fields, "text": "a"} for _ in range(3))))
     assert data.text_only and not data.no_image and not data.guess
@@ -128,9 +134,10 @@ def test_text_only_leaves_images_out_and_needs_none(tmp_path: Path) -> None:
 def test_a_field_that_no_row_has_is_refused_with_those_that_they_have(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "d", *rows_of("file_name"))
     for columns, option in (
-        (Columns(image="photo"), "--image-column"), (Columns(text="words"), "--text-column"),
+        (Columns(image="photo"), "--image-column"),
+        (Columns(text="words"), "--text-column"),
         (Columns(id="key"), "--id-column; row numbers the rows"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(SaevxError, match="its rows have the fields file_name, text") as caught:
             read(folder, columns)
         assert option in str(caught.value)
@@ -142,8 +149,9 @@ def test_fields_are_named_in_any_case(tmp_path: Path) -> None:
     assert [(row.sample_id, row.text, len(row.images)) for row in data.rows] == [("k0", "a", 1), ("k1", "a", 1)]
     data = read(folder_of(tmp_path / "e", {"Image": "0.png", "TEXT": "a"}, {"IMAGE": "1.png", "Caption": "b"}))
     assert [(row.text, row.images) for row in data.rows] == [
-        ("a", (tmp_path / "e" / "0.png",)), ("b", (tmp_path / "e" / "1.png",))
-    ]  # fmt: skip
+        ("a", (tmp_path / "e" / "0.png",)),
+        ("b", (tmp_path / "e" / "1.png",)),
+    ]
 
 
 def test_rows_are_numbered_on_request(tmp_path: Path) -> None:
@@ -244,13 +252,16 @@ def test_images_with_a_text_beside_each_are_pairs(tmp_path: Path) -> None:
     (folder / "zebra-caf\udce9.png").touch()
     data = read(folder)
     assert [(row.sample_id, row.text, row.extra["file_name"]) for row in data.rows] == [
-        ("0.png", "lora 0", "0.png"), ("1.png", "lora 1", "1.png"),
-        ("more/0.png", "more 0", "more/0.png"), ("more/1.png", "more 1", "more/1.png"),
-    ]  # fmt: skip
+        ("0.png", "lora 0", "0.png"),
+        ("1.png", "lora 1", "1.png"),
+        ("more/0.png", "more 0", "more/0.png"),
+        ("more/1.png", "more 1", "more/1.png"),
+    ]
     assert [row.images for row in data.rows][2] == (folder / "more/0.png",)
     assert [bad.reason for bad in data.rejected_rows] == [
-        "it has no text (no file bare.txt beside bare.PNG)", "its text file odd.txt is not valid Unicode (UTF-8)",
+        "it has no text (no file bare.txt beside bare.PNG)",
+        "its text file odd.txt is not valid Unicode (UTF-8)",
         "its image's name zebra-caf\\xe9.png is not valid Unicode (UTF-8)",
-    ]  # fmt: skip
+    ]
     folder_of(folder, {"file_name": "0.png", "text": "described"})
     assert [row.text for row in read(folder).rows] == ["described"], "metadata.jsonl goes before"
