@@ -184,8 +184,20 @@ def test_selected_features_are_tagged_listed_and_compared(browser: Browser, note
     listed = page.request.get("/api/v1/annotations/lists/a-page").json()["features"]
     assert len(listed) == 30 and [str(one) for one in listed[:2]] == ids
     page.goto("/features")
+    rows.nth(4).get_by_role("checkbox").check()
+    page.get_by_test_id("list-button").click()
+    expect(page.get_by_test_id("bulk-list")).to_have_value("a-page")
+    page.get_by_test_id("bulk-title").fill("Another one")  # who types a title does not mean the list that is there
+    expect(page.get_by_test_id("bulk-list")).to_have_value("")
+    page.get_by_test_id("save-list").click()
+    page.wait_for_url(re.compile("/lists/another-one"))
+    assert len(page.request.get("/api/v1/annotations/lists/a-page").json()["features"]) == 30
+    page.goto("/features")
+    tops = "all => all.map((one) => one.getBoundingClientRect().top)"
+    places = page.locator("#steer-these :is(button, label)").evaluate_all(tops)
     for at in (0, 1):
         rows.nth(at).get_by_role("checkbox").check()
+    assert page.locator("#steer-these :is(button, label)").evaluate_all(tops) == places, "nothing jumps"
     page.get_by_test_id("compare-these").click()
     page.wait_for_url(re.compile(f"/compare.a={ids[0]}&b={ids[1]}$"))
     page.close()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
@@ -159,3 +161,16 @@ def test_pages_fit_the_window(page: Page, width: int) -> None:
     for path in ("/lists", "/basket?features=1,2,3", "/quality"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+def test_the_title_of_a_new_list_is_not_lost_where_another_is_chosen(notes_app: FastAPI) -> None:
+    """Also without JavaScript, from the list of features and from the page of one."""
+    with TestClient(notes_app, headers={"Accept": "text/html"}) as client:
+        client.post("/lists", data={"title": "Old", "features": "3", "do": "add"})
+        sent = client.post(
+            "/lists", data={"name": "old", "title": "New", "features": "5", "do": "add"}, follow_redirects=False
+        )
+        assert sent.headers["location"] == "/lists/new"
+        client.post("/lists/add", data={"kind": "feature", "key": "7", "list": "old", "title": "Third"})
+        lists = client.get("/api/v1/annotations/lists").json()["items"]
+        assert {one["name"]: one["features"] for one in lists} == {"old": [3], "new": [5], "third": [7]}

@@ -159,6 +159,28 @@ def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Brow
     assert not any(path.startswith("/api/v1/store") for path in query), query
 
 
+def test_a_question_typed_while_the_model_loads_stays(browser: Browser, made: Path) -> None:
+    """And is asked when its button is pressed, not another one before."""
+    from playwright.sync_api import expect
+
+    server = Running(Settings(stores=[made / "store"], device="cpu"), ready=False)
+    with server.held_up(), server:
+        page = browser.new_context(base_url=server.url).new_page()
+        page.goto("/explain")
+        expect(page.get_by_test_id("explain-ask")).to_be_disabled()
+        page.get_by_test_id("explain-sample").fill("pair-5")
+        page.locator("[name=prompt]").fill("the red")
+        server.let_go()
+        expect(page.get_by_test_id("explain-ask")).to_be_enabled()
+        expect(page.get_by_test_id("model-unavailable")).to_have_count(0)
+        expect(page.get_by_test_id("explain-sample")).to_have_value("pair-5")
+        expect(page.locator("[name=prompt]").first).to_have_value("the red")
+        assert "ask=" not in page.url
+        page.get_by_test_id("explain-ask").click()
+        page.wait_for_url("**sample_key=pair-5**")
+        page.context.close()
+
+
 @pytest.fixture(scope="module")
 def page(browser: Browser, made: Path) -> Iterator[Page]:
     """A page of a running server, with mouse and keyboard."""

@@ -71,7 +71,8 @@ def write_list(visit: PageDep, form: Annotated[ListForm, Form()]) -> Response:
     features, samples = form.members()
     check_members(visit.store, features, [*samples, *([form.pair.strip()] if form.pair.strip() else [])])
     book = visit.store.annotations
-    name = form.name or new_name(visit.store, form.title)
+    is_new = not form.name or (form.do == "add" and form.title.strip())  # who gives a title wants a list of that title
+    name = new_name(visit.store, form.title) if is_new else form.name
     if form.do == "delete":
         book.put("list", name, None, author=form.author, version=form.version)
         return lead_to(visit, form, "/lists")
@@ -95,7 +96,7 @@ class AddForm(About):
 
     list: NameField = ""
     title: str = ""
-    """Of a new list, where `list` is empty."""
+    """Of a new list, whatever `list` is."""
 
 
 @router.post("/lists/add")
@@ -104,7 +105,7 @@ def add_to_list(visit: PageDep, form: Annotated[AddForm, Form()]) -> Response:
     kind, key = form.thing(visit.store)
     if not form.list and not form.title.strip():
         raise HTTPException(422, "Choose a list, or give the title of a new one.")
-    name = form.list or new_name(visit.store, form.title)
+    name = new_name(visit.store, form.title) if form.title.strip() else form.list
     member: Any = int(key) if kind == "feature" else key
     field = "features" if kind == "feature" else "samples"
 

@@ -45,12 +45,21 @@ async function hold(input) {
   }
 }
 
+/** Show the form of a model that is ready. What was typed meanwhile stays, and is asked when its button is pressed. */
+async function renew() {
+  const typed = [...$("[data-ask]").elements].filter((field) => field.matches("input:not([type=hidden], [type=file]), textarea") && field.value !== field.defaultValue);
+  if (!typed.length) { location.reload(); return; }
+  await swap(location.href, "explain", { history: null });
+  for (const { name, value } of typed) $("[data-ask]").elements[name].value = value;
+  $("[data-testid=model-unavailable]")?.remove();
+}
+
 showProgress("explain", "The model is asked", "Cancelled: the model was stopped before it had answered. Ask again for an answer.");
 
 wire();
 document.addEventListener("swap", (event) => { if (event.target.id === "explain") wire(); });
 const { auto, liveState } = $("#explain").dataset;
-if (liveState === "loading") whenLoaded(() => location.reload());
+if (liveState === "loading") whenLoaded(renew);
 else if (auto !== undefined) { // the address names what to read: ask at once
   const to = new URL(location.href);
   to.searchParams.set("ask", "1");

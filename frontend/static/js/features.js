@@ -1,5 +1,6 @@
 // The list of features: drag over a histogram to choose a range; a number in the field of words opens that feature.
 import { swap } from "./app.js";
+import "./new_list.js";
 import { $, $$, errorMessage, url } from "./dom.js";
 
 const form = $("#filters");
@@ -78,7 +79,6 @@ function count() {
   all.checked = n > 0 && n === boxes().length;
   all.indeterminate = n > 0 && !all.checked;
   $("[data-compare]").disabled = n !== 2;
-  $("[data-compare]").textContent = n === 2 ? "Compare the two" : "Compare two";
   for (const button of $$("[data-opens]")) button.disabled = !n;
 }
 

@@ -1,5 +1,6 @@
 // What one writes is kept in this browser until the server has it. The panel "Notes" saves without leaving the page.
 import { $, $$, errorMessage, h, say } from "./dom.js";
+import "./new_list.js";
 
 const FORMS = "form[data-save], form[data-draft]";
 const keyOf = (form) => `draft ${new URL(form.action).search} ${form.dataset.draft ?? `${form.elements.kind.value} ${form.elements.key.value}`}`;
