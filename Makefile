@@ -77,7 +77,7 @@ sbom: setup .venv/tools/.ready
 	.venv/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON -o dist/sbom-python.json .venv
 	PATH="$$PATH:$(CURDIR)/$(BIN)" npm --prefix frontend sbom --sbom-format cyclonedx > dist/sbom-npm.json
 
-# Known holes in the locked versions.
+# Known vulnerabilities in the locked versions.
 audit: .venv/tools/.ready
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(PYTHON) -m tests.supply.audit
 

@@ -34,7 +34,7 @@ SAFE = {
     "urllib3": "2.7",
     "ray": "2.56",
 }
-"""The first version without a known hole, by package; pyproject.toml names the holes."""
+"""The first version without a known vulnerability, by package; pyproject.toml names the holes."""
 
 
 def floor(name: str) -> Version:

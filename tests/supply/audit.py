@@ -1,4 +1,4 @@
-"""`make audit`: asks the databases of PyPI and npm whether a locked version has a known hole.
+"""`make audit`: asks the databases of PyPI and npm whether a locked version has a known vulnerability.
 
 Ends with 0 where none has, 1 where one has, and 2, in one sentence, where a database gives no answer.
 """
@@ -59,7 +59,7 @@ def main(python: Sequence[str] = PIP_AUDIT, npm: Sequence[str] = NPM) -> int:
             file=sys.stderr,
         )
         return 2
-    print("\n".join(holes) or "No locked version has a known hole.")
+    print("\n".join(holes) or "No locked version has a known vulnerability.")
     return bool(holes)
 
 

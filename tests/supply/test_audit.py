@@ -23,7 +23,7 @@ FAILS = [sys.executable, "-c", "raise OSError('no route to host')"]
 
 def test_no_hole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(printing(FINE), printing({"vulnerabilities": {}})) == 0
-    assert capsys.readouterr().out == "No locked version has a known hole.\n"
+    assert capsys.readouterr().out == "No locked version has a known vulnerability.\n"
 
 
 def test_each_hole_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
