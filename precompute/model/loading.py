@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -35,6 +37,8 @@ dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 KERNELS = ("attn_implementation", "experts_implementation")
 """Beginnings of fields that choose a function of transformers, or kernels from the hub."""
+MOST_IN_A_NUMBER = 16
+"""Weights in one stored number: more than any quantization packs."""
 ADVICE = "give a transformers folder or hub id"
 
 
@@ -93,6 +97,7 @@ def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading
         if device_map is not None or quantize is not None:
             options["device_map"] = device_map or {"": target}
         auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+        refuse_larger(source, auto, config)
         model, report = auto.from_pretrained(source, trust_remote_code=False, output_loading_info=True, **options)
         check_complete(source, report, full=full)
         if "device_map" not in options:
@@ -122,6 +127,28 @@ def check_place(source: str) -> None:
     if not (folder / "config.json").is_file():
         raise SaevxError(f"The folder {source} holds no config.json: {ADVICE}.")
     refuse_pointers([*folder.glob("*.jinja"), *folder.glob("*.txt")])
+
+
+def refuse_larger(source: str, auto: Any, config: Any) -> None:
+    """Raises SaevxError where a configuration describes a model that the weights in its folder cannot be, as one does
+    that has lost a part: transformers would fill what is missing by chance before it says so, and take all memory.
+
+    Args:
+        auto: the class of transformers that makes the model.
+    """
+    n_stored = 0
+    for path in Path(source).glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            n_stored += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
+    if not n_stored:
+        return  # a name of the hub, or a folder of which transformers says what it lacks
+    with torch.device("meta"):
+        n_weights = sum(weight.numel() for weight in auto.from_config(config, trust_remote_code=False).parameters())
+    if n_weights > MOST_IN_A_NUMBER * n_stored:
+        raise SaevxError(
+            f"The model {source} cannot be loaded: its config.json describes {n_weights:,} weights, and its files hold "
+            f"{n_stored:,}: copy its config.json again."
+        )
 
 
 def refuse_code_from_elsewhere(source: str) -> None:

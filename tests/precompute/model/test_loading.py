@@ -83,6 +83,14 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     assert "holds no config.json" in refusal(folder)
 
 
+def test_a_configuration_of_a_larger_model_is_refused_before_memory_is_taken(folder: Path) -> None:
+    """One that has lost its `text_config` describes a model of 7 billion weights."""
+    config = json.loads((folder / "config.json").read_text())
+    for text_config in ({**config["text_config"], "intermediate_size": 500_000}, None):
+        (folder / "config.json").write_text(json.dumps({**config, "text_config": text_config}))
+        assert "copy its config.json again" in refusal(folder)
+
+
 def test_a_template_that_is_cut(folder: Path) -> None:
     text = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").write_text(text[:-20])
