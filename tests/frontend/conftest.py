@@ -118,6 +118,9 @@ def measured_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("tables")
     store = shutil.copytree(synthetic.small_store(tmp_path_factory), root / "store")
     manifest = json.loads((store / "manifest.json").read_text())
+    sides = {"text": 0.08, "image": 0.1, "both": 0.09}
+    manifest["quality"] = {**manifest.get("quality", {}), "fvu": sides, "l0": dict.fromkeys(sides, 25.0)}
+    (store / "manifest.json").write_text(json.dumps(manifest))
     evaluation = json.loads(MEASURED.read_text())
     evaluation["sae"]["sha256"] = manifest["sae"]["sha256"]
     (root / "sae").mkdir()
