@@ -48,6 +48,8 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
     if is_special(out):
         yield
         return
+    if not out.name:  # "." or "/"
+        raise PlaceError(f"{out} is a folder: name what is to be written in it.")
     lock = out.with_name(f".{out.name}.lock")
     try:
         _refuse_inside_store(out)

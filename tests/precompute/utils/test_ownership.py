@@ -97,6 +97,12 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_without_a_name_is_no_place(place: str) -> None:
+    with pytest.raises(PlaceError, match="is a folder: name what is to be written in it"), exclusive(Path(place)):
+        pytest.fail("it was written")
+
+
 @pytest.mark.parametrize("name", ["scores.jsonl", "images/scores.jsonl", "new/folder/scores.jsonl"])
 def test_nothing_is_written_into_a_finished_store(tmp_path: Path, name: str) -> None:
     for file in (MANIFEST, DATABASE):
