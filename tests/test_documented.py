@@ -37,3 +37,14 @@ def test_each_claim_about_security_names_a_test_that_exists() -> None:
     assert len(named) > 8
     for path in named:
         assert (ROOT / path).exists(), path
+
+
+def test_the_changelog_has_one_set_of_sections() -> None:
+    """A merge can bring old sections back: each heading of a version is one of these, and stands there once."""
+    versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.M)[1:]
+    assert versions
+    for version in versions:
+        headings = re.findall(r"^### (.*)", version, re.M)
+        kinds = [heading.partition(":")[0] for heading in headings]
+        assert len(set(headings)) == len(headings)
+        assert set(kinds) <= {"Changed", "New", "Security and operation", "Measured", "Faster", "Fixed"}, headings
