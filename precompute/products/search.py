@@ -7,9 +7,10 @@ divided into blocks, or on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from threading import local
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,10 +33,18 @@ from precompute.products.setting import Products
 from precompute.products.threads import in_threads
 from precompute.utils.types import Array
 
+Result = TypeVar("Result")
+
 BLOCK_NUMBERS = 1 << 25
 """Numbers of a product that a thread computes and looks at before the next: 64 MB of bfloat16."""
 MOST_ROWS = 1024
+MOST_PAIRS = 1 << 22
+"""Pairs that are looked at together where whole rows are: they take some 150 MB, in each thread."""
 LARGEST, LOWEST = False, True
+
+
+class TooManyPairsError(Exception):
+    """Rows that must be looked at whole have more than MOST_PAIRS pairs together: ask for fewer rows at a time."""
 
 
 class Table:
@@ -96,6 +105,9 @@ class Table:
         Args:
             left_rd: float32 [r, d + c]. sides: LARGEST for the k largest, LOWEST for the k lowest.
             extra_r: float64 [r], as of `rows_of`.
+
+        Raises:
+            TooManyPairsError: never for a single row.
         """
         n_rows, n = len(left_rd), len(self.vectors_nd)
         rows = np.arange(n_rows)
@@ -104,7 +116,7 @@ class Table:
         zero_r = ~left_rd.any(1).numpy()
         # All products with a vector of zeros are equal, and of equal ones the first columns win.
         pairs_of_sides: list[list[Pairs]] = [[grid(rows[zero_r], k)] for _ in sides]
-        rows = rows[~zero_r]
+        rows, counts = rows[~zero_r], list[tuple[torch.dtype, int, int]]()
         for right in self._attempts():
             dtype = right.number_nd.dtype
             extra_rows = None if extra_r is None else extra_r[rows]
@@ -116,10 +128,14 @@ class Table:
                 pairs, too_many_of_side_r = candidates(product_rn, limits, k, lowest=lowest)
                 too_many_r |= too_many_of_side_r
                 pairs_of_side.append(Pairs(rows[pairs.row_p], pairs.col_p))
-            self.count(dtype, len(rows), int(too_many_r.sum()))
+            counts.append((dtype, len(rows), int(too_many_r.sum())))
             rows = rows[too_many_r]
             if not len(rows):
                 break
+        if len(rows) > 1 and len(rows) * n > MOST_PAIRS:
+            raise TooManyPairsError
+        for count in counts:
+            self.count(*count)
         for pairs_of_side in pairs_of_sides:
             pairs_of_side.append(grid(rows, n))
         return [pairs_within(n, join(self.n_blocks * BLOCK, pairs_of_side)) for pairs_of_side in pairs_of_sides]
@@ -161,8 +177,8 @@ def largest_products(
     """
     table = Table(vectors_nd, products, part)
 
-    def search(low: int) -> tuple[Array, Array]:
-        left_rd = vectors_nd[low : low + table.step]
+    def search(low: int, high: int) -> tuple[Array, Array]:
+        left_rd = vectors_nd[low:high]
         (pairs,) = table.candidates(left_rd, k + (not itself))
         if not itself:
             other_p = pairs.row_p + low != pairs.col_p
@@ -170,9 +186,28 @@ def largest_products(
         value_p = pair_products(left_rd, vectors_nd, pairs)
         return winners(pairs, value_p, len(left_rd), k)
 
-    blocks = in_threads(search, range(0, len(vectors_nd), table.step))
-    value_nk, other_nk = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    value_nk, other_nk = (np.concatenate(parts) for parts in zip(*by_blocks(search, table), strict=True))
     return value_nk, other_nk
+
+
+def by_blocks(search: Callable[[int, int], Result], table: Table, n: int | None = None) -> list[Result]:
+    """The results of `search(low, high)` over all n rows, by default those of the table, block by block in threads. A
+    block whose pairs would take too much memory is halved, which changes no result.
+
+    Args:
+        search: may raise TooManyPairsError.
+    """
+
+    def halved(low: int, high: int) -> list[Result]:
+        try:
+            return [search(low, high)]
+        except TooManyPairsError:
+            middle = (low + high) // 2
+            return [*halved(low, middle), *halved(middle, high)]
+
+    n = len(table.vectors_nd) if n is None else n
+    blocks = in_threads(lambda low: halved(low, min(low + table.step, n)), range(0, n, table.step))
+    return [result for block in blocks for result in block]
 
 
 def grid(rows: Array, n: int) -> Pairs:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from precompute.products.candidates import join, winners
 from precompute.products.pairs import pair_products
-from precompute.products.search import LARGEST, LOWEST, Table
+from precompute.products.search import LARGEST, LOWEST, Table, by_blocks
 from precompute.products.setting import Products
-from precompute.products.threads import in_threads
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
@@ -63,8 +62,8 @@ def logit_lens(
     table_centred = Table(unembed / torch.from_numpy(deviation_v)[:, None], products, "lens, centred")
     slack = (len(mean_d) * 2.0**-23 + 2.0**-20) * (1 + float(np.linalg.norm(mean_d)))
 
-    def search(low: int) -> dict[str, Array]:
-        left_fd = unit_fd[low : low + table_raw.step]
+    def search(low: int, high: int) -> dict[str, Array]:
+        left_fd = unit_fd[low:high]
         n_rows, left = len(left_fd), torch.from_numpy(left_fd)
         centred = torch.from_numpy(left_fd - mean_d)
         several = table_raw.candidates(left, k, (LARGEST, LOWEST))
@@ -79,7 +78,7 @@ def logit_lens(
                 block[f"{kind}{name}_logit"] = sign * value
         return block
 
-    blocks = in_threads(search, range(0, len(unit_fd), table_raw.step))
+    blocks = by_blocks(search, table_raw, len(unit_fd))
     lens = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     extreme_f = np.maximum(lens["promoted_logit"][:, 0], -lens["suppressed_logit"][:, 0])
     return {**lens, "informative": extreme_f > chance_limit(len(scaled_vd))}

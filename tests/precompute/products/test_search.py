@@ -156,6 +156,26 @@ def test_threads_and_sizes_of_blocks_change_nothing(monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(one, other)
 
 
+def test_rows_that_are_looked_at_whole_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of them is halved until its pairs fit, and each row is counted once."""
+    vectors = near_ties(1500, 72)
+    before = largest_products(vectors, 10, Products(), "test")
+    seen: list[int] = []
+
+    def watched(left_rd: torch.Tensor, right_nd: torch.Tensor, pairs: Pairs) -> Array:
+        seen.append(len(pairs.row_p))
+        return pair_products(left_rd, right_nd, pairs)
+
+    monkeypatch.setattr(search, "pair_products", watched)
+    monkeypatch.setattr(search, "MOST_PAIRS", 10_000)
+    products = Products()
+    again = largest_products(vectors, 10, products, "test")
+    for one, other in zip(before, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sum(seen) == 1500 * 1500 and max(seen) <= 10_000
+    assert sum(products.facts()["test"].values()) == 1500
+
+
 def test_a_number_is_split_into_three_that_bfloat16_holds() -> None:
     number = normal(1, 1000)[0] * torch.logspace(-6, 6, 1000)
     parts = split_number(number)
