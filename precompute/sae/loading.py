@@ -31,6 +31,7 @@ SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 STORE_STATE = "activations_store_state.safetensors"
 """Where SAELens before 6 kept the factor of an unfinished training."""
 FILES = (CONFIG, WEIGHTS, SPARSIFY, SCALER, WHITENING, STORE_STATE)
+HOOK_NAMES = ("hook_name", "hook_point", "hook_layer", "hook_point_layer")
 AVERAGE, WHITEN = "expected_average_only_in", "covariance_whitening"
 
 
@@ -207,12 +208,18 @@ def tensor_types(path: Path) -> dict[str, str]:
 def read_any_version(
     path: str | Path, device: str, cfg_overrides: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """SAELens' reader, with three things that it passes over: the k of a TopK in another place, `{layer}` in a hook
-    name, and a factor per feature learnt after the training, which belongs into the decoder."""
-    from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
+    """SAELens' reader, with five things that it passes over: a byte-order mark, the k of a TopK in another place, a
+    hook name in `metadata` without a version, `{layer}` in a hook name, and a factor per feature learnt after the
+    training, which belongs into the decoder."""
+    from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
 
-    config, state = sae_lens_disk_loader(path, device, cfg_overrides)
-    for name in ("hook_name", "hook_point"):
+    config = {**read_json(Path(path) / CONFIG), "device": device, **(cfg_overrides or {})}
+    config, state = read_sae_components_from_disk(config, Path(path) / WEIGHTS, device)
+    metadata = config.get("metadata") or {}
+    if not (config.get("sae_lens_version") or metadata.get("sae_lens_version")):
+        # SAELens takes this for an old file, of which it reads no `metadata`.
+        config = {**{name: metadata[name] for name in HOOK_NAMES if name in metadata}, **config}
+    for name in HOOK_NAMES[:2]:
         layer = config.get("hook_layer", config.get("hook_point_layer"))
         if isinstance(config.get(name), str) and layer is not None:
             config[name] = config[name].replace("{layer}", str(layer))

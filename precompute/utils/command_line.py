@@ -77,13 +77,34 @@ class CommandOptions(BaseModel):
         result = dict(values)
         for name, field in cls.model_fields.items():
             if isinstance(result.get(name), str) and NoDecode in field.metadata:
-                result[name] = [unquote(p) for p in result[name].split(",")]  # as `run_command` has joined them
+                parts = result[name].split(",")  # as `run_command` has joined them
+                result[name] = [unquote(part, errors="surrogatepass") for part in parts]
+            _check_unicode(name, field, result.get(name))
             if name in result and (name in SOURCES or _is_path(field.annotation)):
                 try:
                     result[name] = expand_path(result[name])
                 except ValueError as error:
                     raise ValueError(f"{_option_name(name, field)} {error}.") from None
         return result
+
+
+def _check_unicode(name: str, field: FieldInfo, value: Any) -> None:
+    """Raises ValueError where a text holds what is no valid Unicode, which no result file could hold; `expand_path`
+    says it of paths."""
+    if name in SOURCES or _is_path(field.annotation):
+        return
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not is_unicode(text):
+            raise ValueError(f"{_option_name(name, field)} takes a text that is valid Unicode, not {text!a}.")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_path(annotation: Any) -> bool:
@@ -104,10 +125,8 @@ def expand_path(value: Any) -> Any:
     text = str(value)
     if not text:
         raise ValueError("takes a path that is not empty")
-    try:
-        text.encode()
-    except UnicodeError:
-        raise ValueError(f"takes a path that is valid Unicode, not {text!a}: rename the folder") from None
+    if not is_unicode(text):
+        raise ValueError(f"takes a path that is valid Unicode, not {text!a}: rename the folder")
     return type(value)(os.path.expanduser(text)) if text.startswith("~") else value  # noqa: PTH111 (may be no path)
 
 
@@ -126,7 +145,7 @@ def run_command(app: type[BaseSettings], arguments: Sequence[str]) -> None:
         for name, value in vars(namespace).items():
             if isinstance(value, list) and _is_taken_whole(name.split("."), app):
                 # The library would split what it is given at commas and read brackets and quotes as JSON.
-                setattr(namespace, name, [quote(part, safe="") for part in value])
+                setattr(namespace, name, [quote(part, safe="", errors="surrogatepass") for part in value])
         CliApp.run(app, cli_args=namespace, cli_settings_source=source)
     except ValidationError as error:
         if error.title != app.__name__:  # not the command line's

@@ -222,7 +222,9 @@ def _path_of(error: BaseException) -> Path | None:
 def _folder(path: Path | None) -> Path:
     """The folder of a path that there is."""
     path = Path.cwd() if path is None else path
-    return next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
+    parents = path.absolute().parents
+    # `Path.is_dir` raises where a name is too long.
+    return next((parent for parent in parents if os.path.isdir(parent)), Path("/"))  # noqa: PTH112
 
 
 def _short_path(path: Path | None) -> str:

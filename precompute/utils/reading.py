@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     refuse_pointers([path])
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except (OSError, ValueError, RecursionError) as error:
         raise SaevxError(f"{path} cannot be loaded: it is no JSON ({cause(error)}); download it again.") from error
     if not isinstance(content, dict):

@@ -218,6 +218,25 @@ def test_old_keys_keep_their_meaning(tmp_path: Path) -> None:
     assert SaeV.load(oldest).layer == 8
 
 
+def test_a_hook_in_metadata_without_a_version_is_used(tmp_path: Path) -> None:
+    """SAELens takes such a file for one of its version 5, of which it reads no metadata."""
+    nowhere = {"hook_name": "absent", "hook_layer": "absent"}
+    hook = {"hook_name": "blocks.3.hook_resid_post"}
+    assert SaeV.load(make_old(tmp_path / "a", **nowhere, metadata=hook)).layer == 3
+    layer = {"hook_name": "blocks.{layer}.hook_resid_pre", "hook_layer": 3}
+    assert SaeV.load(make_old(tmp_path / "b", **nowhere, metadata=layer)).layer == 2
+    assert SaeV.load(make_old(tmp_path / "c", hook_layer="absent", metadata=hook)).layer == 16
+
+
+@pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
+def test_a_byte_order_mark_is_passed_over(architecture: str, tmp_path: Path) -> None:
+    folder = tiny.make_sae(tmp_path, architecture=architecture)
+    plain = SaeV.load(folder).encode(HIDDEN)
+    text = (folder / "cfg.json").read_text()
+    (folder / "cfg.json").write_text(text, encoding="utf-8-sig")
+    assert torch.equal(SaeV.load(folder).encode(HIDDEN), plain)
+
+
 def test_a_factor_learnt_after_training_goes_into_the_decoder(tmp_path: Path) -> None:
     plain = SaeV.load(make_old(tmp_path / "plain"))
     folder = make_old(tmp_path / "tuned", finetuning_scaling_factor=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import pytest
 import torch
 from pydantic_settings import BaseSettings
 
+from backend.commands import Saevx
 from precompute.cli import CLI_CONFIG, run
 from precompute.errors import PlaceError, SaevxError, Terminated
 from precompute.utils.failures import sentence, sentence_of_cause, without_secrets, write_log
 from tests.helpers.machine import environment, refused, saevx, small_disk
+from tests.helpers.tiny_demo import tiny_demo
 
 
 def os_error(number: int, path: object = None) -> OSError:
@@ -115,6 +118,17 @@ def test_an_error_made_of_another_is_told_by_the_other(tmp_path: Path) -> None:
     assert sentence_of_cause(chained(os_error(errno.ENOSPC), PlaceError)) is None, "that has the true cause already"
 
 
+@pytest.mark.parametrize("command", ["verify", "migrate --out out"])
+def test_a_name_that_is_too_long_is_one_sentence(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, *options = command.split()
+    assert run(Saevx, [name, "x" * 300 + "/store", *options]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "File name too long" in err and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("error", "gpu"),
     [
@@ -182,6 +196,20 @@ def test_whatever_comes_is_one_sentence(
     assert "No space is left" in message[6][1]
     logs = sorted((tmp_path / "state" / "saevx").iterdir())
     assert logs and all(SECRET not in log.read_text() and "hf_aaa" not in log.read_text() for log in logs)
+
+
+def test_a_file_of_another_store_is_named(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the size that the manifest says, so that only what follows from its values tells."""
+    demo = tiny_demo(tmp_path_factory)
+    shutil.copytree(demo / "store", store := tmp_path / "store")
+    places = np.load(store / "events/max_offset.npy")
+    np.save(store / "events/max_offset.npy", places[::-1].copy())
+    options = ["--model", str(demo / "model"), f"--store={store}", "--max-samples", "2", "--device", "cpu"]
+    assert run(Saevx, ["evaluate", str(demo / "sae"), str(demo / "data"), *options]) == 1
+    sentence_line = capsys.readouterr().err.splitlines()[-1]
+    assert sentence_line.startswith(f"saevx: The store {store} is damaged (events/max_offset.npy is not the file that")
 
 
 def test_secrets_stay_out_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,11 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
         ([*PASS, "--colour", "3"], "There is no option or argument --colour 3 here: see `saevx precompute --help`."),
         ([*PASS[:-1], ""], "--out takes a path that is not empty."),
         ([*PASS[:-1], "a\udcff"], "--out takes a path that is valid Unicode, not 'a\\udcff': rename the folder."),
+        ([*PASS, "--split", "a\udcff"], "--split takes a text that is valid Unicode, not 'a\\udcff'."),
+        (
+            ["filter", "x", "--by", "l0", "--drop-flags", "blank", "--drop-flags", "\udcff"],
+            "--drop-flags takes a text that is valid Unicode, not '\\udcff'.",
+        ),
         (["precompute", "", *PASS[2:]], "DATA takes a path that is not empty."),
         ([*TRAIN, "--expansion", "inf"], "--expansion takes a finite number, not inf."),
         ([*TRAIN, "-k", "0"], "-k takes a number that is at least 1, not 0."),
