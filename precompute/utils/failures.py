@@ -221,10 +221,11 @@ def _path_of(error: BaseException) -> Path | None:
 
 def _folder(path: Path | None) -> Path:
     """The folder of a path that there is."""
-    path = Path.cwd() if path is None else path
-    parents = path.absolute().parents
-    # `Path.is_dir` raises where a name is too long.
-    return next((parent for parent in parents if os.path.isdir(parent)), Path("/"))  # noqa: PTH112
+    with contextlib.suppress(OSError):  # the current folder may have been deleted
+        parents = (Path.cwd() if path is None else path).absolute().parents
+        # `Path.is_dir` raises where a name is too long.
+        return next((parent for parent in parents if os.path.isdir(parent)), Path("/"))  # noqa: PTH112
+    return Path("/")
 
 
 def _short_path(path: Path | None) -> str:

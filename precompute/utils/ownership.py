@@ -195,7 +195,8 @@ def _release_lock(descriptor: int, lock: Path) -> None:
 
 
 def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, depends_on: str) -> bool:
-    """Whether a folder holds an unfinished run with this fingerprint.
+    """Whether a folder holds an unfinished run with this fingerprint. That of another run which has finished nothing,
+    such as one whose model could not be loaded, counts as empty: nothing of it can be lost.
 
     Args:
         fingerprint: of all that the run depends on.
@@ -211,15 +212,22 @@ def holds_unfinished(part: Path, fingerprint: str, plan: str, *, what: str, depe
     try:
         fingerprint_of_part = json.loads((part / plan).read_text())["fingerprint"]
     except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
-        if part.is_dir() and all(path.name.endswith(TEMPORARY) for path in part.iterdir()):
+        if part.is_dir() and _is_empty(part):
             return False
         raise SaevxError(f"{part} is in the way and is no unfinished {what}: move or delete it.") from None
     if fingerprint_of_part != fingerprint:
+        if _is_empty(part, plan):
+            return False
         raise SaevxError(
             f"{part} holds an unfinished {what} with other {depends_on}: "
             "repeat that command to go on with it, or delete the folder to start over."
         )
     return True
+
+
+def _is_empty(part: Path, plan: str = "") -> bool:
+    """Whether nothing but the plan and what a write was killed over is in the folder."""
+    return all(path.name == plan or path.name.endswith(TEMPORARY) for path in part.iterdir())
 
 
 def claim_folder(part: Path, fingerprint: str, plan: str, *, what: str, depends_on: str) -> bool:

@@ -234,6 +234,12 @@ def test_nothing_to_score(query: Any, tmp_path: Path) -> None:
     assert not made.part.exists()
 
 
+def test_a_device_that_is_not_there_does_not_stand_in_the_way_of_one_that_is(query: Any, tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match="abc"):
+        score_data(query(device="abc"))
+    assert score_data(query()) and (tmp_path / "scores.jsonl").exists()
+
+
 def test_another_sae_is_refused(query: Any, tmp_path: Path) -> None:
     other = tiny.make_sae(tmp_path / "other", architecture="topk", k=4)
     with pytest.raises(SaevxError, match="not the one of store"):

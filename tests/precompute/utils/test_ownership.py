@@ -143,8 +143,17 @@ def test_an_unfinished_folder_is_taken_up_by_its_like_alone(tmp_path: Path) -> N
     assert not holds_unfinished(part, "a", "plan.json", **what) and not part.exists()
     assert not claim_folder(part, "a", "plan.json", **what)
     assert claim_folder(part, "a", "plan.json", **what) and holds_unfinished(part, "a", "plan.json", **what)
+    (part / "shard-0.npz").touch()
     with pytest.raises(SaevxError, match="holds an unfinished store with other data or options: repeat"):
         claim_folder(part, "b", "plan.json", **what)
+    assert claim_folder(part, "a", "plan.json", **what)
+
+
+def test_a_run_that_finished_nothing_stands_in_nobodys_way(tmp_path: Path) -> None:
+    what = {"what": "store", "depends_on": "data or options"}
+    claim_folder(tmp_path, "a", "plan.json", **what)
+    assert not holds_unfinished(tmp_path, "b", "plan.json", **what)
+    assert not claim_folder(tmp_path, "b", "plan.json", **what) and claim_folder(tmp_path, "b", "plan.json", **what)
 
 
 @pytest.mark.parametrize("plan", ["", "{", "[]", "{}", "7"])
