@@ -115,7 +115,7 @@ def test_a_slow_server_is_not_asked_again_for_its_queue_while_it_has_not_answere
     page.route("**/api/v1/live*", lambda route: asked.append(route.request.url))  # never answered
     with server.held_up():
         page.get_by_test_id("measure").click()
-        expect(page.get_by_test_id("effect-seconds")).to_have_text("7 s", timeout=60_000)
+        expect(page.get_by_test_id("effect-seconds")).to_have_text(re.compile(r"^([7-9]|\d{2,}) s$"))
         assert len(asked) == 1
         page.get_by_test_id("effect-stop").click()
     page.unroute_all(behavior="ignoreErrors")
