@@ -25,7 +25,7 @@ from precompute.options.shared import SAE_LENS, absolute_path
 from precompute.sae.reconstruction import sae_warning
 from precompute.utils import memory
 from precompute.utils.files import write_text
-from precompute.utils.ownership import claim_folder, creating, holds_unfinished, refuse_existing
+from precompute.utils.ownership import MANIFEST, claim_folder, creating, holds_unfinished, refuse_existing
 from precompute.utils.processes.ray_pool import check
 from precompute.utils.progress import human, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
@@ -33,7 +33,7 @@ from precompute.utils.provenance import code_version, fingerprint, plain_name, w
 if TYPE_CHECKING:
     from precompute.collect.session import Session
 
-MANIFEST, RUN, PLAN = "manifest.json", "run.json", "plan.json"
+RUN, PLAN = "run.json", "plan.json"
 KIND = {"what": "store", "depends_on": "data, model, SAE or options"}
 WRITTEN = "written"
 """In the manifest of an unfinished store whose tables are all written: a fingerprint of the later steps' options."""

@@ -185,10 +185,10 @@ def test_attention_can_be_frozen_while_steering(server: Running) -> None:
     change = {"id": 5, "mode": "add", "strength": 6}
     kl = {}
     for attention in ("free", "frozen"):
-        given = {"sample_id": "pair-3", "max_tokens": 6, "attention": attention}
-        answer = ask(server, "steer", feature=5, strength=6, **given)
+        arguments = {"sample_id": "pair-3", "max_tokens": 6, "attention": attention}
+        answer = ask(server, "steer", feature=5, strength=6, **arguments)
         assert answer["attention"] == attention
-        reply = server.post("/api/v1/steer", json={**given, "features": [change]}).text
+        reply = server.post("/api/v1/steer", json={**arguments, "features": [change]}).text
         done = json.loads(reply.split("event: done\ndata: ")[1].split("\n")[0])
         assert answer["steered"] == done["text"]["steered"]
         assert answer["mean_kl"] == float(f"{done['mean_kl']:.4g}")

@@ -104,8 +104,8 @@ def test_the_graph_has_the_strongest_partners_of_every_feature(store: Store) -> 
             for one in partners:
                 if one["modality"] == side:
                     strongest.setdefault(int(concept[one["id"]]), one["id"])
-            shown = [one["id"] for one in graph["partners"] if one["modality"] == side]
-            assert shown == [*strongest.values()][:2], (feature, side)
+            in_graph = [one["id"] for one in graph["partners"] if one["modality"] == side]
+            assert in_graph == [*strongest.values()][:2], (feature, side)
             n_cut += len(strongest) > 2
     assert n_cut
 
