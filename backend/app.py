@@ -1,7 +1,5 @@
 """The web application: routers, static files, errors and headers around the stores."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager

@@ -1,8 +1,6 @@
 """The commands of `saevx`: those of the server, and those of the offline part. Heavy modules are imported by the
 commands that need them, so that `--help` answers at once."""
 
-from __future__ import annotations
-
 import json
 import sys
 from contextlib import nullcontext

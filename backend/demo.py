@@ -1,8 +1,6 @@
 """`saevx demo`: a folder with model, SAE, data, store and its controls, made step by step; existing parts are not made
 again."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """Dependencies of endpoints: the state, the store that a request names, both as a `Visit`, and the validators of a
 cached reply."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import ExitStack

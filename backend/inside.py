@@ -1,7 +1,5 @@
 """Requests to the application in its own process, without a network: for `saevx export` and `saevx mcp`."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets

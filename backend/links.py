@@ -7,8 +7,6 @@ without padding: `/samples/~YS9pbWFnZQ` for `a/image`. A query parameter can car
 id unchanged.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import inspect

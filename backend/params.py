@@ -1,7 +1,5 @@
 """Query parameters that several endpoints share."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import HTTPException, Query

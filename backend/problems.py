@@ -1,7 +1,5 @@
 """Every error as RFC 9457 problem details; a browser that opens a page gets the same sentence as HTML."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,8 +1,6 @@
 """All settings of the server. `saevx serve` fills them from its options; each can also be set by an environment
 variable of the same name with the prefix SAEVX_."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tour of the pages: five steps on what a store holds, each at an address of its own, `?tour=1` to `?tour=5`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

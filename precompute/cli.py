@@ -1,8 +1,6 @@
 """The offline commands `saevx train`, `evaluate`, `precompute`, `controls`, `score`, `filter`, `patches`,
 `verify` and `migrate`; backend/cli.py puts them beside the server's."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

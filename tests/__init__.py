@@ -1,7 +1,5 @@
 """The tests. What they share is in tests/helpers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """docs/architecture.md shows the code as it is: its picture is drawn from today's imports, and what it names exists."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Docstrings name what is there: parameters under *Args*, and in backticks names that stand somewhere in the code."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

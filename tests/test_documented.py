@@ -1,7 +1,5 @@
 """What users meet is documented: each score, flag and verdict in docs/method.md, each command in docs/commands.md."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

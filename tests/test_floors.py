@@ -1,7 +1,5 @@
 """The floors of pyproject.toml lie above the holes that are known, and the tested set of versions satisfies each."""
 
-from __future__ import annotations
-
 import tomllib
 from importlib.metadata import version
 from pathlib import Path

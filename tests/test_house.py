@@ -1,8 +1,6 @@
 """The rules of the code's layout, read from its source: what may import what, how long a module may be, which words are
 not used as names. A violation is printed as one line, `file:line: what is wrong`."""
 
-from __future__ import annotations
-
 import ast
 import io
 import re

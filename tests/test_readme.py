@@ -1,7 +1,5 @@
 """The Python of the README runs, on a made-up store."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

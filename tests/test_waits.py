@@ -1,7 +1,5 @@
 """No test ends a wait within a minute: two busy cores may take that long over what takes a moment on free ones."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Lists and searches look at the memory. A change by another process of the same s
 program within `FRESH_S`; whether a change conflicts with another is decided in the database alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

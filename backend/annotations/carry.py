@@ -3,8 +3,6 @@
 The old store may be gone: of each feature that something was written about, the database has a sketch of its direction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The database that annotations lie in: an SQLite file beside the store, or any database that SQLAlchemy reaches."""
 
-from __future__ import annotations
-
 import datetime as dt
 import os
 import threading

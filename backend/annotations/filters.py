@@ -1,7 +1,5 @@
 """What a list of features or samples takes of the annotations."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """What the marks of flagged pairs say of a flag: its precision above a threshold, and a threshold that is precise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The tables of a database of annotations. A change here needs a migration (migrations/versions)."""
 
-from __future__ import annotations
-
 from sqlalchemy import JSON, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()

@@ -1,7 +1,5 @@
 """What commands measured on a finished store and wrote next to it: STORE.controls.json, STORE.hallucination.json."""
 
-from __future__ import annotations
-
 import shlex
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Pairs of features that share samples."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query

@@ -1,7 +1,5 @@
 """Which features carried a token of the model's answer, and the test of such an explanation."""
 
-from __future__ import annotations
-
 from fastapi import APIRouter
 
 from backend.deps import VisitDep

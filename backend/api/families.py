@@ -1,7 +1,5 @@
 """Families of features: near-copies of one another, under the strongest of them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query

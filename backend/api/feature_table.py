@@ -1,7 +1,5 @@
 """Whole lists of features: as a file, a random one of them, by verdict, and how their figures are distributed."""
 
-from __future__ import annotations
-
 from itertools import chain
 from typing import Annotated, Literal
 

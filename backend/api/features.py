@@ -1,7 +1,5 @@
 """Features: the list, one feature, and where it fires."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from functools import partial

@@ -1,8 +1,6 @@
 """What the tools of an operator ask, outside /api/v1: whether the process answers, whether everything is loaded, and
 figures for Prometheus."""
 
-from __future__ import annotations
-
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse

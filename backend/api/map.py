@@ -1,7 +1,5 @@
 """The maps of features and of samples: the store's own files, column after column, and further colours."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Quality of the data: flags, scores, and the ids that a filter keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Rows of the data that are not in the store, with the reasons."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, Query

@@ -1,7 +1,5 @@
 """The store's SAE: its figures on this data, and the evaluation and training files in its folder."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Samples: the list, one pair, what fires in it and where, and its images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Search by words, and by images and texts through the model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NamedTuple

@@ -1,7 +1,5 @@
 """The stores, one store, and its live model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import APIRouter, Response

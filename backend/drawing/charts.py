@@ -1,8 +1,6 @@
 """Histograms, curves over steps and the scale of ω as SVG geometry, so that pages are complete without JavaScript and
 inline styles."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A Jinja environment whose templates give the same text in less time: a page puts out some two thousand values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

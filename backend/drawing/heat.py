@@ -1,7 +1,5 @@
 """Activations over images and tokens, as levels and SVG paths; `frontend/static/js/heatmap.js` has the same rule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet

@@ -1,7 +1,5 @@
 """Parts that a page repeats and that lead somewhere: names of features, cards, rows, as `parts` without links."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ takes five times as long, and a page has hundreds of them; `tests/backend/drawin
 Texts, names and addresses are escaped where they are put in. What stands beside them unescaped is written in this file,
 or is a number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -2,8 +2,6 @@
 
 The API returns text unchanged; the signs here are only for display."""
 
-from __future__ import annotations
-
 import regex
 
 from precompute.utils.text import is_blank

@@ -1,7 +1,5 @@
 """What the server holds in memory of what it has read and computed: the entries used last."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Callable

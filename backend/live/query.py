@@ -1,7 +1,5 @@
 """The query of a search, as the model or the pass has read it, and a visitor's own pair."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How often each visitor may ask the live model."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

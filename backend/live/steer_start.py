@@ -1,7 +1,5 @@
 """With what steering a feature begins: a strength below the cap, and a sample in which the feature is off."""
 
-from __future__ import annotations
-
 from math import floor
 
 from backend.links import check_feature

@@ -1,8 +1,6 @@
 """Images in requests: read exactly as the pass reads the images of the data, or refused with one sentence; and those
 that the server holds in memory, so that an address can name them."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -1,7 +1,5 @@
 """What frames every request and reply: the path prefix of a proxy, security headers, limits of size."""
 
-from __future__ import annotations
-
 from fastapi import HTTPException, Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

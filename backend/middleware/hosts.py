@@ -5,8 +5,6 @@ machine (DNS rebinding), or by sending a form here. An IP address in `Host` cann
 machine's own names.
 """
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ it. The browser then holds a cookie made from the token, so that it ends when th
 token in `Authorization: Bearer …`.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """The page /metrics: what Prometheus reads of a running server."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics

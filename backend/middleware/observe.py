@@ -3,8 +3,6 @@
 Neither tells its address, parameters, headers or body: they hold captions and the token.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import json
 import logging

@@ -1,7 +1,5 @@
 """The OpenAPI document with descriptions and examples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from threading import Lock

@@ -1,8 +1,6 @@
 """Examples in the OpenAPI document: of each parameter and body written here, of each reply and field recorded from the
 demo by `python -m tests.helpers.api_examples`."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from functools import cache

@@ -1,7 +1,5 @@
 """What fields and parameters of one name mean wherever they stand. A description of its own goes before it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 FIELDS = {

@@ -1,7 +1,5 @@
 """Cards of samples, previews of features, and the lists of flags and scores that several pages show."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """/docs: the reference of the API, rendered from the OpenAPI document. /method: docs/method.md."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

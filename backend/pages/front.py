@@ -1,7 +1,5 @@
 """The front page: what the store holds, and a first selection of features."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import APIRouter

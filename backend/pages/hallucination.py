@@ -1,7 +1,5 @@
 """The panel of the page SAE on hallucinated answers: which features tell them, and what steering these does."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from backend.drawing.figures import format_signed

@@ -1,7 +1,5 @@
 """Flags and scores of the data, and what a filter keeps."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, NamedTuple
 

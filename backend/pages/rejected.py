@@ -1,7 +1,5 @@
 """The page of rejected rows."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import APIRouter

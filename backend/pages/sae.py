@@ -1,7 +1,5 @@
 """The page of the SAE: its figures on this data, its evaluation and its training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import groupby

@@ -1,7 +1,5 @@
 """The list of samples."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, Query

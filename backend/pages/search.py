@@ -1,7 +1,5 @@
 """Search by words, by an image, or by both through the model."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple

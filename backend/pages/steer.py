@@ -1,7 +1,5 @@
 """Live steering."""
 
-from __future__ import annotations
-
 import re
 from math import nan
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """What a page is drawn for."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException

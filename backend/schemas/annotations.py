@@ -1,7 +1,5 @@
 """What people write: about features and samples, lists of them, saved filters, and marks of flagged pairs."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field

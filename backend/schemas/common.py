@@ -1,7 +1,5 @@
 """Models that every part of the API shares, and stores."""
 
-from __future__ import annotations
-
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 

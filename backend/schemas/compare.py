@@ -1,7 +1,5 @@
 """Two features beside each other, and the features of two stores."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from backend.schemas.common import Modality, Model

@@ -1,7 +1,5 @@
 """The controls of a store's verdicts."""
 
-from __future__ import annotations
-
 from pydantic import FiniteFloat
 
 from backend.schemas.common import Model

@@ -1,7 +1,5 @@
 """Families that share samples as a matrix, the graph around one feature, and samples of a pair."""
 
-from __future__ import annotations
-
 from backend.schemas.common import Modality, Model
 from backend.schemas.features import FeatureRef, Kind, Measures
 

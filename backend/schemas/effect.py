@@ -1,7 +1,5 @@
 """The measured effect of a feature."""
 
-from __future__ import annotations
-
 from backend.schemas.common import Model
 from backend.schemas.features import FeatureRef
 

@@ -1,7 +1,5 @@
 """Why the model gave an answer, and the test of that."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """Features, where they fire, and which features share their samples."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import model_validator

@@ -1,7 +1,5 @@
 """What was measured on hallucinated answers of a store's model."""
 
-from __future__ import annotations
-
 from pydantic import FiniteFloat
 
 from backend.schemas.common import Model

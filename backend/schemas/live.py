@@ -1,7 +1,5 @@
 """Search, scoring, and pairs of one's own."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from backend.schemas.common import Grid, ImageRef, Modality, Model, Verdict, View, WrittenAbout

@@ -1,7 +1,5 @@
 """Flags together, what a filter keeps, and rows of the data that are not in the store."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from backend.schemas.common import Model, Page

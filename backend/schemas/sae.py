@@ -1,7 +1,5 @@
 """The SAE: how well it reconstructs the residual stream, alone and inside its model, and how it was trained."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat

@@ -1,7 +1,5 @@
 """Samples, their scores and flags."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Steering: requests, events, and replies."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """A rendered page as a page of a site without a server: links lead to files, and what needs the server is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """Names of files for addresses: readable, and valid and different on every file system."""
 
-from __future__ import annotations
-
 import re
 from hashlib import sha256
 from urllib.parse import parse_qsl, unquote

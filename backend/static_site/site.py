@@ -1,7 +1,5 @@
 """`saevx export`: follows the links of the application's own pages, and writes each page as a file."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 import json

@@ -1,7 +1,5 @@
 """The page /metrics of a server with several workers: the figures of each, told apart by the label `worker`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 

@@ -1,8 +1,6 @@
 """The place of one process among those of `saevx serve --workers`: its number, its socket, and the files by which all
 of them know the state of the model and whether anybody wrote."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from pathlib import Path

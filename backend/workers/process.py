@@ -1,7 +1,5 @@
 """The process of one worker: `python -m backend.workers.process`, started by the supervisor alone."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,8 +1,6 @@
 """What the other workers have in place of the model and of uploaded images: whatever needs one of the two raises
 `InFirstWorker`, and `forward.Forward` lets the first worker answer the request."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable
 from typing import NoReturn

@@ -1,8 +1,6 @@
 """The process that `saevx serve --workers` starts: it starts the workers, starts one again that has ended, and ends all
 when it is stopped. It answers no request itself."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -5,8 +5,6 @@ total order, and a sample comes whole: any two ways of splitting the samples giv
 tokens, samples or features.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,8 +1,6 @@
 """What `--nll` measures: the cross-entropy of each caption beside its image and by itself. Of a few images another's
 caption is read too, for the calibration of the scores that rest on it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A shard's file appears whole or not at all, so a killed run continues behind the
 shards together.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence

@@ -3,8 +3,6 @@
 Rows are numbered here, when it is known which samples are rejected; the layout is in docs/store.md.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The records of all samples at the end of `collect`, put into the data's order without one list of them in memory."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A shard of the pass: what a store holds of each of its samples, and the file in which it lies until the merge."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass

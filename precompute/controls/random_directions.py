@@ -4,8 +4,6 @@ evidence*).
 Where their share of passes is high, the test measures the residual stream, and not what the SAE has found in it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """`saevx controls`: pass rates of the test behind `cross-modal` where it ought to fail (METHOD, *Pair evidence*)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

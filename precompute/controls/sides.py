@@ -1,7 +1,5 @@
 """Which features are above δ on the text and on the image of each pair, read from a finished store."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, Self
 
 import numpy as np

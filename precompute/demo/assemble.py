@@ -6,8 +6,6 @@ the projector and a LoRA on the language model, is shipped in `weights/adapter.s
 `training/train_adapter.py` makes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

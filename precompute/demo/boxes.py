@@ -3,8 +3,6 @@
 python -m precompute.demo.boxes demo/data/metadata.jsonl boxes.jsonl [truth.npy]
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

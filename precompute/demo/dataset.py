@@ -4,8 +4,6 @@
 be held against it; the pass reads only `file_name`, `text` and `id`.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Draws scenes: Fluent emoji and coloured shapes on a plain or softly graded background."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The demo's folder: model, SAE-V and data, each made where it is not there already."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

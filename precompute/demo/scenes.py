@@ -5,8 +5,6 @@ One to three entities stand, jittered, on a plain or softly graded background. O
 (split, index) alone, so any scene can be made again by itself.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

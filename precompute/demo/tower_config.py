@@ -1,7 +1,5 @@
 """Configuration of the demo's vision tower."""
 
-from __future__ import annotations
-
 from transformers.configuration_utils import PretrainedConfig
 
 

@@ -1,7 +1,5 @@
 """What a run will take, and whether some store fits --max-store-gb."""
 
-from __future__ import annotations
-
 import time
 from typing import NamedTuple, cast
 

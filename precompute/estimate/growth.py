@@ -4,8 +4,6 @@ Of n, 2n and 4n samples everything is measured, so how it grows is seen, not ass
 widths: what the wider one takes more is due to the features, and there are `stride` times as many of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

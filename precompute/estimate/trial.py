@@ -3,8 +3,6 @@
 Every step is the real one. From trials of n, 2n and 4n samples follows how time, memory and bytes grow (growth.py).
 """
 
-from __future__ import annotations
-
 import gc
 import tempfile
 import time

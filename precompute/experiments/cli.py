@@ -1,7 +1,5 @@
 """`saevx experiment`: the paper's experiments on the demo's model."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliApp, CliSubCommand
 

@@ -6,8 +6,6 @@ The model captions validation scenes that neither it nor its SAE-V has seen. Of 
 a thing is attributed. A run that was killed goes on behind its last scene.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Options of `saevx experiment …`, apart from what runs them, so that `--help` answers at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

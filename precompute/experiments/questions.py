@@ -5,8 +5,6 @@
 writes DIR/images/*.png and DIR/metadata.jsonl: `file_name`, `text` (the question), `answer`, `kind` and `id`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The command line of an experiment that is run with `python -m`: its options are read as those of `saevx` are."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

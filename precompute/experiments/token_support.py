@@ -6,8 +6,6 @@ The flag `unsupported` takes its arithmetic from here; the scenes have no part i
 figures go to the same file, under `development`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

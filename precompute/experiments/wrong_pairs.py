@@ -7,8 +7,6 @@ through the model beside its image, by `saevx score`. The headline score is chos
 reported.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Mapping, Sequence

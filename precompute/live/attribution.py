@@ -4,8 +4,6 @@ The quantity is the token's log-odds, a logit difference: its logit less the log
 log-probability it has a gradient where the model is sure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

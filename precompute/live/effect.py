@@ -1,8 +1,6 @@
 """The measured effect of a feature (METHOD, *Measured effect*): what ablating it where it fires does to the next tokens
 of a caption, beside a random feature's direction of the same length."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A live request, encoded by the very code of the offline pass and with that store's own scale and sinks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@ queries and keys of the row in which the unsteered model reads the same text, an
 are those of the unsteered run, whatever computes them, and only what they move can change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

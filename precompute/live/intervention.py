@@ -1,7 +1,5 @@
 """What steering changes (METHOD, *Steering*): how strongly which features act, and at which tokens of the prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal

@@ -4,8 +4,6 @@ A store keeps thumbnails, not the images. Where its events were left out they ar
 only from that: a pair is taken when its text and the SHA-256 of its image files are the store's.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from functools import cached_property

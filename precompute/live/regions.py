@@ -4,8 +4,6 @@ The features that a whole image activates are mostly those of its background. Pa
 strong form a region, and each region names its own features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import ceil, sqrt
 from typing import Any, NamedTuple

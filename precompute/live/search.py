@@ -4,8 +4,6 @@ score_k = min(s_k, 1) · log(N / max(n_k, 16)), s_k = max_t z_tk / p99.9_k over 
 asked modality, n_k = samples with an active token of that modality; with both, the smaller of the two products.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

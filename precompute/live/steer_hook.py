@@ -1,7 +1,5 @@
 """The forward hook at layer L that steers the rows of a batch. What it does to h is `Steer` in intervention.py."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

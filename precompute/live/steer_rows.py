@@ -15,8 +15,6 @@ So the rows are separated at the hook layer, inside the model's own forward. The
 (mask and positions) are the same for all rows, because all have the same length.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Pairs of images and text as the model takes them, and what kind of token each is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

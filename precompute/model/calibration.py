@@ -1,8 +1,6 @@
 """What a pass must know before it begins, measured on its first samples: the norm ‖h‖ above which a token is an
 attention sink, and the mean norm of the other tokens (METHOD, *Notation*)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 

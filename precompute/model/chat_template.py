@@ -4,8 +4,6 @@ transformers renders templates in Jinja's sandbox, which keeps them from files a
 loops without an end or texts of gigabytes.
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

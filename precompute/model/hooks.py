@@ -1,7 +1,5 @@
 """Looking at, and changing, what goes through a model's modules: every forward hook is set here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

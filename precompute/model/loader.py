@@ -1,8 +1,6 @@
 """Rows of the data as batches of the model, decoded and tokenised ahead of it: what the pass, training and evaluation
 share. Which rows can be run, and in which batches, is planned before (data/batches.py)."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A transformers model from a folder or the hub, with the layers that are needed, on the device that is named."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

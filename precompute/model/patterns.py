@@ -5,8 +5,6 @@ The library gives up one match after ten million steps, about a second, by a pan
 text of thousands of letters holds thousands of such matches.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The model's own processor, where need be without its part for videos."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

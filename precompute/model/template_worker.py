@@ -3,8 +3,6 @@
 Run as a file by chat_template.py, without the other modules of this package, whose libraries take long to load.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import resource

@@ -1,7 +1,5 @@
 """The norm of each image token before the language model: a control that needs no SAE (METHOD, *Patch filtering*)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Options of `saevx annotations`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

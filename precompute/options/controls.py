@@ -1,7 +1,5 @@
 """Options of `saevx controls`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic_settings import CliPositionalArg

@@ -1,7 +1,5 @@
 """Options of `saevx evaluate`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Self
 

@@ -1,7 +1,5 @@
 """Options of `saevx patches`, apart from the work so that `--help` need not load a model's libraries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Options of `saevx precompute`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Options of `saevx score`, apart from the work so that `--help` need not load a model's libraries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic_settings import CliPositionalArg

@@ -1,7 +1,5 @@
 """Options of `saevx export`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What a model answers after an image and a question, and when that counts as right (METHOD, *Patch filtering*)."""
 
-from __future__ import annotations
-
 import torch
 
 from precompute.model.batch import Batch

@@ -7,8 +7,6 @@ Questions are asked in the order of the SHA-256 of their ids and each outcome is
 on behind its last one, and the first n are those of `--max-samples n`.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

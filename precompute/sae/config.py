@@ -6,8 +6,6 @@ what it does not know: a TopK without its k runs as a ReLU. So there is no list 
 says of the activation function, of k, or under a name of SAELens' own configuration, wherever, must be so in the SAE.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import fields

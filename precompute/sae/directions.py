@@ -1,8 +1,6 @@
 """Decoder directions without what all of them share (METHOD, *Directions*): the mean direction is taken off before
 directions are compared."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

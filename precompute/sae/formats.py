@@ -7,8 +7,6 @@
 What a file does not say, and would change z, is refused here, never guessed.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

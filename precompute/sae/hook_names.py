@@ -1,7 +1,5 @@
 """Which decoder layer the name of a hook means, and whether it means one at all."""
 
-from __future__ import annotations
-
 import re
 
 from precompute.errors import SaevxError

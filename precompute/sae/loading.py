@@ -5,8 +5,6 @@ only its older versions knew, and factors by which the input was scaled in train
 is compared with what the file says (config.py).
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The logit lens: the tokens that a feature's decoder direction promotes and suppresses most."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.stats import norm

@@ -1,7 +1,5 @@
 """A part of an SAE: every k-th feature, to try a wide one with; or z of a few features alone, to steer with them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Weights that no figure can be computed with: what is not a number, infinite, or so large that its square is."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Rows of a filtered set as a table, CSV or Parquet, made while it is sent; and the name of its file."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

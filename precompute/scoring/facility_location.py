@@ -5,8 +5,6 @@ so an item whose gain was computed before is computed again only when it leads (
 no release since 2021, submodlib has no types and is built from C++.
 """
 
-from __future__ import annotations
-
 import heapq
 
 import numpy as np

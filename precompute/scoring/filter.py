@@ -2,8 +2,6 @@
 filtered set for alignment.
 """
 
-from __future__ import annotations
-
 import json
 from array import array
 from collections.abc import Iterator, Sequence

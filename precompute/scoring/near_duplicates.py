@@ -1,7 +1,5 @@
 """Samples that are nearly another one: images alike inside the model and to the eye."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import faiss

@@ -5,8 +5,6 @@ defaults. Two of its scores misread images with plain backgrounds (little entrop
 contrast, yet no edge), so each has a second witness here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from concurrent.futures import ThreadPoolExecutor

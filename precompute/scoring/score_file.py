@@ -3,8 +3,6 @@
 JSONL and Parquet hold the same; where JSONL has the pair's own fields as an object, Parquet has them as JSON.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import json

@@ -1,7 +1,5 @@
 """Which of a caption's tokens the image does not support: how much of their features' weight it lacks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ METHOD *Co-occurrence*. A feature is in a sample's set when its maximum is among
 relative to p99.9 (the store's `events/max_*`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ near-copy of every other one. Which member is the strongest, and so the family's
 have run (store/making/family_rows.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

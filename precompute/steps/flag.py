@@ -5,8 +5,6 @@ The mismatch flag rests on the score that best tells exchanged captions apart on
 *Scoring*).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

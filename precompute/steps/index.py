@@ -4,8 +4,6 @@ and of sample vectors; and with them two maps (feature_map.py) and the logit len
 Sample vectors are made by store/search.py, for stored samples and live queries alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

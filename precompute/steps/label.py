@@ -8,8 +8,6 @@ samples from others becomes its name (names/choice.py). `label_score` says how w
 (names/name_test.py). With `--labeller` a model writes the names instead (labeller.py), and they are scored alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path

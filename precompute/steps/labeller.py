@@ -4,8 +4,6 @@ It is shown the evidence that the keyword labels rest on: marked tokens, images 
 captions, promoted tokens. What it replies is untrusted text: cleaned, shortened and never markup.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -4,8 +4,6 @@
 D_s: the samples, by default 1,000, of which the pass writes down the residual vectors h.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

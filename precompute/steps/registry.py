@@ -1,8 +1,6 @@
 """The steps after `collect` and the function of each. They run in the order of `Step` in options/precompute.py, which
 has the words of `--only`; here they stand in the same order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

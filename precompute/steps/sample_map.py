@@ -7,8 +7,6 @@ laid-out ones that are most similar to it: the one that lies most central among 
 two groups, where no sample belongs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

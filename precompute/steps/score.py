@@ -2,8 +2,6 @@
 captions from shuffled ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Step `weigh`: ω of every feature, its pair evidence and verdict, and where and how often it fires on either side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Each file names the store's content id, so that the figures of another store that had the same name are not shown.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

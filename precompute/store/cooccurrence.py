@@ -1,7 +1,5 @@
 """`store.cooccurrence`: pairs of features that share samples."""
 
-from __future__ import annotations
-
 from functools import cached_property, reduce
 from operator import attrgetter
 from threading import RLock

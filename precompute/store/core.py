@@ -1,7 +1,5 @@
 """What the parts of an open store share: its folder, manifest, database connections and token texts."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

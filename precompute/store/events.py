@@ -4,8 +4,6 @@ units: z = value · 2^(−scale_log2). A store has tokens and maxima of all samp
 (`making/trim.py`).
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import weakref

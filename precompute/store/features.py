@@ -1,7 +1,5 @@
 """`store.features`: the list of features, one feature, and all of them as arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property

@@ -5,8 +5,6 @@ the bin is `bits >> 7`: all of the exponent and the three highest mantissa bits.
 same value falls into the same bin on every device.
 """
 
-from __future__ import annotations
-
 import zlib
 from typing import Any
 

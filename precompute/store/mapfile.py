@@ -6,8 +6,6 @@ many values of each column, one column after the other, in the order of the clas
 Seven bytes a feature, five a sample.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import NamedTuple

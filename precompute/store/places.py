@@ -1,7 +1,5 @@
 """What fires on the tokens and patches of a pair, whether the store has it or the live model has just read it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """`store.quality`: scores and flags of the samples, thresholds, reasons, and the rows that a filter keeps."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Sequence

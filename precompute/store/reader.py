@@ -5,8 +5,6 @@ Answers are plain dicts named as the public API names its fields, or NumPy array
 have a row 0…N−1 and the user's own id, activations are real SAE units (z).
 """
 
-from __future__ import annotations
-
 import sqlite3
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`store.samples`: the list of samples, one sample, its image files, and what fires in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack

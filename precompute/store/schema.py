@@ -4,8 +4,6 @@ docs/store.md.
 Activations in these tables are real SAE units (z); only `events/*.npy` and `examples.value` hold float16 stored units.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

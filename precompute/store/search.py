@@ -1,7 +1,5 @@
 """`store.search`: by words, and by sample vectors (METHOD, *Search*), which stored samples and live queries share."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache

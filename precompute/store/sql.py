@@ -1,7 +1,5 @@
 """How the reader queries SQLite: read-only, immutable, with a time limit; and the words of full text search."""
 
-from __future__ import annotations
-
 import base64
 import json
 import sqlite3

@@ -3,8 +3,6 @@
 A figure that cannot be computed is null: `needs` names the options that were not given, or its note says why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple

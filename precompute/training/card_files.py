@@ -1,7 +1,5 @@
 """Lines of the card from files that other commands wrote: patches, hallucination, steering."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The model runs over the data as it is, with h zeroed, and with ĥ in the place o
 intervals come from resampling samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field

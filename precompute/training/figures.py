@@ -1,7 +1,5 @@
 """From sums over samples to the figures of `saevx evaluate` and their intervals (METHOD, *Quality of an SAE-V*)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """SAELens' SAEs for training, its trainer, and the folder that it writes."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from dataclasses import fields

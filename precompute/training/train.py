@@ -5,8 +5,6 @@ The run grows in OUT.part and is renamed when done. SAELens' trainer state holds
 generators; a checkpoint here holds both, so that a killed run gives the same bytes as one that was not.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What every command's options have in common: how their values are read, and what is said of those that are wrong."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 Libraries raise errors of many classes. Here they are told apart by cause: the file system, memory, or neither.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

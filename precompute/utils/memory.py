@@ -1,7 +1,5 @@
 """Memory of this process: bytes resident now and at most, and how freed memory returns to the system."""
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import sys

@@ -3,8 +3,6 @@
 `exclusive` and `creating` lock a file or a folder; `claim_folder` continues an unfinished run of the same fingerprint.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import errno

@@ -1,7 +1,5 @@
 """Lines of the running report, and progress: tqdm's bar on a terminal, a plain line now and then elsewhere."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

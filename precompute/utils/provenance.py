@@ -1,7 +1,5 @@
 """Where a result comes from: what names its sources and tells whether they have changed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

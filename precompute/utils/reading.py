@@ -1,7 +1,5 @@
 """Files that others wrote: whatever a library raises over them becomes one sentence with the true cause."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Statistics that several rooms need: unit vectors, ratios, shuffles, the bootstrap, AUROC, histograms, quantiles."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

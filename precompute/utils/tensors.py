@@ -3,8 +3,6 @@
 On a CPU, NumPy sorts and searches flat arrays several times faster than torch. Apple's GPUs have no float64.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

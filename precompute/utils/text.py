@@ -6,8 +6,6 @@ characters is a unit, and a string of units stands for a word: search looks for 
 that recur.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ bytes are written as marks, `⟨E7⟩⟨8C⟩`, so that tokens can be told apart
 characters that begin in it, and marks for the bytes that go on with one.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence

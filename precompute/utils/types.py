@@ -1,7 +1,5 @@
 """Types that many modules name or make theirs."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload

@@ -1,7 +1,5 @@
 """The real application over ASGI, in front of a small made-up store that the real steps wrote."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Requests that are made to cost much cost less than a second of CPU, are refused, and the next one is answered."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The console command as programs call it in their own process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Files of a store whose content was changed: whatever reads them ends in a sentence that says so."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

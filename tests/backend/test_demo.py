@@ -1,7 +1,5 @@
 """The demo's real model: what holds for tiny random weights must hold for it too."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import httpx

@@ -1,8 +1,6 @@
 """The OpenAPI of a server with everything on, fuzzed by Schemathesis: a few requests of each operation, the same ones
 each time. `saevx bench reliability --only fuzz` makes thousands."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every sample that a store has opens by its own links, whatever its id."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -1,7 +1,5 @@
 """The server answers to its own names only, and takes nothing that computes from another site's page."""
 
-from __future__ import annotations
-
 import http.client
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """/metrics, the log as JSON, ids of requests, and the share of the live model's queue that one visitor may take."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """The server behind the real nginx, with the configuration that docs/deploy.md gives: path, name, streams, uploads."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

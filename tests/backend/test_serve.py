@@ -1,7 +1,5 @@
 """`saevx serve` in a process of its own."""
 
-from __future__ import annotations
-
 import errno
 import json
 import signal

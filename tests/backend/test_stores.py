@@ -1,7 +1,5 @@
 """Stores that are damaged, deleted, moved or replaced while they are served: a sentence or the new store, not both."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shutil

@@ -1,7 +1,5 @@
 """What the comparison with SAEDashboard runs on: the language model, a corpus of token ids, and random SAEs."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

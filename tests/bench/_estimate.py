@@ -1,7 +1,5 @@
 """What `saevx precompute --dry-run` would print, as numbers: `python -m tests.bench._estimate DATA MODEL SAE`."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models, data and clocks of `python -m tests.bench.gpu`."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

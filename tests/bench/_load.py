@@ -1,7 +1,5 @@
 """Load for `saevx bench reliability`: people who browse all kinds of page while others steer, on one server."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -1,7 +1,5 @@
 """Places on a map, in groups as t-SNE makes them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ as many rows has these, with its own rows, and thumbnails that are links to the 
 model (the SAE, the accumulators, shards, merge, every step) is what it is in a real run.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar
 

@@ -5,8 +5,6 @@ python -m tests.bench._rows score DATA MODEL SAE OUT STORE
 python -m tests.bench._rows lines      # reads such arguments, a JSON list a line: one process for all
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -7,8 +7,6 @@ makes the data, which is written as JSON. (The runner itself takes models and da
 cache of the model's activations, as `SaeVisConfig` has it by default, and once with one.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

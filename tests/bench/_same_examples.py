@@ -1,7 +1,5 @@
 """Whether two programs show the same of a feature: ours documents by one token each, SAEDashboard tokens."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

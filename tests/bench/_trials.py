@@ -1,7 +1,5 @@
 """The trials of `saevx bench reliability`. Each says how many it made, and in how many nothing was lost or let in."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -5,8 +5,6 @@ shapes, types and rough distributions of a real run, examples are events of thei
 the demo's vocabulary by Zipf's law; so every page and query works on it as on a real store.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

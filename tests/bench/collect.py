@@ -4,8 +4,6 @@ share of a whole run's wall time the other steps take.
 The two take turns batch by batch, so that a machine whose speed changes from minute to minute changes both.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,7 +1,5 @@
 """What all benchmarks share: what they are given, what they leave, and how two ways are timed side by side."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -18,8 +18,6 @@ the first 512 of them and the rest reckoned: every batch costs the same, and wit
 model's forward in addition.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

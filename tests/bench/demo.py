@@ -1,7 +1,5 @@
 """`saevx demo` from nothing to a page that can be browsed, and again when everything is there."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -5,8 +5,6 @@ The directions are random; the unembedding and the final norm are the demo model
 copies, so no product is left out; whether real ones give the same result is a test's to say.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

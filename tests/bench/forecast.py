@@ -1,7 +1,5 @@
 """`--dry-run` against what then happens: seconds, memory and bytes of whole commands, each in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -14,8 +14,6 @@ and go nowhere but to --out. A measurement wants a checkout without changes, so 
 tree says what was measured.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -5,8 +5,6 @@ The directions are drawn at random, seven in ten of them in groups of a hundred.
 large map in it, as everything else on it (lists, names) comes from tables whose size hardly matters to it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

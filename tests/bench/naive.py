@@ -3,8 +3,6 @@
 Nothing of it is used by the pass; it is what the pass is measured against, and ω must come out the same.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

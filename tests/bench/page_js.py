@@ -1,7 +1,5 @@
 """JavaScript that a page loads before it is whole, as Chromium asks for it."""
 
-from __future__ import annotations
-
 import gzip
 from typing import Any
 

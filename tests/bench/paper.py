@@ -1,7 +1,5 @@
 """The pass beyond the forward against the way of the paper's code (naive.py), on the same residuals: same ω."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

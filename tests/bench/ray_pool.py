@@ -3,8 +3,6 @@
 Beside it the model's forward alone, in one process of one thread and in two: what the machine itself gives.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

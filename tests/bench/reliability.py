@@ -3,8 +3,6 @@
 Each part can be run alone (`--only kills-of-train`); its rows then take the place of those in the result file.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

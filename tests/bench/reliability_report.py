@@ -4,8 +4,6 @@ python -m tests.bench.reliability_report          # rewrite
 python -m tests.bench.reliability_report --check  # exit 1 where the page is stale
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from precompute.demo.evaluation.markdown import Row, command, read, splice, table

@@ -4,8 +4,6 @@ python -m tests.bench.report          # rewrite
 python -m tests.bench.report --check  # exit 1 where the page is stale
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

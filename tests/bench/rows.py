@@ -5,8 +5,6 @@ Whole commands over a million pairs take hours: SAEVX_BENCH_ROWS=100000 runs the
 folder takes minutes, so it goes up to the million in any case.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ A benchmark is a module of this folder with `run(setup) -> {"options": …, "fig
 it returns is kept beside, so that every figure can be followed to what was timed.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import tempfile

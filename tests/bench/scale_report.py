@@ -7,8 +7,6 @@
 Every rate is measured but those of `Assumptions`, which a reader may change.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any, NamedTuple

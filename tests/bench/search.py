@@ -1,7 +1,5 @@
 """A search by picture or words through the live model, over the one forward pass that it needs."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 from typing import Any, cast

@@ -1,8 +1,6 @@
 """The server over the wide made-up store: 50 clients, one request a second each, as a group of people browses. Pages
 are asked for twice: cold, as nobody has seen them, and again, when the server holds those that were asked for last."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The same bytes and memory however a run is cut: whole commands in processes of their own, one thread each."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal

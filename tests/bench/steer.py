@@ -1,8 +1,6 @@
 """Steered and default text side by side (with the KL between them) over one plain `generate` of the same prompt and
 picture: time to the first token of both texts, and per token after it. Greedy, nothing ends a text."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Bytes of a store: the demo's real one, and the wide made-up one (`_wide.py`) on which `server` is measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every benchmark runs once at its smallest size, so that none rots. No test here looks at a time."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """The script for a GPU runs small without one, goes on where it stopped, and refuses what is no evidence."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -6,8 +6,6 @@ captions, in another order each time they are used up. A smaller store is made w
 all files are compared.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,8 +1,6 @@
 """New pages of the server over the wide store a second: two workers over one, with as many clients as they can serve.
 The clients run on the same cores; each sends its next request when it has its page."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A first-time user's way through the explorer, with the real model, store, server and browser."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

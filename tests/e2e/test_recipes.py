@@ -1,7 +1,5 @@
 """Every block of docs/recipes.md runs against a real server with its model, from the first to the last."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

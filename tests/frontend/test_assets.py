@@ -1,7 +1,5 @@
 """Rules that hold for every template, module and colour: a strict policy, small pages, readable text."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

@@ -1,7 +1,5 @@
 """What the modules add, in a real Chromium under the server's own policy."""
 
-from __future__ import annotations
-
 import re
 
 from playwright.sync_api import Browser, BrowserContext, expect

@@ -1,7 +1,5 @@
 """Features that share samples: the matrix, the graph of one feature, and the samples of a pair."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

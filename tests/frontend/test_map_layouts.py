@@ -1,7 +1,5 @@
 """The two layouts of the map: the switch in Chromium, what it keeps, areas that are of one layout, stores without."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

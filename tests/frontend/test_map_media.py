@@ -1,7 +1,5 @@
 """The map on paper and in the colours that a system forces."""
 
-from __future__ import annotations
-
 from playwright.sync_api import Browser, expect
 
 from tests.helpers.colours import palette

@@ -1,7 +1,5 @@
 """The map's page: whole without JavaScript, and with it points one can move, colour, hide, find and open."""
 
-from __future__ import annotations
-
 import re
 from itertools import combinations
 from urllib.parse import parse_qs, urlsplit

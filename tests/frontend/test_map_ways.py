@@ -1,7 +1,5 @@
 """Ways from the map and back, and what the map says of a point whose name does not come."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import parse_qs, urlsplit
 

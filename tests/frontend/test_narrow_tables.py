@@ -1,7 +1,5 @@
 """Tables in a narrow window: cards instead of columns that one scrolls to, and a matrix whose names stay."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.sync_api import Browser, Page, expect
 

@@ -1,7 +1,5 @@
 """The panel of notes as a form, without JavaScript: it writes, tells conflicts, undoes, and leads nowhere else."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterator
 from typing import Any

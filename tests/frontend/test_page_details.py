@@ -1,7 +1,5 @@
 """What pages hold beside their main content: links of images, JSON, saved filters, what an old store cannot say."""
 
-from __future__ import annotations
-
 import html
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Every page is whole without JavaScript: its main content stands in the HTML that the server sends."""
 
-from __future__ import annotations
-
 import html
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The map of samples in Chromium: from the list to the map, to an area, to a list that another browser opens."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import parse_qs, urlsplit
 

@@ -1,7 +1,5 @@
 """What the map of samples says: its filters and colours in words, the lasso, and the lists it leads to."""
 
-from __future__ import annotations
-
 import re
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """The accumulators of the pass, computed one event at a time: slow, plain, and so a reference."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 

@@ -6,8 +6,6 @@ Writes backend/openapi/examples.json. It serves two copies of the store with the
 page /docs and some more, and shortens what comes back.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

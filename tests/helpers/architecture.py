@@ -3,8 +3,6 @@
 `python -m tests.helpers.architecture` draws the rooms in docs/architecture.md from the imports, and their table.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """Where Chromium is on this machine, and what of it tests do without."""
 
-from __future__ import annotations
-
 import os
 import shutil
 

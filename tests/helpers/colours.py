@@ -1,7 +1,5 @@
 """The colours of tokens.css, their contrast, and how they look to other eyes."""
 
-from __future__ import annotations
-
 import math
 import re
 

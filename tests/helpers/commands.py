@@ -1,7 +1,5 @@
 """The command `saevx` in a process of its own, to its end."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -8,8 +8,6 @@ length as …-all.png. The images of README and docs/tour.md:
     python -m tests.helpers.contact_sheet --docs docs/img
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import io

@@ -1,7 +1,5 @@
 """The folders of the demo store that many tests read; the fixture `demo` makes them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

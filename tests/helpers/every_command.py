@@ -1,7 +1,5 @@
 """Every command that writes, with inputs of its own, and the one sentence in which it is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Towers have one layer, so that a token's embedding is moved most by what lies in its own patch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which patch of an image each token of a model stands for, found by changing the image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the tiny models of every family share: sizes, text models, towers, and how a model is saved."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One changed bit of a store, which must be found."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,8 +6,6 @@ status, and runs the entry point from its first line. What it saves is the impor
 of a processor. Not as in a fresh process: modules are imported already, and strings have the hashes of this one.
 """
 
-from __future__ import annotations
-
 import gc
 import importlib
 import json

@@ -1,7 +1,5 @@
 """Schemathesis over a running server: requests made from its OpenAPI, each reply checked against it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

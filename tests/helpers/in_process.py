@@ -1,7 +1,5 @@
 """The command `saevx` in this process, and the hashes of what it wrote."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Callable

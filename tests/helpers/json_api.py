@@ -1,7 +1,5 @@
 """The JSON API as tests ask it: one answer, or all pages of a list."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi.testclient import TestClient

@@ -1,7 +1,5 @@
 """What tests of live requests over HTTP share."""
 
-from __future__ import annotations
-
 import json
 import time
 from typing import Any

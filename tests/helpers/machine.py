@@ -1,8 +1,6 @@
 """What tests of the machine's faults share: the command in a process of its own, a disk of any size, a place where
 nothing can be written."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

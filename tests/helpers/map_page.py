@@ -1,7 +1,5 @@
 """What tests of the maps of features and of samples share: the page once its points are drawn, and where these are."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 """Words that are no names of parameters, variables and functions, and where such names are bound: for
 tests/test_house.py."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Data as people have it: ids and captions of every kind, in a store that the real pass has made."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Image files as people have them, and as nobody should: what the pass and a running server must read alike."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from typing import Any

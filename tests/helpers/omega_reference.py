@@ -1,7 +1,5 @@
 """ω in plain float64, feature by feature, from the stored residuals."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import stats
 

@@ -1,7 +1,5 @@
 """The patch scores, the masks of pixels and what a model says without some of its tokens, computed naively."""
 
-from __future__ import annotations
-
 import contextlib
 from functools import lru_cache
 from typing import Any

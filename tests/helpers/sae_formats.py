@@ -1,7 +1,5 @@
 """SAEs in the formats of other libraries, made from one of SAELens, and the comparison of two SAEs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders that are dear to make: made once a run, by the first worker that needs them, and read by all workers."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A steered run with everything that a test compares, and the comparison of two of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Ways to damage a store on disk, and `walk`, which reads all pages of a list."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Callable

@@ -8,8 +8,6 @@ sides, dead ones, a dense one. Of the pairs some have another's caption, an empt
 blank, dark, tiny or copied picture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

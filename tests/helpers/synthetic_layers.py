@@ -1,7 +1,5 @@
 """The made-up store in another layer: the same samples and features, under other numbers, in other directions."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

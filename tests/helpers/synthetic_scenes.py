@@ -1,7 +1,5 @@
 """The pairs of the synthetic store before any model: what each image shows and what its caption says."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

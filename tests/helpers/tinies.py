@@ -1,7 +1,5 @@
 """Session fixtures around tests/helpers/tiny.py, imported by the modules that use them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple

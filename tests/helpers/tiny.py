@@ -1,7 +1,5 @@
 """A tiny random LLaVA of its own config and processor classes, a tiny random SAE-V, tiny data: no download."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A folder as `saevx demo` leaves one, of the tiny model: model, SAE, data and store."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The unfinished store that tests of the steps read; the fixture `part` makes it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """A synthetic store and its unfinished part, built once for all tests of the steps."""
 
-from __future__ import annotations
-
 import pytest
 
 from precompute.store.making.unfinished import Collected

@@ -3,8 +3,6 @@
 Ends with 0 where none has, 1 where one has, and 2, in one sentence, where a database gives no answer.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

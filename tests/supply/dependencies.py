@@ -4,8 +4,6 @@ the locks and dependencies.toml; with `--lock` it first writes the locks from wh
 `--lock` asks uv (`pip install uv`) for the checksums and dates of exactly these versions.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

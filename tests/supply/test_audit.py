@@ -1,7 +1,5 @@
 """`make audit` says what its databases answer, and in one sentence that they do not."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -3,8 +3,6 @@
 Where `docker compose` or `systemd-analyze` is there, it checks them too. No image is built here.
 """
 
-from __future__ import annotations
-
 import ast
 import fnmatch
 import json

@@ -1,7 +1,5 @@
 """Each dependency has its line in docs/dependencies.md, and what is installed is what the locks name by checksum."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

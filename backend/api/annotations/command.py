@@ -1,7 +1,5 @@
 """`saevx annotations`: export, import and carry over what people wrote about a store."""
 
-from __future__ import annotations
-
 from fastapi import HTTPException
 from pydantic import ValidationError
 

@@ -1,7 +1,5 @@
 """What every endpoint that writes has in common: who writes, which version was read, what changes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar

@@ -1,7 +1,5 @@
 """Annotations as a file: all of a store's written out, and read again into the same store or a later one."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 from collections.abc import Iterable

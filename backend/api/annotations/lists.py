@@ -1,7 +1,5 @@
 """Lists of features and samples, and saved filters."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response

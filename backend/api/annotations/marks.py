@@ -1,7 +1,5 @@
 """Whether flags are right: marks of flagged pairs, the precision that follows, and a threshold."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, Query

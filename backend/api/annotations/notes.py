@@ -1,7 +1,5 @@
 """Labels, notes, tags and reviewed marks of features and samples; everything that was written, and its history."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Two features of one store."""
 
-from __future__ import annotations
-
 import numpy as np
 from fastapi import APIRouter
 

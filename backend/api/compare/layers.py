@@ -1,7 +1,5 @@
 """The same place in another layer: stores of one model and data, and where a feature or a sample is in each."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query

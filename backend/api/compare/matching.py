@@ -1,7 +1,5 @@
 """Which feature of one store is which of another, by direction or by shared samples; computed once, then held."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple

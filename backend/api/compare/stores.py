@@ -1,7 +1,5 @@
 """The features of a store, each with its counterpart in another store, and those that have none."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Images that visitors upload: each is in memory under its hash, so that addresses can name it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFile

@@ -1,7 +1,5 @@
 """Features × pairs: samples of the store, and pairs of one's own."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """A visitor's own pair, read by the live model: what the endpoints of a sample say of a stored one."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, Any
 

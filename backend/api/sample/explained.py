@@ -1,7 +1,5 @@
 """Why a sample has its scores, and the samples nearest to it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any

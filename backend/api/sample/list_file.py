@@ -1,7 +1,5 @@
 """The samples of a list, or some of them, as lines."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import numpy as np

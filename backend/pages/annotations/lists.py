@@ -1,7 +1,5 @@
 """Lists of features and samples: `/lists`, one list, and the basket, a list that only its address holds."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """The panel with what people wrote about one feature or sample."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Forms that write, as a page sends them with and without JavaScript: each answers with the page that it came from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl, quote

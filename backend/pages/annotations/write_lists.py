@@ -1,7 +1,5 @@
 """Forms that write lists, saved filters and marks; each leads back to the page that it came from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode

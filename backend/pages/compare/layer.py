@@ -1,7 +1,5 @@
 """To the same place in another layer: the links of the pages, and the address behind them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, HTTPException, Query

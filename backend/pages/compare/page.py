@@ -1,7 +1,5 @@
 """The page /compare: two features beside each other, or the features of two stores."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query

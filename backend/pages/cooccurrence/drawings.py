@@ -1,7 +1,5 @@
 """The matrix of families and the graph of one feature as drawings: places and levels for cooccurrence.html."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """The page of features that share samples: families by families, the graph of one feature, a ranked list."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, Query

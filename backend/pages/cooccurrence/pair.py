@@ -1,7 +1,5 @@
 """The page of two features: samples in which both fire, only the one, only the other."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query

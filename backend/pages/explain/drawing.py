@@ -1,7 +1,5 @@
 """An explanation as the page draws it: signed bars, marks on the image and on words, and patches in the address."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Why this answer: the model is asked, a word of its answer divided among features, and the division tested."""
 
-from __future__ import annotations
-
 from math import exp
 from typing import Annotated, Any
 

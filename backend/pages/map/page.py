@@ -1,8 +1,6 @@
 """The page of the map, with the chosen feature, the results of its search, and lists of the strongest features for
 readers who cannot see the map."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query

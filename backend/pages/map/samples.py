@@ -1,8 +1,6 @@
 """The map of samples, at `/map?of=samples`: those that pass the filters of the list are marked, those inside an area
 are listed, and the chosen one is shown."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 

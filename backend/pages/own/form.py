@@ -1,7 +1,5 @@
 """The form for a pair of one's own, which several pages have, and where it leads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple

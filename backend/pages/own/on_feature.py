@@ -1,7 +1,5 @@
 """A pair of one's own on the page of a feature: its value on each token and patch, and where they stand among all."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """The features of a list on its samples and on pairs of one's own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import HTTPException

@@ -1,7 +1,5 @@
 """The page of a pair of one's own, drawn as the page of a sample."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query

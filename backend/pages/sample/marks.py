@@ -4,8 +4,6 @@ A patch or a token has the hue of the feature that is strongest there, relative 
 features fire: hue is never the only sign.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

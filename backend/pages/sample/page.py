@@ -1,7 +1,5 @@
 """The page of one pair with what fires where."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, NamedTuple
 

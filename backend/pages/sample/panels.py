@@ -1,7 +1,5 @@
 """The panels of a sample's page that are asked for: why a score is what it is, and the samples nearest to it."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal, NamedTuple
 

@@ -1,8 +1,6 @@
 """What the pages of a sample and of one's own pair draw alike: image and caption with what fires where, the features in
 three groups, scores and flags."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple

@@ -7,8 +7,6 @@ images exchanged among the pairs, an SAE-V trained in the same way on a model wi
 model whose decoder stays as it was drawn. What the work folder holds already is not made again.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

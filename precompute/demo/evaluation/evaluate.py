@@ -5,8 +5,6 @@
 Each part writes its figures to docs/results/demo-evaluation.json when it ends; `--only` measures one again.
 """
 
-from __future__ import annotations
-
 from pydantic_settings import CliApp
 
 from precompute.demo.evaluation.evaluate_model import DemoEvaluation, captions, vqa

@@ -5,8 +5,6 @@
 The figures go to docs/results/demo-effect.json. Beside each stands the step of the same length along a random feature.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Are families right? On scenes that nothing was trained on or stored from: do features that are joined stand for the
 same word and the same thing in its box, and are features that do so, on the same tokens, joined?"""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations, pairwise

@@ -1,7 +1,5 @@
 """What the demo's model says of scenes and images that it has not seen, beside the same held against others."""
 
-from __future__ import annotations
-
 import re
 from itertools import combinations, islice
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names of features, tested on captions and on what the scenes really hold; part `names` of evaluate_store."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

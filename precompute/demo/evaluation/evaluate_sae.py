@@ -1,7 +1,5 @@
 """What the demo's SAE-V is worth: features for the thirty words, and quality."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

@@ -3,8 +3,6 @@
 Beside each stands a control that must fail: the answers to the other words.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple

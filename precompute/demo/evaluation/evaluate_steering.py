@@ -8,8 +8,6 @@ scenes. The figures go to docs/results/demo-steering.json. Each target is writte
 run that was interrupted goes on where it stopped. `--device cuda` runs the grid on a GPU.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

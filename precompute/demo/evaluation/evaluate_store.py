@@ -5,8 +5,6 @@
 Each part writes its figures to docs/results/demo-store.json as it ends; `--only` reruns one.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Result files into a page's figures: between marks of a Markdown page stands what a command renders there."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -4,8 +4,6 @@ python -m precompute.demo.evaluation.report          # rewrite
 python -m precompute.demo.evaluation.report --check  # exit 1 where the page is stale
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

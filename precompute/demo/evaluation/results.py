@@ -1,7 +1,5 @@
 """A result file whose parts are measured one by one."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

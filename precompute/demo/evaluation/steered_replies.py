@@ -1,7 +1,5 @@
 """Short replies of the demo's model while a direction is added after layer L, and their worth as AxBench has it."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import NamedTuple

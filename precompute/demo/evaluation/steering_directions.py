@@ -1,7 +1,5 @@
 """What is added to the residual stream for a word: its features, their family, the difference of means, chance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What the demo's adapter is trained on: images as patch features, and sequences of patches and words."""
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Scenes and texts as data that `saevx train` and `saevx evaluate` read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A model that runs no batch twice, for trainings that read the same data."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cached_property
 

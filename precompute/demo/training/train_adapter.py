@@ -12,8 +12,6 @@ questions about scenes and easy-VQA images, and some plain text that the model w
 still writes.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

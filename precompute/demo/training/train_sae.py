@@ -7,8 +7,6 @@ before it was changed. The run whose features stand best for thirty words on val
 again with other seeds; the figures of each run are written when it ends.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from itertools import product

@@ -4,8 +4,6 @@ A feature is good at a word when it fires on the word's tokens *and* on the patc
 smaller of its two F1 scores.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What learning to see did to the language model: its cross-entropy on text, before and after."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

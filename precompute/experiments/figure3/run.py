@@ -5,8 +5,6 @@ The three share tokens, steps, width and penalty; they differ in the model and i
 of the result file is written as it ends, so that a killed run goes on.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass, field

@@ -1,8 +1,6 @@
 """Held-out attribute accuracy: the true caption of an unseen scene is read word by word, and at each noun, colour,
 number and place the likeliest word of its kind must be one that is true there."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

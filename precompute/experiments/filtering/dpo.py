@@ -1,8 +1,6 @@
 """Preference tuning for the filtering experiment, by `trl`: the caption a pair has against the same with one word
 changed. The policy starts from the model tuned on all pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

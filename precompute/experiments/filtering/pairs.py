@@ -1,8 +1,6 @@
 """The filtering experiment's pairs: scenes that neither the demo's adapter nor its SAE-V has seen, some of them with
 another's caption."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

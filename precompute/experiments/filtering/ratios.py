@@ -1,7 +1,5 @@
 """Runs of the filtering experiment held against those on all the data, with paired intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ The demo's model and SAE-V score pairs that are new to them, some with another's
 what each score keeps, with the same number of steps, and asked about held-out scenes. One line a run, appended as it
 ends."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

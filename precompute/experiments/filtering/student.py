@@ -1,8 +1,6 @@
 """The model that is tuned: SmolLM2 as its package has it, with a LoRA, behind a projector that was trained on half of
 the demo's scenes. Vision features are computed once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path

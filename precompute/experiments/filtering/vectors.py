@@ -1,7 +1,5 @@
 """Sample vectors of the filtering experiment's pairs, by which a set is chosen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

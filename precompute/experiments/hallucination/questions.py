@@ -1,7 +1,5 @@
 """Yes/no questions about objects, as POPE asks them: present ones, and absent ones of three kinds."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,8 +1,6 @@
 """`saevx experiment hallucination`: features that are on when an answer about an object is right and off when the model
 sees what is not there (SAVE's separation), steered both ways, beside random features with a change as long."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ python -m precompute.experiments.report          # rewrite
 python -m precompute.experiments.report --check  # exit 1 where the page or a plot is stale
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The parts of docs/results.md on what is changed in the model: the effect of features, explanations, steering."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Parts of docs/results.md: ω and its controls, the thirty words, wrong pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The plots of docs/results.md: points with their intervals, as SVG whose bytes follow from the figures alone."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any

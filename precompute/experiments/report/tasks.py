@@ -1,7 +1,5 @@
 """Parts of docs/results.md: patch filtering, data filtering, Figure 3; beside each the authors' own figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the log-probability of a caption's word owes to the features of the patches: activation times gradient."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

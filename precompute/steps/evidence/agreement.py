@@ -2,8 +2,6 @@
 which it is strongest? (METHOD *Pair evidence*)
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

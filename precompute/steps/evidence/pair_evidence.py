@@ -2,8 +2,6 @@
 how many samples have it on text and image, against captions exchanged among pairs of one length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

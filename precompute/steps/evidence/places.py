@@ -1,7 +1,5 @@
 """Whether a feature is tied to a place in the image: to one patch place, row or column (METHOD *Pair evidence*)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

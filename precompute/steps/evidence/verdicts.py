@@ -5,8 +5,6 @@ captions exchanged (`strong`: beyond chance, with a lift of 3 or more, see pair_
 texts run without their images; and the 95 % interval of ω's lift lies above 0, where ω could be computed.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from precompute.steps.evidence.pair_evidence import PairEvidence

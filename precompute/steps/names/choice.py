@@ -4,8 +4,6 @@ Function words never name a feature that fires on images: they say nothing of an
 objects or with long captions and would pass the test.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

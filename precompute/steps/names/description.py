@@ -1,8 +1,6 @@
 """A feature's evidence in words, from the store's own figures: the top word of each side, which lists show, and the
 description that stands for a name that fails its test."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, TypedDict
 
 import numpy as np

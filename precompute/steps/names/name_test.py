@@ -4,8 +4,6 @@ The samples are divided in two by their ids. The evidence for names and their ch
 from the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """`store.families`: features that are near-copies of one another (METHOD, *Directions*)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import select

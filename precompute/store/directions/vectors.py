@@ -1,7 +1,5 @@
 """The decoder directions of a store, raw and centred, from its index of centred ones."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """`store.counterexamples`: samples in which a feature and its name part ways (METHOD, *Examples*)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`store.examples`: where a feature fires, with the tokens around and the sample's other side."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`store.top_words`: the word on which a feature is strongest, and the word that its strongest images share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from precompute.store import schema as s

@@ -1,7 +1,5 @@
 """`store.hallucination`: which features tell right answers from hallucinated ones, from STORE.hallucination.json."""
 
-from __future__ import annotations
-
 from precompute.store.companion_files import HALLUCINATION, companion_path, read_companion
 from precompute.store.core import Core
 from precompute.store.opening import Stamp

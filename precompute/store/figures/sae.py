@@ -1,7 +1,5 @@
 """`store.sae`: how the SAE's features and its errors are spread over this data, from what the store holds."""
 
-from __future__ import annotations
-
 import json
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """Which features a list has: the filters of `GET /features`, and those of them that are conditions of SQL."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypedDict
 

@@ -1,7 +1,5 @@
 """Pages of a list in the order of a column, which are fast at any depth."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows of a list that are chosen by what people wrote about them, which is in another database than the store."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

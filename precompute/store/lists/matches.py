@@ -1,7 +1,5 @@
 """The features of a word, best first: one order for searches, lists and every field that takes a feature by words."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 

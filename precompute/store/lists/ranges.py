@@ -1,7 +1,5 @@
 """How the figures of a store's features are distributed: what a list can be limited to a range of."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`store.rejected`: rows of the data that are not in the store, and why."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cached_property
 

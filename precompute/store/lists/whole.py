@@ -1,7 +1,5 @@
 """A list of features whole: the numbers that pass its filters, in its order."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter

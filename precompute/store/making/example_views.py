@@ -3,8 +3,6 @@
 Two examples with the same number show the same, so only one of them is listed (steps/folding.py, `saevx verify`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

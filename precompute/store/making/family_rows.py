@@ -1,7 +1,5 @@
 """Families of features as the finished store names them: by the strongest member of each."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

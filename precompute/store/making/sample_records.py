@@ -1,7 +1,5 @@
 """Samples and rejected rows of an unfinished store: JSON lines, and the columns of all samples as an Arrow file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The end of a store: checksums of all its files, by which `saevx verify` finds every changed bit."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

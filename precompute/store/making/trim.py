@@ -8,8 +8,6 @@ complete, so `write` may be stopped and repeated, and so may `publish`, which pu
 full ones by renaming one folder.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path

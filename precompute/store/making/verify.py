@@ -1,7 +1,5 @@
 """`saevx verify STORE`: checks that a finished store agrees with itself: every file, every count, every example."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple

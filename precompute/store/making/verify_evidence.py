@@ -1,7 +1,5 @@
 """Part of `saevx verify`: does the pair evidence follow from the events, and the verdict from the evidence?"""
 
-from __future__ import annotations
-
 import numpy as np
 
 from precompute.store import schema as s

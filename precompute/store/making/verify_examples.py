@@ -1,7 +1,5 @@
 """Part of `saevx verify`: do the examples follow from the events, and is each what it says of its sample?"""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What `saevx verify` says of the maps of features and of samples."""
 
-from __future__ import annotations
-
 from precompute.store import mapfile
 from precompute.store import schema as s
 from precompute.store.making.verify_examples import need

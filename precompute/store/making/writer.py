@@ -4,8 +4,6 @@ Same inputs give the same bytes: rows go in a fixed order, no time or path is wr
 vacuumed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Features of another store whose decoder directions are nearest."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

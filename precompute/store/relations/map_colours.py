@@ -1,7 +1,5 @@
 """What the maps colour by: a byte a feature, or a sample."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from precompute.errors import SaevxError

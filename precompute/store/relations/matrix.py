@@ -1,7 +1,5 @@
 """Families × families: which share samples, in an order in which blocks show; and the graph around one feature."""
 
-from __future__ import annotations
-
 from typing import Unpack
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Samples of a pair of features: both fire, only the one, only the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 

@@ -1,7 +1,5 @@
 """Features of two stores that fire most strongly on the same samples (METHOD, *Features of two stores*)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """An area of a map: a polygon, as an address names it, and what lies inside."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from precompute.errors import SaevxError

@@ -4,8 +4,6 @@ The columns that filters read are held in memory, 8 bytes a sample, from their f
 filtered in a few milliseconds, and a list is ordered once for all its pages.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """`store.nearest`: the samples nearest to a stored one by sample vector, with what they share."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Processes beside a command's own: none outlives it, and none gets its Ctrl-C."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -6,8 +6,6 @@ left half done. The items are planned before, so the bytes are those of a run wi
 dtype and number of threads.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import signal

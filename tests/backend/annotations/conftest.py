@@ -1,7 +1,5 @@
 """Databases of annotations: SQLite files, and a real PostgreSQL."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What docs/deploy.md says of backup and restore: with the databases' own programs, while people write."""
 
-from __future__ import annotations
-
 import sqlite3
 import subprocess
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Versions, conflicts, history and search, against SQLite and a real PostgreSQL."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Annotations as a file, and carried over to a store that was made again."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

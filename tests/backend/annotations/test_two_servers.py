@@ -1,7 +1,5 @@
 """Two servers on one PostgreSQL."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

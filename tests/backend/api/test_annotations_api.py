@@ -1,7 +1,5 @@
 """What people write, over the API: versions, conflicts, filters, search, lists, marks."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

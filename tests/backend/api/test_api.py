@@ -1,7 +1,5 @@
 """The endpoints over a store, one test a noun."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

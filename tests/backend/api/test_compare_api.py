@@ -1,7 +1,5 @@
 """Two features beside each other, and the features of two stores with their counterparts, against naive loops."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`GET /controls` and what the pages say of it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`/samples/{id}/why` and `/samples/{id}/nearest` at both addresses, and their panels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Families of near-copies, and decoder directions, over the API."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

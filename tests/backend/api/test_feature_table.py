@@ -1,7 +1,5 @@
 """Whole lists of features over the API: files, ranges, distributions, a random one."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

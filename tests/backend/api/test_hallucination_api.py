@@ -1,7 +1,5 @@
 """`GET /hallucination`, the column and the order of the list of features, and what the pages say of it."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Two layers of one model and data: matches by shared samples, what only one has, and the same place in the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`GET /map`: the store's own bytes, kept by clients, and a plain word where a store has none."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The document of the API: complete, described, and true of whatever a client sends."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

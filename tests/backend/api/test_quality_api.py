@@ -1,7 +1,5 @@
 """Flags together, and what a filter keeps, against sets made from the list of samples."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

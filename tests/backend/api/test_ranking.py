@@ -1,7 +1,5 @@
 """The ranking of a search is the method's."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

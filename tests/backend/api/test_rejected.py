@@ -1,7 +1,5 @@
 """Rejected rows in the API and on the pages: paged, counted by kind, in every store."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

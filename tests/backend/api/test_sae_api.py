@@ -1,7 +1,5 @@
 """`GET /sae` and its page: the store's own figures, and what lies beside the SAE."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The distributions of `GET /sae` and its page, against plain loops over the store."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The map of samples in the API: the store's own bytes, its colours against the tables, areas and filters."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

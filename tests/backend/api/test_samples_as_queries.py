@@ -1,7 +1,5 @@
 """A stored sample is searched with, and steered, as the image that the pass saw, never as its thumbnail."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

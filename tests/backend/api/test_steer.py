@@ -1,7 +1,5 @@
 """METHOD, *Steering*, on a tiny LLaVA with random weights: what the hook does, and where."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

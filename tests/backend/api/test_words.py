@@ -1,7 +1,5 @@
 """Words and tokens of every script: searched for, found, shown."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

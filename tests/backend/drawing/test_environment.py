@@ -1,7 +1,5 @@
 """The pages' Jinja environment gives what Jinja's own gives."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import pytest

@@ -1,7 +1,5 @@
 """The parts of pages that are drawn in Python, beside the same as Jinja macros (macros.html): every byte."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several candidates in one request, a family as one edit, and alternatives of each token, over HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

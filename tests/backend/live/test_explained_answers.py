@@ -1,7 +1,5 @@
 """Why an answer, over HTTP: what the API says is what the live model does; its page, and its refusals."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator

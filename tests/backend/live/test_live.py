@@ -1,7 +1,5 @@
 """Live requests over HTTP against a store that the offline pass made with the very same tiny model."""
 
-from __future__ import annotations
-
 import base64
 import io
 import threading

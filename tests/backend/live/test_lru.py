@@ -1,7 +1,5 @@
 """The cache of the server against a plain list in the order of use."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

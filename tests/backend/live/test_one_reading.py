@@ -1,7 +1,5 @@
 """One image has one reading: whatever file a row has, the pass and a running server make the same of it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

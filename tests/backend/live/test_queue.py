@@ -1,8 +1,6 @@
 """The queue before the live model: a full one is refused before anything starts, a place is held from the check to the
 answer and given back once, and whoever waits holds up nobody's pages. The real server on a real socket."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

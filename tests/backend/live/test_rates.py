@@ -1,8 +1,6 @@
 """How often one visitor may ask the live model: counted by a clock that the test sets, and by the real server with the
 tiny model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """With what steering a feature begins, and what a run says while it waits for the model."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

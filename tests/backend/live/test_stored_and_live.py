@@ -5,8 +5,6 @@ The store ran each sample in a batch of its own, as a live pair is run: in large
 things a pair alone cannot have: `random` is drawn from a sample's id, and `near-duplicate` compares with the whole set.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures that visitors send."""
 
-from __future__ import annotations
-
 import base64
 import io
 

@@ -1,7 +1,5 @@
 """docs/method.md as a page: the whole document, without HTML of its own, and every link to a section leads to one."""
 
-from __future__ import annotations
-
 import re
 
 from fastapi.testclient import TestClient

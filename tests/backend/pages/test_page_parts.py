@@ -1,7 +1,5 @@
 """Geometry that templates draw: levels, heat paths, bars."""
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 

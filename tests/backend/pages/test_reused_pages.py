@@ -1,7 +1,5 @@
 """Pages are rendered once and reused while nothing that they show has changed."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The pages of a store that has no image at all: they name nothing that only images can have."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -1,7 +1,5 @@
 """Sentences that pages draw from figures."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What the workers of one server share, without their processes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`saevx serve --workers`: several processes before one store answer as one."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Captions of a hostile data set: what no keyboard writes, and far too much of it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 USED = ""

@@ -1,7 +1,5 @@
 """Image files of a hostile data set: other formats under an image's name, bombs, and broken parts."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Folders of hostile models: each is a change of a folder that is right."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable

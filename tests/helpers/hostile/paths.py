@@ -1,7 +1,5 @@
 """Names of images as a hostile row may write them, in a folder with links, a FIFO and a device, beside a secret."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

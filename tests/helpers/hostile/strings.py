@@ -1,7 +1,5 @@
 """Texts that would run as a script, or break a page, where a place forgot that they are text; a store full of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Chat templates of a hostile model's folder."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 TIME = "does not end within a second"

@@ -1,7 +1,5 @@
 """The cross-entropies of `--nll`: of captions by themselves, and of some beside others' images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

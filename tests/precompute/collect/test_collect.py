@@ -1,7 +1,5 @@
 """The pass over a tiny random LLaVA: what is stored, against plain lines; the same bytes however it was cut."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

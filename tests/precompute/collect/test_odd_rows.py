@@ -1,7 +1,5 @@
 """One row that a model cannot be shown is set aside; it never ends a run, whichever command meets it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

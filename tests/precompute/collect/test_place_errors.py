@@ -1,7 +1,5 @@
 """The errors of the SAE by place of the image, against plain loops over the tokens."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Shards on a real Ray cluster: the same bytes as in one process, with a worker killed in the middle too."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

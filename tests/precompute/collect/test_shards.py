@@ -1,7 +1,5 @@
 """However the pass is cut into shards, interrupted and merged, the bytes are the same."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Texts that are run once more without their images, as a control: what is stored, against plain lines."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

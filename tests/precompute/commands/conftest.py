@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from tests.helpers.every_command import World, pass_of

@@ -1,7 +1,5 @@
 """A data set of hostile images and captions: each row is used or rejected with its reason, counted and listed."""
 
-from __future__ import annotations
-
 import json
 import resource
 import time

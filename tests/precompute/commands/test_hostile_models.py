@@ -1,7 +1,5 @@
 """A hostile model's folder is refused by every command in one sentence, and nothing in it is run, whoever says yes."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import sys

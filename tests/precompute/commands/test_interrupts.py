@@ -1,7 +1,5 @@
 """Ctrl-C and a request to end are answered in one line, whenever they come, and lose nothing."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -2,8 +2,6 @@
 is full, a place that cannot be written to, a folder with an odd name. One sentence, nothing lost, and the same command
 goes on."""
 
-from __future__ import annotations
-
 import signal
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`saevx migrate`: an older store of this schema gets what this version stores; any other is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3

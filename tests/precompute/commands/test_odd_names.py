@@ -1,7 +1,5 @@
 """Folders, stores and homes may be called what people call them, whatever a command does with them."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Iterator

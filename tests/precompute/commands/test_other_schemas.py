@@ -1,8 +1,6 @@
 """A store of another schema number, or without a usable one: every command that reads a store refuses it in the same
 sentence, and a server shows that sentence while its other stores go on."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`saevx precompute` as a person types it: whole stores, and what it refuses."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -2,8 +2,6 @@
 
 Read from the source, so that a new message is looked at before anybody gets it."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`saevx controls`: what it reads of a store against the pass, its draws against plain loops, and the command."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

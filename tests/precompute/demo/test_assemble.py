@@ -1,7 +1,5 @@
 """The assembled model: what was shipped is in it, it survives saving, and its processor agrees with the pass."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The demo set: planted bad pairs in their numbers, what they claim to be, and the same bytes each time."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """The demo's store has the shipped figures of hallucination, which are of its model and SAE-V alone."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

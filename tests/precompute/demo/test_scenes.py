@@ -1,7 +1,5 @@
 """Scenes: a function of (split, index), truthful, and split so that training never sees what is tested."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

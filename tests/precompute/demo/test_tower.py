@@ -1,7 +1,5 @@
 """The vision tower: folding the batch norms changes nothing, and every patch knows its place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

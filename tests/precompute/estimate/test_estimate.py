@@ -1,7 +1,5 @@
 """`--dry-run` and `--max-store-gb`: bytes estimated against bytes made, and sizes no machine here could run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

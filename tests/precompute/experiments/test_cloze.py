@@ -1,7 +1,5 @@
 """Held-out attribute accuracy: what is asked for, and what counts as right."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The measurement of attributions, at a small size: on the demo's real model, and resumed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`saevx experiment figure3` in tiny sizes on the tests' demo model: what is sure whatever the sizes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

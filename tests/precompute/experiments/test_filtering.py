@@ -1,7 +1,5 @@
 """The filtering experiment, at its smallest: real scores, real tuning, a killed grid that goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Questions about objects that are and are not there, and features that tell right answers from hallucinated ones."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Questions for `saevx patches`: true, each with one sure answer, as many of each kind, the same bytes each time."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

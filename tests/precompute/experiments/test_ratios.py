@@ -1,7 +1,5 @@
 """Runs against the run on all data: values, intervals, pairing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """docs/results.md and its plots show what the committed result files say."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

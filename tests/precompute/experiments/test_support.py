@@ -1,7 +1,5 @@
 """Position-aware, attribution-based and ridge support: each against a plain reference."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

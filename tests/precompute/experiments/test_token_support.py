@@ -1,7 +1,5 @@
 """The ways to say that no patch supports a word: against loops, against the flag, and on the tests' demo."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Wrong captions that are wrong in one word, how well they are told apart, and the command on the tests' demo."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

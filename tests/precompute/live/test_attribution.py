@@ -1,7 +1,5 @@
 """Why an answer: its attribution against finite differences and a loop, and the test of it against plain forwards."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

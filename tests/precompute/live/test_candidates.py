@@ -1,7 +1,5 @@
 """Several candidates at once: each gets the tokens and logits of a run of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

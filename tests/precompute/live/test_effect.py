@@ -1,7 +1,5 @@
 """The measured effect against two plain forwards, one token at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple

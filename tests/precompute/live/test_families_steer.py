@@ -1,7 +1,5 @@
 """Steering on every family's tiny model: the hook fires on prompt, picture and generated tokens alike."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

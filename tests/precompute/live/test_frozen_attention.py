@@ -1,7 +1,5 @@
 """Steering with frozen attention, against a plain forward that moves the values with the unsteered weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace

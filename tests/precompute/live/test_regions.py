@@ -1,7 +1,5 @@
 """Regions of a query's image, beside average linkage in plain loops."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import Any
 

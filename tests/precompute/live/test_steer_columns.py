@@ -1,7 +1,5 @@
 """z of the steered features alone, beside the same out of all of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The demo's real model: rows that share layers write what all rows through every layer write."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from PIL import Image

@@ -1,7 +1,5 @@
 """Rows of a steered batch that share layers: the same tokens and logits as all rows through everything."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A chat template may loop for ever, fill the memory or reach for Python's internals: it is cut off."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every family that geometry/ knows, on a tiny random model of its own classes: counts, boxes, early stop."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

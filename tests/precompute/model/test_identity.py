@@ -1,7 +1,5 @@
 """A live model is the one that the store was made with, or is refused by what differs."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Whatever a model's folder holds ends in one sentence with the true cause, and no code in it is run."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """A tokenizer.json with a regular expression that never ends (CWE-1333) is refused before a model reads with it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,7 +1,5 @@
 """The vision tower's own norms, family by family."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Patch filtering's arithmetic beside a naive reference: scores, ranks, painted pictures, intervals."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

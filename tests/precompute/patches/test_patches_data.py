@@ -1,7 +1,5 @@
 """`saevx patches` from the data to its file, beside a naive run: one picture at a time, no batch, no shared answer."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

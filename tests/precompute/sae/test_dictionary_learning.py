@@ -1,7 +1,5 @@
 """Folders of dictionary_learning."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path

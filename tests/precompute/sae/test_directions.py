@@ -1,7 +1,5 @@
 """Directions without their mean, the logit lens over it, and what an evaluation says of both."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import norm

@@ -1,7 +1,5 @@
 """An SAE is run as its configuration says, wherever the configuration says it, or refused in a sentence."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Every format of an SAE gives the z of the SAELens folder with the same weights; what a file does not say is asked
 for, never guessed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Which hook an SAE reads, and the layer that it names."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

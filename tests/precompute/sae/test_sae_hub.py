@@ -1,7 +1,5 @@
 """SAEs by name: every release that SAELens lists, and repositories, read from a hub of our own over HTTP."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

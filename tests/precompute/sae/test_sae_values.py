@@ -1,7 +1,5 @@
 """Weights that no figure can be computed with are refused by name; what only does nothing is read."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

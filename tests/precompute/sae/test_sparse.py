@@ -1,7 +1,5 @@
 """z without the dense z: the same features as SAELens' own encoder, and the same numbers whatever computes them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

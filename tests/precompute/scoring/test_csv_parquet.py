@@ -1,7 +1,5 @@
 """Texts in a CSV file that a spreadsheet would compute (CWE-1236; OWASP, *CSV Injection*)."""
 
-from __future__ import annotations
-
 import csv
 import io
 

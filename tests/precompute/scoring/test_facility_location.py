@@ -1,7 +1,5 @@
 """The lazy greedy choice of a representative set, beside a greedy choice that computes every gain anew."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

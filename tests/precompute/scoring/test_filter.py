@@ -1,7 +1,5 @@
 """Keeping the best pairs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`saevx score`: new pairs through the model with a finished store's ω, as the store itself would score them."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The features behind a score, against the score computed again without each of them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix

@@ -1,7 +1,5 @@
 """Co-occurrence against counting on dense sets."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

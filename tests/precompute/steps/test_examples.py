@@ -1,7 +1,5 @@
 """What is shown of a feature's strongest samples: each once, those that show the same folded and counted."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

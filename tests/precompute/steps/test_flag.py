@@ -1,7 +1,5 @@
 """Flags on planted faults, and their arithmetic."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

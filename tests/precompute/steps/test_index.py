@@ -1,7 +1,5 @@
 """Exact neighbours, sample vectors that a live query can make too, and the logit lens."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Names of features from their own evidence."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix

@@ -1,7 +1,5 @@
 """Words that features can be named with: also in languages that put no space between them."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`--labeller URL` against a real small HTTP server: what it is shown, and what becomes of its replies."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """The map of features: the layout against chance, what it says of itself against loops, and the file read back."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from concurrent.futures.process import BrokenProcessPool

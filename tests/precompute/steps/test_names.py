@@ -1,7 +1,5 @@
 """Which words become a feature's name, what tests it, and what is said where it fails."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Families: near-copies are found exactly, and joined by complete linkage as a naive loop joins them."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

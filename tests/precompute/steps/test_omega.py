@@ -2,8 +2,6 @@
 whose features mean nothing, and on a real pass of the tiny model.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

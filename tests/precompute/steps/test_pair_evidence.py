@@ -1,7 +1,5 @@
 """Pair evidence against exact fractions, against every permutation, and against plain loops over the stored maxima."""
 
-from __future__ import annotations
-
 from collections import Counter
 from fractions import Fraction
 from itertools import permutations, product

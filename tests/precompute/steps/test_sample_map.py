@@ -1,7 +1,5 @@
 """The map of samples: places against loops, what the draw and the others do, the file, and stores without one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

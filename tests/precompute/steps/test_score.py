@@ -1,7 +1,5 @@
 """Every score again, exactly, with plain NumPy from the stored events."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

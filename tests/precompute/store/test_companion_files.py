@@ -1,7 +1,5 @@
 """What lies next to a store has the store's own name, however its folder is named."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

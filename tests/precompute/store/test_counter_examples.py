@@ -1,7 +1,5 @@
 """Counter-examples: where the caption has the name and the feature is off, and the reverse, against plain loops."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 from pathlib import Path

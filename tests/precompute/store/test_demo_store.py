@@ -1,7 +1,5 @@
 """Reference (b) on the real demo: an independent float64 SAE on the pass's own float32 h."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

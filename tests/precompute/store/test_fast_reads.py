@@ -1,7 +1,5 @@
 """The fast ways to read a store, next to the plain ones: filters by columns in memory, the events of one sample."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

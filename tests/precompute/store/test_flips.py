@@ -1,7 +1,5 @@
 """`saevx verify` finds every changed bit, whichever file it is in, and every file that is cut off or missing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One line a name: what lists begin with."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The groups of a sample's features, against a plain loop over its families."""
 
-from __future__ import annotations
-
 import pytest
 
 from precompute.store import schema as s

@@ -1,7 +1,5 @@
 """The order of the features of a word, against a plain sort."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 from pathlib import Path

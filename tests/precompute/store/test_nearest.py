@@ -1,7 +1,5 @@
 """The samples nearest to one, against a plain loop over all sample vectors."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

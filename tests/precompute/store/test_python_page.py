@@ -1,7 +1,5 @@
 """Every block of docs/python.md runs on a real store, and arrays have the type and shape that the page says."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

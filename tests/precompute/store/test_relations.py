@@ -1,7 +1,5 @@
 """Families × families, the graph of a feature, and samples of a pair, against plain loops over the stored sets."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 from typing import Any

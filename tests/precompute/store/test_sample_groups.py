@@ -1,7 +1,5 @@
 """Families that are on in a sample, beside plain loops."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

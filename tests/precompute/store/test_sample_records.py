@@ -1,7 +1,5 @@
 """The columns of an unfinished store's samples are those of its JSON lines, which are parsed once."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

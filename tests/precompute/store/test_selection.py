@@ -1,7 +1,5 @@
 """Samples by several filters at once, against a plain loop over all samples."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

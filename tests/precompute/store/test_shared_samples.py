@@ -1,7 +1,5 @@
 """Matches by shared samples, against a plain loop, on two layers with other numbers and directions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

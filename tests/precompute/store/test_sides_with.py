@@ -1,7 +1,5 @@
 """Where a feature fires, against a plain loop over the events, also where it is not among the stored maxima."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The store's writer and reader: same bytes, whole lists, values equal to the events, clear errors."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Lists of a store: cursors, totals, words, and the database behind them."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

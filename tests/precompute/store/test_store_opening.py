@@ -1,7 +1,5 @@
 """A store is looked at when it is opened: one that is damaged, unfinished or of another version is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3

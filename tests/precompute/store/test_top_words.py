@@ -1,7 +1,5 @@
 """The word of each side, against a plain count."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 from collections import Counter

@@ -1,7 +1,5 @@
 """`--events all|examples|none`, `--max-store-gb`: what is kept is what was asked, and the same as in the full store."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`saevx verify` says all is well of a sound store, and names what is wrong with a damaged one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The card of `saevx evaluate`, each line against a plain reference, and what it says where something is missing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

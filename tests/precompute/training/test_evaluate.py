@@ -1,7 +1,5 @@
 """`saevx evaluate` against a plain reference: one pair at a time, token by token, everything in float64."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

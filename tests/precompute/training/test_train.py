@@ -1,7 +1,5 @@
 """`saevx train` on the tiny model: the log, the folder it leaves, and a killed run that goes on."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

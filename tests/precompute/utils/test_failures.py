@@ -1,7 +1,5 @@
 """Whatever is raised becomes one sentence with the true cause, and a log file where only a traceback tells."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """What is let go of no longer counts as resident, and is still there."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor

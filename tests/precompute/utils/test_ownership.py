@@ -1,7 +1,5 @@
 """One owner at a time; an unfinished folder is only continued by the same command."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

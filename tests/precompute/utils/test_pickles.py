@@ -1,7 +1,5 @@
 """No reader of files that others made executes a pickle; each says in one sentence what is wrong."""
 
-from __future__ import annotations
-
 import ast
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Tokens that hold parts of characters: told apart alone, put together in a row."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models

@@ -1,7 +1,5 @@
 """Progress: a line now and then in a log, a bar on a terminal, nothing where it is quiet."""
 
-from __future__ import annotations
-
 import sys
 import threading
 

@@ -1,7 +1,5 @@
 """Runs in flat arrays, against going through them one by one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

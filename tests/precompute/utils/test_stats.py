@@ -1,7 +1,5 @@
 """Intervals against their definition."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import poisson

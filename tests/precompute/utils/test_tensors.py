@@ -1,7 +1,5 @@
 """Flat tensors sorted and searched, against Python's own lists; on a GPU too where there is one."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

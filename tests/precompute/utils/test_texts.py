@@ -1,7 +1,5 @@
 """What a word is, in every script; what repeats; what a query looks for."""
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """A command line that is wrong is answered with status 2 and one sentence that names the option as it is typed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The controls of the demo that take a pass or a training of their own, at the scale of the tiny model."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The counts of the measured effect on figures made up by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from precompute.demo.evaluation.evaluate_effect import rank_of, summarise

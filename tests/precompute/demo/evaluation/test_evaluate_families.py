@@ -1,7 +1,5 @@
 """Whether families are right, judged on tokens whose truth is written down here."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.sparse import csr_matrix
 

@@ -1,7 +1,5 @@
 """The parts of the demo's measurements that are arithmetic."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

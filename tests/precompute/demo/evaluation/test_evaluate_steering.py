@@ -1,7 +1,5 @@
 """Steering with the demo's SAE-V: an interrupted run goes on, families and several random directions are measured."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

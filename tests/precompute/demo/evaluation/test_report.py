@@ -1,7 +1,5 @@
 """docs/demo.md shows what the committed result files say."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
