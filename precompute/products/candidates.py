@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,23 +65,48 @@ def candidates(product_rn: Tensor, bound: Bound, k: int, *, lowest: bool) -> tup
     top_rb = numbers(unsigned_rcb.max(1), lowest=True) if lowest else numbers(bits_rcb.amax(1).numpy())
     lower_rb = top_rb - bound.share * np.abs(top_rb) - bound.most_rb
     limit_r = np.partition(lower_rb, n_blocks - k, axis=1)[:, n_blocks - k]
+    least_rb = limit_r[:, None] - bound.most_rb
     # Where a block's numbers are all negative, its largest is some number below 0.
-    above_rb = np.maximum(top_rb, 0) * (1 + bound.share) + bound.most_rb >= limit_r[:, None]
+    above_rb = np.maximum(top_rb, 0) * (1 + bound.share) >= least_rb
     too_many_r = above_rb.sum(1) > k + MOST * n_blocks
     too_many_r |= ~np.isfinite(lower_rb).all(1)
     above_rb[too_many_r] = False
-    row_q, block_q = np.nonzero(above_rb)
-    value_qc = numbers(blocks_rcb[row_q, :, block_q], lowest)
-    value_qc += bound.share * np.abs(value_qc)
-    at_q, at_c = np.nonzero(value_qc + bound.most_rb[row_q, block_q, None] >= limit_r[row_q, None])
+    row_q, block_q = _places(above_rb)
+    key_qc = _ordered(blocks_rcb[row_q, :, block_q], lowest)
+    at_q, at_c = _places(key_qc >= _least_key(least_rb[row_q, block_q], bound.share, key_qc.dtype)[:, None])
     return Pairs(row_q[at_q], at_c * n_blocks + block_q[at_q]), too_many_r
+
+
+def _places(is_wanted_nm: Array) -> tuple[Array, Array]:
+    """(rows, columns) int64 of what is true, as `np.nonzero` has them, in a quarter of its time."""
+    row_p, col_p = np.divmod(np.flatnonzero(is_wanted_nm), is_wanted_nm.shape[1])
+    return row_p, col_p
+
+
+def _ordered(bit_n: Array, lowest: bool = False) -> Array:
+    """Integers that are ordered as the numbers with these bits (int16 of bfloat16, int32 of float32), −0 before 0; with
+    `lowest` as the numbers with the sign changed. The bits are overwritten."""
+    limits = np.iinfo(bit_n.dtype)
+    if lowest:
+        bit_n ^= limits.min
+    bit_n ^= (bit_n >> limits.bits - 1) & limits.max  # negative numbers have more bits the lower they are
+    return bit_n
+
+
+def _least_key(least_n: Array, share: float, dtype: np.dtype[Any]) -> Array:
+    """The integer, as of `_ordered`, that every v with v + share · |v| ≥ x reaches; x is float32 [n], finite."""
+    value_n = least_n / np.where(least_n > 0, np.float32(1 + share), np.float32(1 - share))
+    value_n -= np.abs(value_n) * np.float32(2.0**-20)  # more than the operations here and in `candidates` round
+    key_n = _ordered(value_n.view(np.int32)) >> 32 - np.iinfo(dtype).bits
+    lower_n: Array = (key_n - 1).astype(dtype)  # −0 reaches 0 too
+    return lower_n
 
 
 def positive(product_rn: Tensor) -> Pairs:
     """The pairs that are not below 0. `product_rn` is bfloat16 or float32, b · BLOCK columns."""
     bits_rcb = _bits(product_rn)
-    row_q, block_q = np.nonzero(bits_rcb.amax(1).numpy() >= 0)
-    at_q, at_c = np.nonzero(bits_rcb.numpy()[row_q, :, block_q] >= 0)
+    row_q, block_q = _places(bits_rcb.amax(1).numpy() >= 0)
+    at_q, at_c = _places(bits_rcb.numpy()[row_q, :, block_q] >= 0)
     return Pairs(row_q[at_q], at_c * bits_rcb.shape[2] + block_q[at_q])
 
 

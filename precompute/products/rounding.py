@@ -101,10 +101,13 @@ def bound(left: Rows, right: Rows, n_blocks: int) -> Array:
     Args:
         n_blocks: of `right`; row v of it is in block v mod n_blocks.
     """
-    length_b, error_b = (values.reshape(-1, n_blocks).max(0) for values in (right.length_n, right.error_n))
-    length_r, error_r = left.length_n[:, None], left.error_n[:, None]
-    most_rb: Array = (error_r + left.gamma * length_r) * length_b + length_r * error_b
-    return (most_rb * (1 + 1e-6)).astype(np.float32)
+    length_b, error_b = (
+        values.reshape(-1, n_blocks).max(0).astype(np.float32) for values in (right.length_n, right.error_n)
+    )
+    length_r1, error_r1 = (values.astype(np.float32)[:, None] for values in (left.length_n, left.error_n))
+    most_rb: Array = (error_r1 + np.float32(left.gamma) * length_r1) * length_b
+    most_rb += length_r1 * error_b
+    return most_rb * np.float32(1 + 2e-6)  # more than float32 rounds here
 
 
 def split_number(number_n: Tensor) -> Tensor:
