@@ -72,7 +72,7 @@ def candidates(product_rn: Tensor, bound: Bound, k: int, *, lowest: bool) -> tup
     too_many_r |= ~np.isfinite(lower_rb).all(1)
     above_rb[too_many_r] = False
     row_q, block_q = _places(above_rb)
-    key_qc = _ordered(blocks_rcb[row_q, :, block_q], lowest)
+    key_qc = _sort_keys(blocks_rcb[row_q, :, block_q], lowest)
     at_q, at_c = _places(key_qc >= _least_key(least_rb[row_q, block_q], bound.share, key_qc.dtype)[:, None])
     return Pairs(row_q[at_q], at_c * n_blocks + block_q[at_q]), too_many_r
 
@@ -83,7 +83,7 @@ def _places(is_wanted_nm: Array) -> tuple[Array, Array]:
     return row_p, col_p
 
 
-def _ordered(bit_n: Array, lowest: bool = False) -> Array:
+def _sort_keys(bit_n: Array, lowest: bool = False) -> Array:
     """Integers that are ordered as the numbers with these bits (int16 of bfloat16, int32 of float32), −0 before 0; with
     `lowest` as the numbers with the sign changed. The bits are overwritten."""
     limits = np.iinfo(bit_n.dtype)
@@ -94,10 +94,10 @@ def _ordered(bit_n: Array, lowest: bool = False) -> Array:
 
 
 def _least_key(least_n: Array, share: float, dtype: np.dtype[Any]) -> Array:
-    """The integer, as of `_ordered`, that every v with v + share · |v| ≥ x reaches; x is float32 [n], finite."""
+    """The integer, as of `_sort_keys`, that every v with v + share · |v| ≥ x reaches; x is float32 [n], finite."""
     value_n = least_n / np.where(least_n > 0, np.float32(1 + share), np.float32(1 - share))
     value_n -= np.abs(value_n) * np.float32(2.0**-20)  # more than the operations here and in `candidates` round
-    key_n = _ordered(value_n.view(np.int32)) >> 32 - np.iinfo(dtype).bits
+    key_n = _sort_keys(value_n.view(np.int32)) >> 32 - np.iinfo(dtype).bits
     lower_n: Array = (key_n - 1).astype(dtype)  # −0 reaches 0 too
     return lower_n
 
