@@ -1,15 +1,15 @@
-"""With what steering a feature begins: a strength below the cap, and a sample in which the feature is off."""
+"""With what steering a feature begins: a strength below the cap, where, and a sample in which the feature is off."""
 
 from math import floor
 
 from backend.links import check_feature
-from backend.schemas.steering import SteerStart
+from backend.schemas.steering import Scope, SteerStart
 from backend.stores import OpenStore
 from precompute.store.schema import IMAGE, TEXT
 
-FIRST_SHARE = 0.7
-"""Share of the cap that a first run uses: less often leaves the answer as it was, more is capped on tokens whose h is
-shorter than the median."""
+FIRST_SHARE, TEXT_SHARE = 0.85, 0.7
+"""Share of the cap that a first run uses, and in a store without images: less often leaves the answer as it was, more
+is capped on tokens whose h is shorter than the median."""
 STEP, MAX_STRENGTH = 0.25, 100.0
 """Steps of the slider, and the largest strength that the API takes."""
 MAX_TRIED = 200
@@ -33,9 +33,17 @@ def start_of(open_store: OpenStore, feature: int, n_features: int = 1) -> SteerS
     """
     check_feature(open_store, feature)
     cap = cap_of(open_store, feature)
-    first_strength = MAX_STRENGTH if cap is None else min(FIRST_SHARE * cap / n_features, MAX_STRENGTH)
+    share = FIRST_SHARE if open_store.has_images else TEXT_SHARE
+    first_strength = MAX_STRENGTH if cap is None else min(share * cap / n_features, MAX_STRENGTH)
     strength = max(STEP, STEP * floor(first_strength / STEP)) if cap is not None else 1.0
-    return SteerStart(strength=strength, cap=cap, sample_id=sample_without(open_store, feature))
+    sample_id = sample_without(open_store, feature)
+    return SteerStart(strength=strength, cap=cap, scope=first_scope(open_store), sample_id=sample_id)
+
+
+def first_scope(open_store: OpenStore) -> list[Scope]:
+    """Where a first run steers. Not at the generated text if there are images: steered at each of its own tokens too,
+    an answer of a few words soon repeats itself. Without images the prompt alone changes too little."""
+    return ["image", "prompt"] if open_store.has_images else ["prompt", "generated"]
 
 
 def sample_without(open_store: OpenStore, feature: int) -> str | None:

@@ -223,14 +223,16 @@ class Tools:
         await self._wait_for_model()
         steering = fields.Steering(**arguments)
         needs_sample = steering.sample_id is None and not steering.prompt
+        where: JSON = {}
         if steering.strength is None or needs_sample:
             start = await get_json(self.app, "/steer/start", feature=steering.feature)
             strength = start["strength"] if steering.strength is None else steering.strength
+            where = {"scope": start["scope"]} if steering.strength is None else {}
             sample_id = start["sample_id"] if needs_sample else steering.sample_id
             steering = steering.model_copy(update={"strength": strength, "sample_id": sample_id})
         change = {"id": steering.feature, "mode": steering.mode, "strength": steering.strength}
         options = steering.model_dump(include={"sample_id", "prompt", "max_tokens", "attention"})
-        body = {**options, "features": [change]}
+        body = {**options, **where, "features": [change]}
         reply = (await request(self.app, "POST", "/api/v1/steer", json.dumps(body).encode())).checked()
         name, data = stream_events(reply)[-1]
         if name != "done":

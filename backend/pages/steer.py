@@ -14,7 +14,7 @@ from backend.api.features import FeatureQuery
 from backend.api.samples import SampleQuery
 from backend.drawing.text import visible
 from backend.links import uploaded_url
-from backend.live.steer_start import MAX_STRENGTH, cap_of, start_of
+from backend.live.steer_start import MAX_STRENGTH, cap_of, first_scope, start_of
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import QueryModel
 from backend.schemas.features import Feature
@@ -40,11 +40,11 @@ class SteerQuery(QueryModel):
     """Hash of an uploaded image, instead of `sample`."""
     prompt: str = "What is in the image?"
     feature: list[str] = Field(default_factory=list)
-    """id:mode:strength, may be repeated; without strength 70 % of the cap. `:family` behind it: with its family."""
+    """id:mode:strength, may be repeated; without strength that of `start_of`. `:family` behind it: with its family."""
     target: str = ""
     """Word whose probability is shown."""
-    scope: str = ",".join(SCOPES)
-    """Commas between, or `none`."""
+    scope: str | None = None
+    """Commas between, or `none`; without it where a first run steers."""
     attention: Literal["free", "frozen"] = "free"
     mask: str = ""
     """Patches to which the image is narrowed: view:row:first-last, commas between."""
@@ -71,7 +71,9 @@ def steer(visit: PageDep, query: Annotated[SteerQuery, Query()]) -> HTMLResponse
         "faulty": bool(faults),
         "layer": visit.store.manifest["model"]["layer"],
         "images": images,
-        "scope": [name for name in query.scope.split(",") if name in (SCOPES if images else SCOPES[1:])],
+        "scope": first_scope(visit.store)
+        if query.scope is None
+        else [name for name in query.scope.split(",") if name in (SCOPES if images else SCOPES[1:])],
     }
     return visit.render(
         "steer.html",

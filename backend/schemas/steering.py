@@ -83,9 +83,11 @@ class SteerStart(Model):
     """With what steering a feature begins."""
 
     strength: float
-    """70 % of the cap."""
+    """85 % of the cap; 70 % in a store without images."""
     cap: float | None
     """Strength in units of p99.9 at which ‖Δ‖ reaches the median ‖h‖; null if unknown."""
+    scope: list[Scope]
+    """Where: image and prompt; prompt and generated text in a store without images."""
     sample_id: str | None
     """A sample with an image in which the feature is off."""
 

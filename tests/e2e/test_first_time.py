@@ -199,3 +199,7 @@ def test_an_empty_form_of_steering_offers_features_that_agree(page: Page, server
     offers.first.click()
     expect(page.get_by_test_id("steer-number")).to_be_visible()
     expect(page.get_by_test_id("steer-suggestions")).to_have_count(0)
+    page.get_by_test_id("steer-go").click()  # the first try changes the answer, and the answer does not repeat itself
+    expect(page.get_by_test_id("steer-done")).to_be_visible(timeout=60_000)
+    default, steered = (page.get_by_test_id(f"out-{name}").inner_text().split() for name in ("default", "steered"))
+    assert steered != default and max(map(steered.count, steered)) <= 2, (default, steered)

@@ -67,7 +67,7 @@ def test_features_are_ranked_by_the_gain_of_the_target_or_by_kl(page: Page, live
         values = [float(one.replace("−", "-")) for one in page.get_by_test_id("ranked-value").all_inner_texts()]
         assert values == sorted(values, reverse=True)
         body: dict[str, Any] = {"prompt": "What is in the image?", "sample_id": "pair-1", "max_tokens": 3}
-        body |= {"target": target} if target else {}
+        body |= {"scope": ["image", "prompt"]} | ({"target": target} if target else {})
         first = int(str(rows.first.get_attribute("data-feature")))
         edit = {3: ("add", 2), 5: ("add", 1), 7: ("ablate", 0)}[first]
         candidate = {"features": [{"id": first, "mode": edit[0], "strength": edit[1]}]}
@@ -99,6 +99,7 @@ def test_a_token_tells_its_log_probability_in_both_models(page: Page, live_url: 
     page.get_by_test_id("steer-go").click()
     expect(page.get_by_test_id("steer-done")).to_be_visible()
     body = {"prompt": "What is in the image?", "features": [{"id": 3, "strength": 2}], "sample_id": "pair-1"}
+    body |= {"scope": ["image", "prompt"]}
     reply = httpx.post(live_url + API + "/steer", json={**body, "max_tokens": 4, "alternatives": 5}, timeout=60)
     tokens = [data for name, data in events(reply) if name == "token" and data["channel"] == "steered"]
     first = page.get_by_test_id("token-steered").first

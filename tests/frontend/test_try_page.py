@@ -175,6 +175,7 @@ def test_from_a_dropped_photo_to_a_tag_that_others_find(
     page.wait_for_url("**/try?image=*")
     image = page.url
     expect(page.get_by_test_id("group-image_only")).to_be_visible()
+    expect(page.locator("#pic-h")).to_have_text("Image")  # there is no caption
     page.get_by_test_id("own-text").fill("a red dog")
     page.get_by_test_id("own-text").press("Control+Enter")
     page.wait_for_url("**text=a+red+dog*")

@@ -73,6 +73,12 @@ class ExplainQuery(FormQuery):
     def sample_id(self) -> str | None:
         return self.sample or self.sample_key
 
+    def names_input(self) -> bool:
+        """Whether the address says what to read: only then is the model asked before somebody presses a button."""
+        if self.sample_id() == NO_SAMPLE:
+            return bool(self.image or self.text or self.prompt)
+        return bool(self.sample_id() or self.image or self.text)
+
     def question(self) -> str:
         return QUESTION if self.prompt is None else self.prompt
 
@@ -130,6 +136,7 @@ def draw(visit: PageVisit, query: ExplainQuery, fields: dict[str, Any], refusal:
     return visit.render(
         "explain.html", section="/explain", fault=refusal, q=query, **fields,
         live=visit.model, images=images, note=note, candidates=candidates,
+        asks=refusal is None and not query.ask and query.names_input(),
         question=query.question(),
         refusal=str(refusal.detail) if refusal else None, max_tokens=min(query.max_tokens, MAX_TOKENS),
         shown=None if explanation is None else explanation_values(query, explanation, fields["test"], len(images)),

@@ -1,4 +1,4 @@
-// The page of an answer. The server renders every state; this module asks at once where the address names what to read,
+// The page of an answer. The server renders every state; this module asks at once if the address names what to read,
 // uploads an image, and lets the pointer and the keys choose patches to paint over.
 import { swap } from "./app.js";
 import { showProgress } from "./progress.js";

@@ -173,8 +173,17 @@ def test_the_page_has_all_of_it_without_javascript(running: Running) -> None:
     assert tested.count('data-testid="fate"') == max(one["word"] for one in reply["tokens"]) + 1
     assert "Without 2 features and 3 patches" in tested and 'class="over"' in tested
     assert tested.count(" checked") == 3  # two features and the colour
-    for path in ("/explain?sample=pair-3", "/explain?text=two+cats"):
+    for path in ("/explain?sample=pair-3", "/explain?text=two+cats", "/explain?sample=none&prompt=two+cats"):
         assert "data-auto" in page(running, path) and 'data-testid="answer"' not in page(running, path)
+    for path in (
+        "/explain",
+        "/explain?max_tokens=3",
+        "/explain?sample=none",
+        "/explain?store=store",
+    ):  # nobody asked yet
+        text = page(running, path)
+        assert "data-auto" not in text and 'data-testid="answer"' not in text
+        assert "Press Ask. Then choose a word" in text
     assert "choose one from 0 to" in page(running, f"{address}0", 422)
     assert "patches: &#39;x&#39; is not view:row:first-last" in page(running, f"{address}&patches=x", 422)
     assert "choose the image again" in page(running, "/explain?image=" + "0" * 32 + "&ask=1", 404)

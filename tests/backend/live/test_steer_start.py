@@ -42,6 +42,7 @@ def test_a_first_strength_lies_below_the_cap_and_the_sample_lacks_the_feature(st
             delta = p999[feature] * np.linalg.norm(opened.directions.get(feature).raw_d)
             assert start["cap"] == pytest.approx(median / delta, rel=0.02)
             assert start["strength"] == pytest.approx(min(FIRST_SHARE * start["cap"], 100), abs=0.26)
+            assert start["scope"] == ["image", "prompt"]  # an answer that is steered token by token repeats itself
             off = [
                 row
                 for row in range(opened.n_samples)
