@@ -61,8 +61,8 @@ Flag = Annotated[FlagName | None, Field(description="Only samples with this qual
 Strength = Annotated[
     float | None,
     Field(ge=-100, le=100, description="In units of the feature's own 99.9th percentile; 0 adds nothing, negative "
-                                       "takes away. Null: below the cap, which is a change as long as h, and only at image "
-                                       "and prompt.",
+                                       "takes away. Null: below the cap, where a change is as long as h, and only at "
+                                       "image and prompt.",
           examples=[4.0])
 ]  # fmt: skip
 Mode = Annotated[
