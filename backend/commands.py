@@ -5,7 +5,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliUnknownArgs
@@ -15,7 +15,7 @@ from precompute.cli import CLI_CONFIG, Controls, Evaluate, Filter, Migrate, Patc
 from precompute.errors import SaevxError, checkout_only
 from precompute.options.annotations import AnnotationsOptions
 from precompute.options.static_site import StaticSiteOptions
-from precompute.utils.command_line import CommandOptions, Paths, Texts, from_environment
+from precompute.utils.command_line import CommandOptions, Device, Paths, Texts, from_environment
 from precompute.utils.ownership import exclusive
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,6 @@ else:
 
 
 Port = Field(default=8000, ge=0, le=65535)
-Host = Annotated[str, Field(min_length=1)]
 
 
 class Serve(ServerOptions, CommandOptions):
@@ -41,7 +40,7 @@ class Serve(ServerOptions, CommandOptions):
 
     stores: CliPositionalArg[Paths]
     """Folders of finished stores; the first is the default."""
-    host: Host = "127.0.0.1"
+    host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every address of this machine. Where others reach it, visitors need the token
     that is printed at the start (--token)."""
     port: int = Port
@@ -66,7 +65,7 @@ class Mcp(ServerOptions, CommandOptions):
     """A finished store."""
     transport: Literal["stdio", "http"] = "stdio"
     """stdio: on standard input and output, for a client that starts this command; http: at /mcp, beside the pages."""
-    host: Host = "127.0.0.1"
+    host: str = "127.0.0.1"
     """Address to listen on, with http; as for `saevx serve`."""
     port: int = Port
     """Port to listen on, with http; 0 takes a free port."""
@@ -96,7 +95,7 @@ class Demo(CommandOptions):
     """Folder for the model, the SAE, the data and the store."""
     samples: int = Field(default=1500, ge=20)
     """Number of pairs to draw; a larger number begins with the same pairs."""
-    host: Host = "127.0.0.1"
+    host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Port
     """Port to listen on; 0 takes a free port."""
@@ -147,7 +146,7 @@ class Bench(CommandOptions):
     made if it does not exist, and is not deleted; default: a temporary folder."""
     small: bool = False
     """Run the smallest size once, as a check; its figures mean nothing."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where to compute: cpu, cuda."""
     only: Texts = Field(default_factory=list)
     """Part of the benchmark `reliability` to run, such as load; may be given several times. The other rows of the

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from precompute.errors import SaevxError, first_line
 from precompute.options.shared import Dtype, Quantize, SaeFormat
-from precompute.utils.command_line import UrlPath
+from precompute.utils.command_line import Device, DeviceMap, UrlPath
 
 EVERY = "*"
 _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
@@ -72,11 +72,11 @@ class ServerOptions(BaseModel):
     """SAE folder for live requests; default: the one the store was made with."""
     sae_format: SaeFormat = "auto"
     """File format of that SAE, as for `saevx precompute`; auto: as in the store, or recognised from its files."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where the live model runs: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Dtype = "auto"
     """Number type of the live model; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device_map: str | None = None
+    device_map: DeviceMap | None = None
     """Device map of accelerate, such as auto, to spread the model over several devices."""
     quantize: Quantize | None = None
     """Load the model in 8bit or 4bit (needs bitsandbytes)."""

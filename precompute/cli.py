@@ -242,5 +242,6 @@ def drop_output() -> None:
 
 
 def say_error(message: str) -> None:
+    words = [word if len(word) <= 400 else f"{word[:300]}…{word[-60:]}" for word in message.split()]
     with contextlib.suppress(OSError):  # nobody listens any more
-        print(harmless(f"saevx: {' '.join(message.split())}"), file=sys.stderr)
+        print(harmless(f"saevx: {' '.join(words)}"), file=sys.stderr)

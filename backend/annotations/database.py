@@ -49,7 +49,7 @@ class Entry:
 def default_url(store: Path) -> URL:
     """The address of the SQLite file beside a store."""
     folder = store.absolute()
-    return URL.create("sqlite", database=str(folder.with_name(f"{folder.name}.annotations.sqlite")))
+    return URL.create("sqlite", database=str(folder.parent / f"{folder.name}.annotations.sqlite"))
 
 
 class Writes(Protocol):
@@ -75,8 +75,13 @@ class Database:
             if self.url.drivername == "postgresql":
                 self.url = self.url.set(drivername="postgresql+psycopg")
             self.engine = self._engine()
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
             raise SaevxError(_wrong_address(error)) from error
+        in_memory = self.url.database in (None, "", ":memory:") or self.url.query.get("mode") == "memory"
+        if self.url.get_backend_name() == "sqlite" and in_memory:
+            raise SaevxError(
+                "The value of --annotations names no file, so nothing would be kept: give sqlite:////FILE."
+            )
         self._ready = False
         self._lock = threading.Lock()
 
@@ -99,7 +104,7 @@ class Database:
 
     def exists(self) -> bool:
         """Whether there may be anything to read: the file beside a store is made when something is written."""
-        return self.file is None or self.file.is_file()
+        return self.file is None or self.file.exists()
 
     def why_read_only(self) -> str | None:
         """One sentence why nothing can be written, as far as options and the file system tell; None where it can."""
@@ -163,6 +168,8 @@ class Database:
         with self._lock:
             if self._ready and self.exists():
                 return
+            if self.file is not None and self.exists() and not self.file.is_file():
+                raise UnavailableError(f"{self.file} is no file, so it is no database of annotations: name another.")
             self.engine.dispose()  # connections to a file that was deleted
             with self.engine.begin() as conn:
                 self._lock_writers(conn)

@@ -164,6 +164,8 @@ class Listing:
     files: list[Path] = field(default_factory=list)
     fields: list[str] = field(default_factory=list)
     """Names of its columns, where they are known before any record; of tars, the kinds of members met so far."""
+    has_splits: bool = False
+    """Whether it is one split of several, or could be."""
 
 
 def key_of(record: dict[str, Any], name: str) -> str:
@@ -173,13 +175,9 @@ def key_of(record: dict[str, Any], name: str) -> str:
     return next((key for key in record if key.lower() == name.lower()), name)
 
 
-class NoRows(SaevxError):  # noqa: N818 (it is what the data is, not what went wrong)
-    """Data is empty."""
-
-
-def no_rows(source: str | Path) -> NoRows:
+def no_rows(source: str | Path) -> SaevxError:
     """What is said of data without a row."""
-    return NoRows(f"{source} is empty: there is no row in it.")
+    return SaevxError(f"{source} is empty: there is no row in it.")
 
 
 def stamps(images: Iterable[Source]) -> list[list[str | int]]:

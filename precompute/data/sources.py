@@ -40,6 +40,8 @@ def find(source: str, columns: Columns) -> Listing:
     for file in listing.files:
         if (name := unicode_name(str(file))) != str(file):
             raise SaevxError(f"{name} has a name that is not valid Unicode (UTF-8): rename it.")
+    if columns.split != Columns().split and not listing.has_splits:
+        raise SaevxError(f"{source} has no splits: leave out --split, or name the files of the split as DATA.")
     return listing
 
 

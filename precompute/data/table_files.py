@@ -10,6 +10,7 @@ import glob
 import json
 import logging
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from typing import Any
 
 from precompute.data.arrow_tables import listing
 from precompute.data.paths import check_files
-from precompute.data.records import Columns, Listing, NoRows, Records, no_rows
+from precompute.data.records import Columns, Listing, Records, no_rows
 from precompute.data.signatures import foreign_format
 from precompute.errors import SaevxError
 from precompute.utils.failures import causes
@@ -28,10 +29,14 @@ from precompute.utils.failures import causes
 TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 """Builder of `datasets` by a file's suffix."""
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+NAME_OF = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+"""What may stand between the cells of a table."""
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 NO_ROWS = ("EmptyDataError", "SchemaInferenceError", "EmptyDatasetError")
 NO_DATA = 'Instruction "train" corresponds to no data'
 """What `datasets` and pandas raise over data without a row."""
+MORE_CELLS = re.compile(r"Expected \d+ fields in line (\d+), saw \d+|leads to a loss of data")
+"""What pandas says of a row with more cells than there are columns, such as one with a comma in its text."""
 GENERATING = "An error occurred while generating the dataset"
 
 
@@ -64,6 +69,11 @@ def csv_options(files: Sequence[Path], separator: str) -> dict[str, Any]:
     import datasets
 
     header = csv_header(files[0], separator)
+    if len(header) == 1 and (other_separator := next((s for s in NAME_OF if s in header[0]), None)):
+        raise SaevxError(
+            f"{files[0]} has one column, {header[0][:80]!r}: save it with {NAME_OF[separator]} between the cells, not "
+            f"{NAME_OF[other_separator]}."
+        )
     names: list[str] = []
     for i, cell in enumerate(header):
         name = cell or f"Unnamed: {i}"
@@ -119,7 +129,8 @@ def has_rows(file: Path) -> bool:
 def from_folder(folder: Path, columns: Columns) -> Listing:
     """What `datasets` has saved, or any folder that it knows to read."""
     source, name = str(folder), folder.resolve().name
-    if (folder / "dataset_dict.json").is_file() and not (folder / "state.json").is_file():
+    has_splits = (folder / "dataset_dict.json").is_file() and not (folder / "state.json").is_file()
+    if has_splits:
         with one_sentence(source):
             splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
             split = folder / choose_split(splits, source, columns)  # one split alone: an empty one cannot be opened
@@ -131,18 +142,28 @@ def from_folder(folder: Path, columns: Columns) -> Listing:
             if not names:
                 raise no_rows(source)
             check_files(folder, [folder / name for name in names], columns.anywhere)
-        return listing(load(None, str(folder)), name, folder, None, columns)
+        return replace(listing(load(None, str(folder)), name, folder, None, columns), has_splits=has_splits)
     if set("*?[") & set(str(folder.resolve())):
         return from_files(of_one_kind(folder), folder, columns)
-    try:
-        splits = load(str(folder.resolve()), source)
-    except NoRows:
-        tables = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES]
-        without_rows = [path for path in tables if not has_rows(path)]
-        if 0 < len(without_rows) < len(tables):
-            raise SaevxError(f"{without_rows[0]} has no row, which stops `datasets`: remove it.") from None
-        raise
-    return listing(splits[choose_split(list(splits), source, columns)], name, folder, None, columns)
+    if (files := csv_files(folder, columns)) is not None:
+        return replace(from_files(files, folder, columns), has_splits=True)
+    splits = load(str(folder.resolve()), source)
+    rows = listing(splits[choose_split(list(splits), source, columns)], name, folder, None, columns)
+    return replace(rows, has_splits=True)
+
+
+def csv_files(folder: Path, columns: Columns) -> list[Path] | None:
+    """The files of the split in a folder of CSVs; None in one of something else. `datasets` finds them; it would read
+    them with pandas' guesses, which take NA for a missing cell and the first cell of a row that is too long for its
+    number."""
+    import datasets
+
+    with one_sentence(str(folder)):
+        builder = datasets.load_dataset_builder(str(folder.resolve()))
+    if builder.name != "csv":
+        return None
+    files = builder.config.data_files
+    return [Path(file) for file in files[choose_split(list(files), str(folder), columns)]]
 
 
 def of_one_kind(folder: Path) -> list[Path]:
@@ -173,12 +194,13 @@ def from_hub(name: str, columns: Columns) -> Listing:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"  # into which `datasets` downloads its files
-    return listing(dataset, repo.rpartition("/")[2], cache, None, columns)
+    return replace(listing(dataset, repo.rpartition("/")[2], cache, None, columns), has_splits=True)
 
 
 def load(builder: str | None, source: str, **options: Any) -> Any:
     """`load_dataset(builder)`, or `load_from_disk(source)` where that is None."""
     import datasets
+    from pandas.errors import ParserWarning
 
     if Path(source).exists() and "::" in str(Path(source).resolve()):
         raise SaevxError(f"{source} has a :: in its name, which `datasets` takes for a chain of archives: rename it.")
@@ -186,7 +208,8 @@ def load(builder: str | None, source: str, **options: Any) -> Any:
     level = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
     try:
-        with one_sentence(source):
+        with one_sentence(source), warnings.catch_warnings():
+            warnings.simplefilter("error", ParserWarning)  # pandas warns where it drops cells
             return datasets.load_from_disk(source) if builder is None else datasets.load_dataset(builder, **options)
     finally:
         datasets.logging.set_verbosity(level)
@@ -202,10 +225,23 @@ def one_sentence(source: str) -> Iterator[None]:
     except Exception as error:  # builders raise whatever their format's library raises
         if any(type(cause).__name__ in NO_ROWS or NO_DATA in str(cause) for cause in causes(error, explicit=True)):
             raise no_rows(source) from error
+        if (known_cause := known_cause_of(error)) is not None:
+            raise SaevxError(f"{source} {known_cause}.") from error
         raise SaevxError(
             f"There is no data at {source} that can be read ({cause_of(error)}): give an imagefolder, JSONL, Parquet, "
             "WebDataset tars or a data set of the hub."
         ) from error
+
+
+def known_cause_of(error: BaseException) -> str | None:
+    """What is wrong with a table of text and what to do, as the end of a sentence; None where its library says it."""
+    for cause in causes(error, explicit=True):
+        if isinstance(cause, UnicodeDecodeError):
+            return f"is not text in UTF-8 (it has a byte {cause.object[cause.start]:#04x}): save it as UTF-8"
+        if match := MORE_CELLS.search(str(cause)):
+            line = f" (line {match[1]})" if match[1] else ""
+            return f"has a row with more cells than there are columns{line}: put texts that hold a separator in quotes"
+    return None
 
 
 def cause_of(error: BaseException) -> str:

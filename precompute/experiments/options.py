@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from precompute.utils.command_line import CommandOptions, Count, Percent, Seed
+from precompute.utils.command_line import CommandOptions, Count, Device, Percent, Seed
 
 
 class FilteringOptions(CommandOptions):
@@ -72,7 +72,7 @@ class Figure3Options(CommandOptions):
     """Bootstrap resamples of the held-out samples, for the 95 % intervals."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number type of the models; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
 
 

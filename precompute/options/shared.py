@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import model_validator
 
-from precompute.utils.command_line import CommandOptions, Count, SinkMultiple
+from precompute.utils.command_line import CommandOptions, Count, Device, DeviceMap, SinkMultiple
 
 if TYPE_CHECKING:
     from precompute.data import Columns
@@ -96,19 +96,17 @@ class RayWorkers(CommandOptions):
             raise ValueError("--workers goes with --ray: add --ray local for processes of this machine.")
         if self.ray is not None and self.workers is None:
             raise ValueError("--ray needs --workers: how many processes, on a GPU machine one for each GPU.")
-        if self.ray == "":
-            raise ValueError("--ray takes local, or the address of a cluster such as 10.0.0.1:6379.")
         return self
 
 
 class Compute(CommandOptions):
     """Where and in which numbers a model is computed."""
 
-    device: str = "auto"
+    device: Device = "auto"
     """Where to compute: auto (CUDA, else CPU), cpu, cuda, cuda:1, mps."""
     dtype: Dtype = "auto"
     """Number type of the model; auto is bfloat16 on a GPU and float32 elsewhere."""
-    device_map: str | None = None
+    device_map: DeviceMap | None = None
     """Hand the model to accelerate's device map, such as auto, to spread it over several devices."""
 
 

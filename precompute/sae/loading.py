@@ -181,12 +181,12 @@ def from_folder(folder: Path, device: str) -> tuple[Any, float | None]:
     architecture = resolve_config(config)["architecture"]
     if not (folder / WEIGHTS).is_file():
         raise SaevxError(f"{folder} holds {CONFIG} and no {WEIGHTS}: copy the whole folder.")
+    check_types(tensor_types(folder / WEIGHTS))  # before SAELens, which warns of some in words of its own
     how = {"device": device, "dtype": "float32", "converter": read_any_version}
     if architecture in SAE_TRAINING_CLASS_REGISTRY and architecture not in SAE_CLASS_REGISTRY:
         sae = for_inference(TrainingSAE.load_from_disk(folder, **how))
     else:
         sae = SAE.load_from_disk(folder, **how)
-    check_types(tensor_types(folder / WEIGHTS))
     compare(config, sae)
     if sae.cfg.normalize_activations == WHITEN:
         fold_whitening(sae, folder)

@@ -14,8 +14,9 @@ from precompute.model.batch import IMAGE
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from precompute.training.card_files import of_files, read_json
+from precompute.training.card_files import of_files
 from precompute.training.card_store import Figure, of_store
+from precompute.utils.reading import read_result
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
 
@@ -32,16 +33,26 @@ class Activity(NamedTuple):
     """float64 [2, F]: Σ z² over these."""
 
 
-def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activity) -> list[dict[str, Any]]:
-    """All figures, in the order of the card.
+class Inputs(NamedTuple):
+    """What the card takes from elsewhere."""
 
-    Args:
-        result: the other figures of the evaluation.
+    by_line: dict[str, list[Figure]]
+    """Figures of the store, and of other commands' files."""
+    controls: dict[str, dict[tuple[str, str], float | None]]
+    """Values to stand beside each line, by line and name."""
+
+
+def read_inputs(o: EvaluateOptions, sae: SaeV) -> Inputs:
+    """Everything that the options name, read before the evaluation: after it a wrong file would cost its hours.
 
     Raises:
         SaevxError: a file that is not what its option takes, or a store of another SAE.
     """
-    figures = [*model_figures(result), *modality_figures(activity, sae, result["tokens"])]
+    for source in o.other_sae:
+        load_other(source, o, sae)
+    controls = {"control_random_decoder": o.random_decoder, "control_untrained": o.untrained}
+    control_values = {name: read_card(path) if path else {} for name, path in controls.items()}
+    files = of_files(o)
     if o.store is None:
         lines = ("pair evidence", "text alone", "localisation", "monosemanticity", "names")
         by_line = {line: [Figure.unmeasured(line, "--store STORE")] for line in lines}
@@ -53,20 +64,30 @@ def card(result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activi
             by_line = {line: list(of_line) for line, of_line in of_store(store, o)}
         finally:
             store.close()
-    by_line |= of_files(o)
+    return Inputs({**by_line, **files}, control_values)
+
+
+def card(
+    result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activity, inputs: Inputs
+) -> list[dict[str, Any]]:
+    """All figures, in the order of the card.
+
+    Args:
+        result: the other figures of the evaluation.
+    """
+    figures = [*model_figures(result), *modality_figures(activity, sae, result["tokens"])]
+    by_line = dict(inputs.by_line)
     by_line["stability"] = [stability(sae, np.asarray(activity.count_mf.any(0)), o)]
     order = (
         "pair evidence", "text alone", "localisation", "patches", "monosemanticity", "hallucination", "steering",
         "names", "stability",
     )  # fmt: skip
     figures += [figure for line in order for figure in by_line[line]]
-    controls = {"control_random_decoder": o.random_decoder, "control_untrained": o.untrained}
-    control_values = {name: read_card(path) if path else {} for name, path in controls.items()}
     return [
         {
             "line": f.line, "name": f.name, "better": f.better, "value": f.estimate and f.estimate["value"],
             "interval": [f.estimate["low"], f.estimate["high"]] if f.estimate and "low" in f.estimate else None,
-            **{name: values.get((f.line, f.name)) for name, values in control_values.items()}, "note": f.note,
+            **{name: values.get((f.line, f.name)) for name, values in inputs.controls.items()}, "note": f.note,
             "needs": f.needs,
         }
         for f in figures
@@ -121,16 +142,21 @@ def stability(sae: SaeV, is_alive: Array, o: EvaluateOptions) -> Figure:
     own_fd = unit_centred(sae.directions_fd.detach().cpu().double().numpy())[is_alive]
     best_cosines = []
     for source in o.other_sae:
-        second_sae = SaeV.load(source, "cpu", layer=o.layer, format=o.sae_format)
-        if second_sae.d_model != sae.d_model:
-            raise SaevxError(f"{source} has another width than {o.sae}: name an SAE of the same layer.")
-        directions = unit_centred(second_sae.directions_fd.detach().double().numpy())
+        directions = unit_centred(load_other(source, o, sae).directions_fd.detach().double().numpy())
         chunks = np.array_split(own_fd, -(-len(own_fd) // 1024))
         best_cosines.append(float(np.concatenate([(chunk @ directions.T).max(1) for chunk in chunks]).mean()))
     estimate = {"value": float(np.mean(best_cosines)), "low": min(best_cosines), "high": max(best_cosines)}
     note = "Mean cosine of a feature's centred direction with the nearest one of another seed. "
     note += f"Other seeds: {len(best_cosines)}; the interval is their range."
     return Figure("stability", "nearest direction", estimate, note)
+
+
+def load_other(source: str, o: EvaluateOptions, sae: SaeV) -> SaeV:
+    """The SAE of another seed, on the CPU. Raises SaevxError where it cannot be loaded or has another width."""
+    other_sae = SaeV.load(source, "cpu", layer=o.layer, format=o.sae_format)
+    if other_sae.d_model != sae.d_model:
+        raise SaevxError(f"{source} has another width than {o.sae}: name an SAE of the same layer.")
+    return other_sae
 
 
 def unit_centred(directions_fd: Array) -> Array:
@@ -145,7 +171,7 @@ def read_card(path: Path) -> dict[tuple[str, str], float | None]:
     Raises:
         SaevxError: the file has no card.
     """
-    content = read_json(path)
+    content = read_result(path)
     try:
         return {(line["line"], line["name"]): line["value"] for line in content["card"]}
     except (KeyError, TypeError) as error:

@@ -1,6 +1,5 @@
 """Lines of the card from files that other commands wrote: patches, hallucination, steering."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from precompute.options.evaluate import EvaluateOptions
 from precompute.store.companion_files import HALLUCINATION, companion_path, read_companion
 from precompute.store.opening import read_manifest
 from precompute.training.card_store import Better, Figure
+from precompute.utils.reading import read_result
 
 FROM_FILES = ("patches", "hallucination", "steering")
 PATCH_SCORE = "cosine-cross-modal"
@@ -25,7 +25,7 @@ def of_files(o: EvaluateOptions) -> dict[str, list[Figure]]:
     if o.patches is not None:
         by_line["patches"] = patches_figures(o.patches)
     if o.hallucination is not None:
-        by_line["hallucination"] = hallucination_figures(read_json(o.hallucination), o.hallucination)
+        by_line["hallucination"] = hallucination_figures(read_result(o.hallucination), o.hallucination)
     elif o.store is not None and by_line["hallucination"][0].estimate is None:
         content, _ = read_companion(o.store, HALLUCINATION, read_manifest(o.store)["content_id"])
         if content is not None:
@@ -41,7 +41,7 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
         if name not in FROM_FILES or not file or not path:
             raise SaevxError(f"--line takes NAME=FILE#PATH with a NAME of {', '.join(FROM_FILES)}, not {text!r}.")
         if name == line:
-            value = read_json(Path(file))
+            value = read_result(Path(file))
             for key in path.split("."):
                 value = value.get(key) if isinstance(value, dict) else None
             estimate = value if isinstance(value, dict) else {"value": value}
@@ -56,7 +56,7 @@ def from_line(line: str, o: EvaluateOptions) -> Figure:
 
 def patches_figures(path: Path) -> list[Figure]:
     """Sufficiency and necessity of the best patches by `PATCH_SCORE`, fewest first, in the first way of removing."""
-    content, entries = read_json(path), "an entry of cosine-cross-modal and of random"
+    content, entries = read_result(path), "an entry of cosine-cross-modal and of random"
     figures = []
     ways: tuple[tuple[str, str, str, str, Better], ...] = (
         ("kept", "keep", "with the best {:g} % alone", "--keep", "higher"),
@@ -113,10 +113,3 @@ def hallucination_figures(content: Any, path: Path) -> list[Figure]:
 
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SaevxError(f"{path} cannot be read as JSON: name a file that a command wrote.") from error

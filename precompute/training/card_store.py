@@ -18,6 +18,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TESTED_VERDICTS
 from precompute.store.sql import fetch_plain
 from precompute.training.hard_negatives import Held, against_nearest, against_one_word, maxima
+from precompute.utils.reading import read_regular, refuse_endless
 from precompute.utils.stats import bootstrap_weights, interval, share_interval, unit
 from precompute.utils.types import Array
 
@@ -127,7 +128,7 @@ def read_boxes(path: Path) -> dict[str, list[dict[str, Any]]]:
         SaevxError: not of the form that --boxes takes.
     """
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [json.loads(line) for line in read_regular(path).splitlines() if line.strip()]
         return {
             str(line["id"]): [
                 {"word": str(box["word"]).casefold(), "box": [float(box["box"][i]) for i in range(4)]}
@@ -135,7 +136,7 @@ def read_boxes(path: Path) -> dict[str, list[dict[str, Any]]]:
             ]
             for line in lines
         }
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         form = '{"id": …, "boxes": [{"word": …, "box": [x0, y0, x1, y1]}]}'
         raise SaevxError(f"{path} cannot be read: --boxes takes JSON lines such as {form}.") from error
 
@@ -166,11 +167,12 @@ def read_embedding(path: Path, n: int) -> Array:
     Raises:
         SaevxError: no array of so many rows.
     """
+    refuse_endless(path)
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise SaevxError(f"{path} is no NumPy array: --embedding takes a file that numpy.save wrote.") from error
-    if array.ndim != 2 or len(array) != n or not np.isfinite(array).all():
+    if array.ndim != 2 or len(array) != n or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise SaevxError(f"{path} is no array of {n} finite rows: write one row for each sample, in the store's order.")
     return unit(array.astype(np.float64))
 

@@ -27,7 +27,7 @@ from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import NOT_FINITE, chunk_tokens
 from precompute.sae.reconstruction import sae_warning
 from precompute.sae.sae import SaeV
-from precompute.training.card import Activity, card
+from precompute.training.card import Activity, card, read_inputs
 from precompute.training.figures import PARTS, Sums, figures, runs_of
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
@@ -125,6 +125,7 @@ def evaluate(options: EvaluateOptions, cache: SharedModel | None = None) -> dict
     sae = SaeV.load(o.sae, o.device, layer=o.layer, format=o.sae_format)
     if sae.layer_warning is not None:
         say(sae.layer_warning)
+    inputs = read_inputs(o, sae)
     mllm = cache.mllm if cache is not None else None
     if mllm is None:
         mllm = load_model(o.model, o, layer=sae.layer, full=True)
@@ -158,7 +159,7 @@ def evaluate(options: EvaluateOptions, cache: SharedModel | None = None) -> dict
     if warning is not None:
         say(warning)
     counts = {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)}
-    lines = card(result, o, sae, Activity(evaluation.count_mf, evaluation.energy_mf))
+    lines = card(result, o, sae, Activity(evaluation.count_mf, evaluation.energy_mf), inputs)
     return {**provenance(o, sae, mllm, counts), **result, "card": lines}
 
 

@@ -38,6 +38,7 @@ EXPECTED = {
 }
 """What an option takes, by the kind of pydantic's error."""
 _URL_PART = re.compile(r"[\w.~%-]+", re.ASCII)
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?")
 _QUOTED = re.compile(r"'(-{0,2}[\w.-]+)'")
 
 
@@ -61,9 +62,21 @@ def _is_url_path(value: str) -> str:
 UrlPath = Annotated[str, AfterValidator(_is_url_path)]
 
 
+def _is_device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError(f"takes auto, cpu, cuda, mps or a GPU's number such as cuda:1, not {_shorten(value)}")
+    return value
+
+
+Device = Annotated[str, AfterValidator(_is_device)]
+"""Where torch computes; not all that torch knows, most of which it cannot load a model to."""
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+"""Of accelerate's device maps those that are one word."""
+
+
 class CommandOptions(BaseModel):
-    """Options of a command: numbers are finite, and a path that begins with ~ begins in the home folder, also where the
-    shell has left it as it is (`--out=~/store`)."""
+    """Options of a command: numbers are finite, no text is empty, and a path that begins with ~ begins in the home
+    folder, also where the shell has left it as it is (`--out=~/store`)."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False)
 
@@ -77,8 +90,8 @@ class CommandOptions(BaseModel):
             if isinstance(result.get(name), str) and NoDecode in field.metadata:
                 parts = result[name].split(",")  # as `run_command` has joined them
                 result[name] = [unquote(part, errors="surrogatepass") for part in parts]
-            _check_unicode(name, field, result.get(name))
-            if name in result and (name in SOURCES or _is_path(field.annotation)):
+            _check_text(name, field, result.get(name))
+            if name in result and (name in SOURCES or _holds(Path, field.annotation)):
                 try:
                     result[name] = expand_path(result[name])
                 except ValueError as error:
@@ -86,12 +99,14 @@ class CommandOptions(BaseModel):
         return result
 
 
-def _check_unicode(name: str, field: FieldInfo, value: Any) -> None:
-    """Raises ValueError where a text holds what is no valid Unicode, which no result file could hold; `expand_path`
-    says it of paths."""
-    if name in SOURCES or _is_path(field.annotation):
+def _check_text(name: str, field: FieldInfo, value: Any) -> None:
+    """Raises ValueError where a text is empty, as a variable of a script is that was never set, or holds what is no
+    valid Unicode, which no result file could hold; `expand_path` says it of paths."""
+    if name in SOURCES or not _holds(str, field.annotation):
         return
     for text in value if isinstance(value, list) else [value]:
+        if text == "" and field.default != "":
+            raise ValueError(f"{_option_name(name, field)} takes a text that is not empty.")
         if isinstance(text, str) and not is_unicode(text):
             raise ValueError(f"{_option_name(name, field)} takes a text that is valid Unicode, not {text!a}.")
 
@@ -105,8 +120,9 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _is_path(annotation: Any) -> bool:
-    return annotation is Path or any(map(_is_path, get_args(annotation)))
+def _holds(kind: type, annotation: Any) -> bool:
+    """Whether an option's type is, or has in it, this type."""
+    return annotation is kind or any(_holds(kind, part) for part in get_args(annotation))
 
 
 def expand_path(value: Any) -> Any:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from precompute.errors import SaevxError
+from precompute.utils.failures import sentence
+from precompute.utils.files import is_special
 
 POINTER = b"version https://git-lfs"
 """How the file begins that git leaves in the place of a large one where git-lfs is missing."""
@@ -28,6 +30,30 @@ def refuse_pointers(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_file() and is_pointer(path):
             raise SaevxError(f"{path} {POINTER_ADVICE}.")
+
+
+def refuse_endless(place: Path) -> None:
+    """Raises SaevxError where a file, or one in a folder, is a pipe, a socket or a device: reading it may never end."""
+    for path in (place, *(sorted(place.iterdir()) if place.is_dir() else ())):
+        if is_special(path):
+            raise SaevxError(f"{path} is a pipe or a device, where a file is expected: put a file there.")
+
+
+def read_regular(path: Path) -> bytes:
+    """What a file holds. Raises SaevxError where it cannot be read, or may never end."""
+    refuse_endless(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SaevxError(sentence(error, path) or f"{path} cannot be read ({error}): name another file.") from error
+
+
+def read_result(path: Path) -> Any:
+    """What a JSON file holds that a command wrote. Raises SaevxError."""
+    try:
+        return json.loads(read_regular(path))
+    except (ValueError, RecursionError) as error:
+        raise SaevxError(f"{path} cannot be read as JSON: name a file that a command wrote.") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -72,14 +98,18 @@ def reading(subject: str, folder: str | Path, advice: str = "") -> Iterator[None
         advice: what to do where no cause is known here that says so itself.
 
     Raises:
-        SaevxError: always in place of another Exception; the block's own SaevxErrors pass.
+        SaevxError: always in place of another Exception; the block's own SaevxErrors pass. Before the block, where a
+            file of the folder may never end.
     """
+    refuse_endless(Path(folder))
     try:
         yield
     except SaevxError:
         raise
     except Exception as error:
         reason = _known_cause(error, Path(folder))
+        if isinstance(error, ImportError):
+            advice = ""  # it names the package that is missing
         reason = reason or "; ".join(part for part in (cause(error).rstrip("."), advice) if part)
         raise SaevxError(f"{subject} cannot be loaded: {reason.rstrip('.')}.") from error
 

@@ -12,6 +12,7 @@ from precompute.errors import SaevxError
 from precompute.options.annotations import AnnotationsOptions as Options
 from precompute.utils.files import check_file, write_text
 from precompute.utils.ownership import exclusive
+from precompute.utils.reading import read_regular
 
 
 def run(options: Options) -> str:
@@ -25,6 +26,8 @@ def run(options: Options) -> str:
     if store.annotations.problem:
         raise SaevxError(store.annotations.problem)
     if options.action == "export":
+        if options.annotations and not database.exists():
+            raise SaevxError(f"There is no database {database.url!r}: check --annotations.")
         text = export_file(store.annotations, store.name, options.history).model_dump_json(indent=1) + "\n"
         if options.file is None:
             return text
@@ -42,9 +45,7 @@ def read_file(options: Options, store: OpenStore) -> str:
     if options.file is None:
         raise SaevxError("Name the file to read: --file notes.json.")
     try:
-        file = Exported.model_validate_json(options.file.read_bytes())
-    except OSError as error:
-        raise SaevxError(f"{options.file} cannot be read: {error.strerror}.") from error
+        file = Exported.model_validate_json(read_regular(options.file))
     except ValidationError as error:
         raise SaevxError(f"{options.file} is no file of annotations: `saevx annotations export` writes one.") from error
     try:

@@ -16,6 +16,7 @@ from precompute.data.paths import ImageRoot
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import article, plural, scenes_from
 from precompute.errors import SaevxError
+from precompute.utils.reading import read_regular
 
 FIRST = 900_000
 """Number of the first validation scene; the drawings are those that training never showed."""
@@ -52,12 +53,12 @@ def demo_scenes(n: int) -> list[Seen]:
 def own_scenes(path: Path, n: int) -> list[Seen]:
     """The first n lines of a file. Raises SaevxError for a line that names no image or no object."""
     result: list[Seen] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[:n], 1):
+    for number, line in enumerate(read_regular(path).splitlines()[:n], 1):
         try:
             row = json.loads(line)
             names = frozenset(str(item["name"] if isinstance(item, dict) else item) for item in row["objects"])
             image = open_image(ImageRoot(path.parent).file(row["image"])).image
-        except (ValueError, KeyError, TypeError, BadRow) as error:
+        except (ValueError, LookupError, TypeError, RecursionError, BadRow) as error:
             advice = "give an image below the file's folder and a list of objects"
             raise SaevxError(f"{path}, line {number}: {advice} ({error}).") from error
         result.append(Seen(image, names))

@@ -1,6 +1,7 @@
 """Annotations as a file, and carried over to a store that was made again."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,45 @@ def test_sketches_keep_cosines() -> None:
     ("arguments", "sentence"),
     [
         (["import"], "Name the file to read"),
-        (["import", "--file", "missing.json"], "missing.json cannot be read"),
+        (["import", "--file", "missing.json"], "There is no file or folder missing.json: check the path."),
+        (["import", "--file", "/"], "/ is a folder where a file is expected: name a file."),
+        (["import", "--file", "/dev/zero"], "/dev/zero is a pipe or a device, where a file is expected"),
+        (["import", "--file", "PIPE"], "PIPE is a pipe or a device, where a file is expected"),
+        (
+            ["export", "--annotations", "sqlite:////missing.sqlite"],
+            "There is no database sqlite:////missing.sqlite: check",
+        ),
+        (["export", "--annotations", "sqlite:////dev"], "/dev is no file, so it is no database of annotations"),
+        (
+            ["export", "--annotations", "sqlite:////dev/zero"],
+            "/dev/zero is no file, so it is no database of annotations",
+        ),
+        (["export", "--annotations", "sqlite://"], "names no file, so nothing would be kept"),
+        (["export", "--annotations", "sqlite:///:memory:"], "names no file, so nothing would be kept"),
+        (
+            ["export", "--annotations", "sqlite:///file:x?mode=memory&uri=true"],
+            "names no file, so nothing would be kept",
+        ),
+        (["export", "--annotations", "postgresql://u:p@[::1/x"], "no address of a database"),
         (["carry"], "The database has no annotations of such another store"),
         (["export", "--annotations", "nonsense"], "no address of a database"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
-    store_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+    store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("PIPE")
     action, *options = arguments
     assert run(Saevx, ["annotations", action, str(store_path), *options]) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_a_database_of_annotations_beside_the_root_folder_is_no_crash(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Saevx, ["annotations", "export", "/"]) == 1
+    assert "/ is not a store" in capsys.readouterr().err

@@ -203,8 +203,7 @@ def test_a_table_without_a_row_beside_others(tmp_path: Path) -> None:
     assert [row.text for row in read(tmp_path).rows] == ["one"]
     folder = table_of_texts("csv folder", tmp_path / "csv")
     (folder / "y.csv").write_text("")
-    with pytest.raises(SaevxError, match=r"y\.csv has no row"):
-        read(folder)
+    assert [row.text for row in read(folder).rows] == TEXTS
     (folder / "x.csv").write_text("")
     with pytest.raises(SaevxError, match="is empty: there is no row in it"):
         read(folder)
@@ -222,7 +221,7 @@ def test_what_datasets_cannot_read_is_told_with_its_cause(tmp_path: Path, capfd:
     (tmp_path / "cut.parquet").write_bytes(parquet(tmp_path / "x.parquet", text=["a"] * 50).read_bytes()[:100])
     for source, words in [
         (folder, "[Ss]chema|columns"),
-        (tmp_path / "latin.csv", "utf-8"),
+        (tmp_path / "latin.csv", "UTF-8"),
         (tmp_path / "lfs.parquet", "git lfs pull"),
         (tmp_path / "cut.parquet", "Parquet"),
     ]:
@@ -239,3 +238,46 @@ def test_texts_kept_as_bytes_are_texts(tmp_path: Path) -> None:
     assert [row.text for row in data.rows] == ["one", "zwölf", "1 bytes"] and data.text_only
     path = parquet(tmp_path / "y.parquet", words=[b"one", b"two"], jpg=[png(1), png(2)])
     assert [(row.text, len(row.images)) for row in read(path, Columns(text="words")).rows] == [("one", 1), ("two", 1)]
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("suffix", "content", "sentence"),
+    [
+        ("csv", "text\nred\ncafé\n".encode("latin-1"), r"not text in UTF-8 \(it has a byte 0xe9\): save it"),
+        ("csv", "text\n“a”\n".encode("cp1252"), r"not text in UTF-8 \(it has a byte 0x93\): save it as UTF-8\."),
+        ("txt", "red\ncafé\n".encode("latin-1"), r"not text in UTF-8 \(it has a byte 0xe9\): save it"),
+        ("csv", b"n;text\n1;red\n", r"one column, 'n;text': save it with commas between the cells, not semicolons\."),
+        ("csv", b"n\ttext\n1\tred\n", r"one column, 'n\\ttext': save it with commas between the cells, not tabs\."),
+        ("csv", b"n|text\n1|red\n", r"has one column, 'n\|text': save it with commas between the cells, not bars\."),
+        ("tsv", b"n,text\n1,red\n", r"has one column, 'n,text': save it with tabs between the cells, not commas\."),
+        ("csv", b"n,text\n1,red, blue\n2,green\n", r"has a row with more cells than there are columns: put texts"),
+        ("csv", b"n,text\n2,green\n1,red, blue\n", r"more cells than there are columns \(line 3\): put"),
+    ],
+)  # fmt: skip
+def test_a_table_that_a_program_wrote_otherwise_is_refused_with_the_cause(
+    tmp_path: Path, suffix: str, content: bytes, sentence: str, place: str
+) -> None:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / f"x.{suffix}").write_bytes(content)
+    with pytest.raises(SaevxError, match=sentence) as refusal:
+        read(folder if place == "folder" else folder / f"x.{suffix}")
+    assert str(refusal.value).startswith(str(folder))
+
+
+def test_empty_cells_at_the_end_of_rows_are_no_loss(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,n\nred,1,\nblue,2,\n")
+    assert [(row.text, row.extra) for row in read(tmp_path / "x.csv").rows] == [("red", {"n": 1}), ("blue", {"n": 2})]
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved", "csv", "txt", "jsonl", "folder"])
+def test_a_split_of_data_without_splits_is_refused(tmp_path: Path, form: str) -> None:
+    if form in ("jsonl", "folder"):
+        data = tiny.make_data(tmp_path / "pairs", 2)
+        data = data / "metadata.jsonl" if form == "jsonl" else data
+    else:
+        data = table_of_texts(form, tmp_path / "texts")
+    assert len(read(data, Columns(split="train")).rows)
+    with pytest.raises(SaevxError, match="has no splits: leave out --split, or name the files of the split as DATA"):
+        read(data, Columns(split="test"))

@@ -1,7 +1,9 @@
 """The card of `saevx evaluate`, each line against a plain reference, and what it says where something is missing."""
 
 import json
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +150,15 @@ def test_the_lines_of_a_store(make: Maker, made_up: Store, tmp_path: Path) -> No
     np.save(tmp_path / "flat.npy", np.ones((made_up.n_samples, 3)))
     figure = monosemanticity(made_up, make(embedding=tmp_path / "flat.npy"))
     assert figure.estimate is not None and figure.estimate["value"] == pytest.approx(1.0)
-    np.save(tmp_path / "short.npy", np.ones((3, 3)))
-    with pytest.raises(SaevxError, match="no array of 200 finite rows"):
-        monosemanticity(made_up, make(embedding=tmp_path / "short.npy"))
+    for array in (np.ones((3, 3)), np.full((made_up.n_samples, 3), "1"), np.full((made_up.n_samples, 3), np.nan)):
+        np.save(tmp_path / "wrong.npy", array)
+        with pytest.raises(SaevxError, match="no array of 200 finite rows"):
+            monosemanticity(made_up, make(embedding=tmp_path / "wrong.npy"))
+    os.mkfifo(tmp_path / "pipe")
+    options = make(boxes=tmp_path / "pipe", embedding=tmp_path / "pipe")
+    for read in (partial(localisation, made_up, options, [label]), partial(monosemanticity, made_up, options)):
+        with pytest.raises(SaevxError, match="is a pipe or a device"):
+            read()
 
 
 def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
@@ -257,11 +265,15 @@ def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path)
         ({"line": ["steering=nothing.json"]}, "NAME=FILE#PATH"),
         ({"line": ["speed=a.json#b"]}, "NAME of patches, hallucination, steering"),
         ({"line": ["steering=FILE#nowhere"]}, "has no figure at nowhere"),
-        ({"line": ["steering=no/such#x"]}, "cannot be read as JSON"),
+        ({"line": ["steering=no/such#x"]}, "There is no file or folder no/such"),
         ({"untrained": Path("FILE")}, "has no card"),
         ({"patches": Path("LIST")}, "no result of `saevx patches`"),
         ({"hallucination": Path("FILE")}, "or of an older one"),
         ({"store": Path("OTHER")}, "was made with another SAE"),
+        *(({name: Path("DEEP")}, "cannot be read") for name in ("patches", "hallucination")),
+        ({"other_sae": ["nowhere/at/all"]}, "There is no folder nowhere|The hub has no SAE at nowhere"),
+        *(({name: Path("PIPE")}, "is a pipe or a device") for name in ("patches", "hallucination", "untrained")),
+        ({"line": ["steering=PIPE#nowhere"]}, "is a pipe or a device"),
     ],
 )
 def test_wrong_files_are_told_in_a_sentence(make: Maker, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
@@ -269,7 +281,9 @@ def test_wrong_files_are_told_in_a_sentence(make: Maker, tmp_path: Path, changed
     if "store" in changed:
         write_store(tmp_path / "other", n=40)
     (tmp_path / "list.json").write_text("[]")
-    places = {name.upper(): str(tmp_path / f"{name}.json") for name in ("file", "list")}
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    os.mkfifo(tmp_path / "pipe.json")
+    places = {name.upper(): str(tmp_path / f"{name}.json") for name in ("file", "list", "deep", "pipe")}
     places["OTHER"] = str(tmp_path / "other")
 
     def placed(value: Any) -> Any:
@@ -281,7 +295,8 @@ def test_wrong_files_are_told_in_a_sentence(make: Maker, tmp_path: Path, changed
         return type(value)(text)
 
     with pytest.raises(SaevxError, match=message):
-        evaluate(make(**{name: placed(value) for name, value in changed.items()}, max_samples=4))
+        # before the model is loaded, and long before the evaluation has taken its hours
+        evaluate(make(**{name: placed(value) for name, value in changed.items()}, model=str(tmp_path / "no model")))
 
 
 def test_directions_are_compared_without_their_mean() -> None:

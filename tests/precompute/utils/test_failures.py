@@ -122,9 +122,10 @@ def test_a_name_that_is_too_long_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name, *options = command.split()
-    assert run(Saevx, [name, "x" * 300 + "/store", *options]) == 1
+    assert run(Saevx, [name, "x" * 5000 + "/store", *options]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "File name too long" in err and not list(tmp_path.iterdir())
+    assert "xxx…x" in err and len(err) < 600
 
 
 @pytest.mark.parametrize(

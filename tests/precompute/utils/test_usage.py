@@ -57,7 +57,7 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
             "--keep takes finite numbers, not nan: see `saevx patches --help`.",
         ),
         (["patches", "x", "--store", "s", "--out", "o", "--keep", "75,-5"], "--keep takes a number above 0, not -5."),
-        (["serve", "x", "--host", ""], "--host takes a text that is not empty, not ''."),
+        (["serve", "x", "--host", ""], "--host takes a text that is not empty."),
         (["serve", "x", "--port", "99999"], "--port takes a number that is at most 65535, not 99999."),
         (["serve", "x", "--port"], "--port needs a value (expected one argument): see `saevx serve --help`."),
         (["serve", "x", "--live=perhaps"], "--live or --no-live takes no value, so leave out 'perhaps'."),
@@ -68,6 +68,27 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
         ),
         (["serve", "x", "--max-upload-mb", "nan"], "--max-upload-mb takes a finite number, not nan."),
         (["serve", "x", ""], "STORES takes a path that is not empty."),
+        *(
+            ([*PASS, option, ""], f"{option} takes a text that is not empty.")
+            for option in ("--image-column", "--text-column", "--id-column", "--split", "--name", "--geometry", "--ray")
+        ),
+        ([*TRAIN, "--sae-option", ""], "--sae-option takes a text that is not empty."),
+        (["filter", "x", "--by", ""], "--by takes a text that is not empty."),
+        ([*PASS, "--keep", ""], "There is no option or argument --keep here: see `saevx precompute --help`."),
+        ([*PASS, "--batch-tokens", ""], "--batch-tokens takes a whole number, not ''."),
+        ([*PASS, "--quantize", ""], "--quantize takes 8bit or 4bit, not ''."),
+        *(
+            (
+                [*PASS, "--device", device],
+                f"--device takes auto, cpu, cuda, mps or a GPU's number such as cuda:1, not {text}.",
+            )
+            for device, text in (("abc", "abc"), ("cpu:7", "'cpu:7'"), ("cuda:-1", "'cuda:-1'"), ("meta", "meta"))
+        ),
+        (
+            ["serve", "x", "--device", "gpu"],
+            "--device takes auto, cpu, cuda, mps or a GPU's number such as cuda:1, not gpu.",
+        ),
+        ([*PASS, "--device-map", "{}"], "--device-map takes auto, balanced, balanced_low_0 or sequential, not '{}'."),
         (["serve"], "STORES is missing: see `saevx serve --help`."),
         (["precompute"], "DATA, --model, --sae, --out are missing: see `saevx precompute --help`."),
         (["experiment"], "Choose one of filtering, figure3, hallucination: see `saevx experiment --help`."),
