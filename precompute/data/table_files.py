@@ -200,7 +200,6 @@ def from_hub(name: str, columns: Columns) -> Listing:
 def load(builder: str | None, source: str, **options: Any) -> Any:
     """`load_dataset(builder)`, or `load_from_disk(source)` where that is None."""
     import datasets
-    from pandas.errors import ParserWarning
 
     if Path(source).exists() and "::" in str(Path(source).resolve()):
         raise SaevxError(f"{source} has a :: in its name, which `datasets` takes for a chain of archives: rename it.")
@@ -209,7 +208,7 @@ def load(builder: str | None, source: str, **options: Any) -> Any:
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
     try:
         with one_sentence(source), warnings.catch_warnings():
-            warnings.simplefilter("error", ParserWarning)  # pandas warns where it drops cells
+            warnings.filterwarnings("error", ".*leads to a loss of data")  # of pandas, where it drops cells
             return datasets.load_from_disk(source) if builder is None else datasets.load_dataset(builder, **options)
     finally:
         datasets.logging.set_verbosity(level)
