@@ -135,7 +135,7 @@ def refuse_larger(source: str, auto: Any, config: Any) -> None:
         auto: the class of transformers that makes the model.
     """
     n_stored = 0
-    for path in Path(source).glob("*.safetensors"):
+    for path in Path(source).glob("model*.safetensors"):  # others, such as an adapter's, are not the model's own
         with safe_open(path, "pt") as file:
             n_stored += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
     if not n_stored:

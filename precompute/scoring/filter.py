@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.scoring.facility_location import representative_items
-from precompute.scoring.score_file import rows_of
+from precompute.scoring.score_file import rows_of, without
 from precompute.store import schema as s
 from precompute.store.quality import best_rows_of, check_keep, flag_and_limit, n_kept
 from precompute.store.reader import Store
@@ -22,6 +22,8 @@ from precompute.utils.types import Array
 
 Format = Literal["ids", "jsonl"]
 _CHUNK = 500
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Characters at which programs that read lines may end one: those of `str.splitlines`."""
 
 
 def kept_rows(
@@ -61,14 +63,18 @@ def filter_store(
 def lines_of(store: Store, rows: Array, by: str | None, format: Format) -> Iterator[str]:
     """Lines of these rows. Raises SaevxError where an id has a line break and `format` is ids."""
     if format == "ids":
-        bad_ids = fetch_plain(store.engine, "SELECT row, sample_id FROM samples WHERE instr(sample_id, char(10)) > 0")
-        for _, sample_id in (pair for pair in bad_ids if pair[0] in rows):
-            raise SaevxError(_bad_id_message(sample_id))
+        query = "SELECT row, sample_id FROM samples WHERE sample_id GLOB ?"
+        bad_ids = dict(fetch_plain(store.engine, query, (f"*[{_LINE_ENDS}]*",)))
+        for row in bad_ids.keys() & set(rows.tolist() if bad_ids else ()):
+            _check_one_line(bad_ids[row])
     return _lines(store, rows, by, format)
 
 
-def _bad_id_message(sample_id: str) -> str:
-    return f"The id {sample_id!r} has a line break, so one id a line cannot be read back: choose format jsonl."
+def _check_one_line(sample_id: str) -> None:
+    if not set(_LINE_ENDS).isdisjoint(sample_id):
+        raise SaevxError(
+            f"The id {sample_id!r} has a line break, so one id a line cannot be read back: choose format jsonl."
+        )
 
 
 def _lines(store: Store, rows: Array, by: str | None, format: Format) -> Iterator[str]:
@@ -78,8 +84,11 @@ def _lines(store: Store, rows: Array, by: str | None, format: Format) -> Iterato
                 yield f"{item['id']}\n"
             else:
                 score = {by: item[by]} if by in item else {}
-                line = {"id": item["id"], "text": item["text"], **item["fields"], **score}
-                yield json.dumps(line, ensure_ascii=False) + "\n"
+                yield _line(item["id"], {"text": item["text"], **item["fields"], **score})
+
+
+def _line(sample_id: str, fields: dict[str, Any]) -> str:
+    return json.dumps({"id": sample_id, **fields}, ensure_ascii=False) + "\n"
 
 
 def items_of(store: Store, rows: Array, by: str | None) -> Iterator[list[dict[str, Any]]]:
@@ -90,7 +99,12 @@ def items_of(store: Store, rows: Array, by: str | None) -> Iterator[list[dict[st
     for start in range(0, len(rows), _CHUNK):
         chunk = [int(row) for row in rows[start : start + _CHUNK]]
         yield [
-            {"id": r.sample_id, "text": r.text, "fields": r.extra, **({str(by): r.score} if score else {})}
+            {
+                "id": r.sample_id,
+                "text": r.text,
+                "fields": without(r.extra, "id", "text"),
+                **({str(by): r.score} if score else {}),
+            }
             for r in fetch(store.engine, select(*columns).where(c.row.in_(chunk)).order_by(c.row))
         ]
 
@@ -121,11 +135,10 @@ def filter_file(
     passes[best_rows_of(score, np.frombuffer(bytes(is_allowed), dtype=bool), keep)] = True
     for is_kept, item in zip(passes, rows_of(path, ("id", "fields", column)), strict=True):
         if is_kept and format == "ids":
-            if "\n" in item["id"]:
-                raise SaevxError(_bad_id_message(item["id"]))
+            _check_one_line(item["id"])
             yield f"{item['id']}\n"
         elif is_kept:
-            yield json.dumps({"id": item["id"], **item["fields"], by: item[column]}, ensure_ascii=False) + "\n"
+            yield _line(item["id"], {**without(item["fields"], "id"), by: item[column]})
 
 
 def _has_flag(item: dict[str, Any], name: str, limit: float | None) -> bool:

@@ -133,3 +133,8 @@ def closing_lines(path: Path) -> list[str]:
             lines.append(f"{name:<20}{total[i] / count[i]:>12.4g}  {'–' if rho is None else f'{rho:+.2f}'}")
     flags_text = ", ".join(f"{name} {m}" for name, m in n_flagged.items() if m)
     return [*lines, f"flagged: {flags_text or 'none'}"]
+
+
+def without(fields: Item, *names: str) -> Item:
+    """A row's own fields but those of a name that stands for something of the sample."""
+    return {name: value for name, value in fields.items() if name not in names}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from precompute.errors import SaevxError
@@ -87,6 +88,15 @@ def test_a_configuration_of_a_larger_model_is_refused_before_memory_is_taken(fol
     for text_config in ({**config["text_config"], "intermediate_size": 500_000}, None):
         (folder / "config.json").write_text(json.dumps({**config, "text_config": text_config}))
         assert "copy its config.json again" in refusal(folder)
+
+
+def test_weights_beside_those_of_the_model_do_not_count(folder: Path) -> None:
+    """Such as an adapter's: the folder's own weights may be of another format, which transformers reads itself."""
+    state = load_file(folder / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    save_file({"lora": torch.zeros(2)}, folder / "adapter.safetensors")
+    assert Mllm.load(folder, layer=1).layer == 1
 
 
 def test_a_template_that_is_cut(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Keeping the best pairs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from precompute.errors import SaevxError
 from precompute.scoring.filter import filter_file, filter_store, kept_rows
 from precompute.store.reader import Store
+from tests.helpers.stores import sql
 
 
 @pytest.mark.parametrize("keep", [0, 12.5, 50, 100])
@@ -80,6 +82,40 @@ def test_ids(made_up: Store) -> None:
     assert len(lines) == 20 and all(line.startswith("s") and line.endswith("\n") for line in lines)
     item = json.loads(next(filter_store(made_up, by="cosine", keep=10)))
     assert item["id"] == lines[0].strip()
+
+
+def changed(store: Store, folder: Path, statement: str) -> Store:
+    """A copy of a store with a value changed in its database."""
+    shutil.copytree(store.path, folder)
+    sql(statement)(folder)
+    return Store.open(folder)
+
+
+def test_id_and_text_are_the_samples(made_up: Store, tmp_path: Path) -> None:
+    """Where --id-column and --text-column name other fields, a row may have an `id` and a `text` that are not."""
+    extra = json.dumps({"id": "the row's", "text": "the row's", "planted": "x"}).replace("'", "''")
+    store = changed(made_up, tmp_path / "store", f"UPDATE samples SET extra = '{extra}' WHERE row = 0")
+    line = json.loads(next(filter_store(store, by="pooled-cosine", keep=100)))
+    assert (line["id"], line["planted"]) == ("s00000", "x") and line["text"] == made_up.samples.get("s00000")["text"]
+    (tmp_path / "scores.jsonl").write_text(
+        json.dumps({"id": "a", "score_cosine": 1.0, "flags": [], "fields": {"text": "two dogs", "id": "the row's"}})
+        + "\n"
+    )
+    line = json.loads(next(filter_file(tmp_path / "scores.jsonl", by="cosine", keep=100)))
+    assert (line["id"], line["text"]) == ("a", "two dogs")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\u2028"])
+def test_an_id_with_a_line_break_is_refused_as_a_line(made_up: Store, tmp_path: Path, end: str) -> None:
+    """Python and other programs end a line at each of these."""
+    statement = f"UPDATE samples SET sample_id = 'a{end}b' WHERE row = 0"
+    store = changed(made_up, tmp_path / "store", statement)
+    with pytest.raises(SaevxError, match="has a line break"):
+        list(filter_store(store, by="pooled-cosine", keep=100, format="ids"))
+    line = {"id": f"a{end}b", "score_cosine": 1.0, "flags": [], "fields": {}}
+    (tmp_path / "scores.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(SaevxError, match="has a line break"):
+        list(filter_file(tmp_path / "scores.jsonl", by="cosine", keep=100, format="ids"))
 
 
 @pytest.mark.parametrize(
