@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from backend.templating import KEYS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import Browser, BrowserContext
 
 
 def test_rows_are_walked_and_opened(context: BrowserContext) -> None:
@@ -43,6 +43,20 @@ def test_the_trail_goes_on_into_the_next_page_and_ends_with_the_list(context: Br
     page.keyboard.press("j")
     page.wait_for_timeout(200)
     assert page.url == here
+
+
+def test_a_list_whose_next_page_did_not_come_goes_on_later(browser: Browser, base_url: str) -> None:
+    with browser.new_context(base_url=base_url) as context:
+        page = context.new_page()
+        page.goto("/features?sort=id&order=asc&fold=none")
+        first = page.get_by_test_id("feature-row").count()
+        total = page.request.get("/api/v1/features?limit=1").json()["total"]
+        page.route("**/api/v1/features?*cursor=*", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+        page.get_by_test_id("feature-row").last.locator("a.label").click()
+        expect(page.get_by_test_id("in-list")).to_have_text(f"{first} of {total} in the list")
+        page.unroute("**/api/v1/features?*cursor=*")
+        page.reload()
+        expect(page.locator(f"a[rel=next][href*='/features/{first}']")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["/", "/features", "/features/0", "/samples", "/map", "/search", "/steer", "/docs"])

@@ -1,7 +1,7 @@
 // The sample page. The server renders every selected state; this module adds pointing at patches, arrow keys, values where
 // one points, and the activations of a feature while the pointer is over its row.
 import { swap } from "./app.js";
-import { $, $$, api, errorMessage, nameOf, say } from "./dom.js";
+import { $, $$, api, errorMessage, nameOf, problem, say } from "./dom.js";
 import { drawHeat, drawMark, level, patchAt } from "./heatmap.js";
 
 const cache = new Map();
@@ -12,19 +12,30 @@ const cache = new Map();
  */
 function activations(stage, feature) {
   const { path, query = "{}" } = stage.dataset;
-  const key = `${path}\n${query}\n${feature}`;
+  const { activations: file } = stage.dataset;
+  if (file) return fromFile(file, feature.map(Number));
+  return once(`${path}\n${query}\n${feature}`, () => api(`${path}/activations`, { ...JSON.parse(query), feature }));
+}
+
+/** What `ask` answers, asked for once; again where it failed. */
+function once(key, ask) {
   if (!cache.has(key)) {
-    const { activations: file } = stage.dataset;
-    const answer = file ? fromFile(file, feature.map(Number)) : api(`${path}/activations`, { ...JSON.parse(query), feature });
+    const answer = ask();
     answer.catch(() => cache.delete(key));
     cache.set(key, answer);
   }
   return cache.get(key);
 }
 
+async function readFile(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new Error(await problem(response));
+  return response.json();
+}
+
 /** In an exported site a file has the activations of every feature that the page names. */
-async function fromFile(file, ids) {
-  file = await (cache.get(file) ?? cache.set(file, fetch(file).then((response) => response.json())).get(file));
+async function fromFile(path, ids) {
+  const file = await once(path, () => readFile(path));
   const at = ids.map((id) => file.features.findIndex((feature) => feature.id === id));
   if (at.includes(-1)) throw new Error("This copy does not have the activations of this feature here.");
   const pick = (values) => (values.length ? at.map((i) => values[i]) : values);

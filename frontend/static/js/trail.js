@@ -35,7 +35,7 @@ document.addEventListener("mousedown", (event) => {
   link.href = to.href;
 });
 
-/** The trail with the ids of the list's next page, where there is one. */
+/** The trail with the ids of the list's next page; as it was where that did not come. */
 async function extended(trail) {
   try {
     const page = await (await fetch(trail.next)).json();
@@ -43,7 +43,7 @@ async function extended(trail) {
     next.searchParams.set("cursor", page.next);
     return { ...trail, ids: [...trail.ids, ...page.items.map((item) => item.id)], next: page.next && next.href };
   } catch {
-    return { ...trail, next: null };
+    return trail;
   }
 }
 
@@ -52,7 +52,7 @@ export async function follow(id, place) {
   let trail = read(id);
   if (!trail) return;
   if (trail.ids.at(-1) === id && trail.next) write(trail = await extended(trail));
-  const at = trail.ids.indexOf(id), ends = trail.ids.length - 1 === at;
+  const at = trail.ids.indexOf(id), ends = trail.ids.length - 1 === at && !trail.next;
   place.textContent = trail.total ? `${at + 1} of ${trail.total} in the list${ends ? ", the last one" : ""}` : ends ? "end of the list" : "in the list";
   for (const [rel, to, title] of [["prev", trail.ids[at - 1], "Previous feature (k or ←)"], ["next", trail.ids[at + 1], "Next feature (j or →)"]]) {
     let link = $(`a[rel=${rel}]`, place.parentElement);

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pytest
+from playwright.sync_api import expect
 
 from backend.static_site.html import StaticPage
 from backend.static_site.names import Names
@@ -207,3 +208,19 @@ def test_in_a_browser_no_request_fails(site: Path, url: str, browser: Browser) -
         page.wait_for_load_state("networkidle")
         page.wait_for_function(NAMES_DRAWN)
         assert not wrong, "\n".join(wrong)
+
+
+def test_activations_that_did_not_come_are_asked_for_again(site: Path, url: str, browser: Browser) -> None:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(f"{url}/features.html")
+        page.locator("[data-testid=feature-row] a.label").first.click()
+        page.route("**/samples/*.json", lambda route: route.fulfill(status=503, body="<p>busy</p>"))
+        page.locator("[data-testid=example] a[href*='#f']").first.click()
+        row = page.locator("#sample [data-feature]").first
+        row.hover()
+        expect(page.locator("[data-readout]").first).to_have_text("The server answered 503.")
+        page.unroute("**/samples/*.json")
+        page.mouse.move(0, 0)
+        row.hover()
+        page.locator(".previewing").wait_for()
