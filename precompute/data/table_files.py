@@ -77,7 +77,9 @@ def csv_options(files: Sequence[Path], separator: str) -> dict[str, Any]:
     names: list[str] = []
     for i, cell in enumerate(header):
         name = cell or f"Unnamed: {i}"
-        names.append(f"{name}.{i}" if name in names else name)
+        while name in names:
+            name = f"{name}.{i}"
+        names.append(name)
     how: dict[str, Any] = {"sep": separator, "index_col": False, "keep_default_na": False, "na_values": [""]}
     if names != header:  # columns of one name, or of none
         if other := next((file for file in files if csv_header(file, separator) != header), None):

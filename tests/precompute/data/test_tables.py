@@ -115,6 +115,9 @@ def test_columns_of_several_csvs_are_matched_by_their_names(tmp_path: Path) -> N
     assert [(row.sample_id, row.text) for row in read(str(tmp_path / "*.csv")).rows] == [("1", "a dog"), ("2", "a cat")]
     (tmp_path / "a.csv").write_text("id,text,\n1,a dog,\n")
     assert [row.text for row in read(tmp_path / "a.csv").rows] == ["a dog"]
+    (tmp_path / "c.csv").write_text("a,text,a.3,a\n1,a dog,2,3\n")
+    assert read(tmp_path / "c.csv").rows[0].extra == {"a": 1, "a.3": 2, "a.3.3": 3}
+    (tmp_path / "c.csv").unlink()
     with pytest.raises(SaevxError, match="have other columns, some without a name of their own"):
         read(str(tmp_path / "*.csv"))
 
