@@ -1,6 +1,5 @@
 """The command line of an experiment that is run with `python -m`: its options are read as those of `saevx` are."""
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from precompute.errors import SaevxError
 from precompute.options.shared import StoreModel
 from precompute.utils.command_line import CommandOptions, WrongUsage, run_command
-from precompute.utils.files import write_json
 
 
 def run_script(options: type[CommandOptions], doc: str | None) -> None:
@@ -39,8 +37,3 @@ def run_script(options: type[CommandOptions], doc: str | None) -> None:
 def demo_engine(demo: Path) -> StoreModel:
     """Options of `load_engine` for the demo's model and SAE-V."""
     return StoreModel(store=demo / "store", model=str(demo / "model"), sae=str(demo / "sae"))
-
-
-def update_result(path: Path, **parts: Any) -> None:
-    """Replace these parts of a JSON result file; the others stay."""
-    write_json(path, {**(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}), **parts})

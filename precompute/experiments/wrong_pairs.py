@@ -23,7 +23,7 @@ from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, scenes_from
 from precompute.demo.training.scene_data import write_imagefolder
 from precompute.errors import SaevxError
-from precompute.experiments.script import demo_engine, run_script, update_result
+from precompute.experiments.script import demo_engine, run_script
 from precompute.experiments.support.compare import SUPPORT, Fits, Support, compare
 from precompute.experiments.support.reading import Engine
 from precompute.model.batch import Pair
@@ -33,6 +33,7 @@ from precompute.scoring.scores import FROM_LIKELIHOOD
 from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
 from precompute.utils.command_line import CommandOptions
+from precompute.utils.files import write_json
 from precompute.utils.provenance import machine
 from precompute.utils.stats import auroc
 from precompute.utils.types import Array
@@ -61,7 +62,7 @@ class Options(CommandOptions):
     seed: int = 0
 
     def cli_cmd(self) -> None:
-        update_result(self.out, **run(self))  # what token_support wrote stays
+        write_json(self.out, run(self))
 
 
 class Case(NamedTuple):

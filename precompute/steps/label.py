@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
+from precompute.data.halves import halves
 from precompute.steps.evidence.agreement import agreements
 from precompute.steps.label_words import Words, read_words
 from precompute.steps.names.choice import (
@@ -28,7 +29,7 @@ from precompute.steps.names.choice import (
     log_odds,
 )
 from precompute.steps.names.description import Counts, TopWords, caption_ends, describe, place_words, top_words
-from precompute.steps.names.name_test import NameTest, halves, make_name_test
+from precompute.steps.names.name_test import NameTest, make_name_test
 from precompute.store.making.unfinished import Collected, Lens, load_step, save_json, save_step
 from precompute.store.schema import IMAGE, TEXT, VERDICTS
 from precompute.utils.progress import say

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sqlalchemy import select
 
-from precompute.steps.names.name_test import NameTest, halves
+from precompute.data.halves import halves
+from precompute.steps.names.name_test import NameTest
 from precompute.store.reader import Store
 from precompute.store.schema import GOOD_NAME, HAS_FEATURE, IMAGE, LACKS_FEATURE, TEXT, features, samples
 from precompute.store.sql import fetch

@@ -11,7 +11,6 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 from scipy.stats import hypergeom
 
-from precompute.data.halves import halves as halves
 from precompute.store.making.unfinished import Collected
 from precompute.store.schema import HAS_FEATURE, LACKS_FEATURE
 from precompute.utils.ragged import offsets

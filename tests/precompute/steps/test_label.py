@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from precompute.data.halves import halves
 from precompute.steps import label
 from precompute.steps.label_words import read_words
-from precompute.steps.names.name_test import halves
 from precompute.store.making.unfinished import Collected, Lens, load_json, load_step
 from precompute.store.schema import VERDICTS
 from precompute.utils.text import words_of

@@ -18,12 +18,13 @@ from PIL import Image
 
 from backend.app import create_app
 from backend.settings import Settings
+from precompute.data.halves import halves
 from precompute.errors import SaevxError
 from precompute.pipeline import precompute
 from precompute.steps import label, labeller
 from precompute.steps.label_words import read_words
 from precompute.steps.labeller import MAX_FAILURES_IN_A_ROW, MAX_LABEL, WORKERS, clean
-from precompute.steps.names.name_test import halves, make_name_test
+from precompute.steps.names.name_test import make_name_test
 from precompute.store.making.unfinished import Collected, load_json, load_step
 from precompute.store.schema import IMAGE, VERDICTS
 from tests.helpers.synthetic import CONCEPTS, finish, word_feature

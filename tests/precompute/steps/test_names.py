@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.stats import fisher_exact
 
+from precompute.data.halves import halves
 from precompute.steps import label
 from precompute.steps.label_words import read_words
 from precompute.steps.names.choice import SECOND_GAIN, Name, candidates, choose, distinguish, is_function_word
 from precompute.steps.names.description import caption_ends, place_words
-from precompute.steps.names.name_test import ALPHA, MIN_SAMPLES, NameTest, Responses, halves
+from precompute.steps.names.name_test import ALPHA, MIN_SAMPLES, NameTest, Responses
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import VERDICTS
 from tests.helpers.synthetic import word_feature
