@@ -1,10 +1,10 @@
 """Every error as RFC 9457 problem details; a browser that opens a page gets the same sentence as HTML."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from backend.schemas.common import Problem
 from backend.stores import OpenStore, State
 from precompute.errors import PairError, SaevxError
 from precompute.store.events import EventsNotStored
-from precompute.store.opening import StoreUnreadable, damaged_error
+from precompute.store.making.sealing import damage_sentence
+from precompute.store.opening import StoreUnreadable
 from precompute.store.reader import Store
-from precompute.utils.files import file_sha256
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class NotModified(Answered):
         super().__init__(Response(status_code=304, headers=dict(headers)))
 
 
-@contextmanager
+@contextlib.contextmanager
 def http_status(status: int) -> Iterator[None]:
     """Turns a SaevxError of the block into this HTTP status, except what has an answer of its own everywhere: a store
     that cannot be read, and events that it does not hold."""
@@ -162,12 +162,10 @@ class DamageCheck:
             return None
         result = self._results.get(store.store)
         if result is None:
-            loop, files = asyncio.get_running_loop(), dict(store.manifest["files"])
-            result = self._results[store.store] = loop.run_in_executor(None, changed_file, store.path, files)
+            loop = asyncio.get_running_loop()
+            result = self._results[store.store] = loop.run_in_executor(None, damage_of, store.path)
         finished_tasks, _ = await asyncio.wait([result], timeout=CHECKSUMS_S)
-        if not finished_tasks or (name := result.result()) is None:
-            return None
-        return str(damaged_error(store.path, f"{name} is not as it was written"))
+        return result.result() if finished_tasks else None
 
     def _store_of(self, request: Request) -> OpenStore | None:
         state: State | None = getattr(request.app.state, "saevx", None)
@@ -177,18 +175,10 @@ class DamageCheck:
         return next((slot.store for slot in state.slots if slot.name == name), None)
 
 
-def changed_file(store: Path, files: dict[str, str]) -> str | None:
-    """The first file that cannot be read or has another SHA-256 than the manifest says; None where all are as written.
-
-    Args:
-        files: path in the store → SHA-256.
-    """
-    for name, sha256 in files.items():
-        try:
-            if file_sha256(store / name) != sha256:
-                return name
-        except OSError:
-            return name
+def damage_of(store: Path) -> str | None:
+    """`damage_sentence`; None too for a store that was moved away."""
+    with contextlib.suppress(SaevxError):
+        return damage_sentence(store)
     return None
 
 

@@ -198,7 +198,7 @@ def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
             return interrupt_status(interrupt_error)  # a library has made something else of it
         if isinstance(error, OSError):
             drop_output()
-        known_sentence = sentence(error, options=options_of(app, arguments)) or damage_sentence(arguments)
+        known_sentence = sentence(error, options=options_of(app, arguments)) or damage_of(arguments)
         say_error(known_sentence or unexpected_sentence(error, arguments))
         return 1
     except KeyboardInterrupt as error:
@@ -212,17 +212,16 @@ def interrupt_status(error: KeyboardInterrupt) -> int:
     return 143 if is_terminated else 130
 
 
-def damage_sentence(arguments: Sequence[str]) -> str | None:
+def damage_of(arguments: Sequence[str]) -> str | None:
     """The sentence for a store among the arguments whose files are not those that were sealed, from which any error may
     come; None where there is none."""
-    from precompute.store.making.verify import changed_file
-    from precompute.store.opening import damaged_error
+    from precompute.store.making.sealing import damage_sentence
 
     for argument in arguments:
         store = Path(argument.partition("=")[2] if argument.startswith("--") and "=" in argument else argument)
-        with contextlib.suppress(SaevxError, OSError, ValueError):  # the first error is to be told
-            if name := changed_file(store):
-                return str(damaged_error(store, f"{name} is not the file that was stored"))
+        with contextlib.suppress(SaevxError, OSError, ValueError):  # no store; the first error is to be told
+            if damage := damage_sentence(store):
+                return damage
     return None
 
 

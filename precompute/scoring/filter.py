@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.scoring.facility_location import representative_items
-from precompute.scoring.score_file import rows_of, without
+from precompute.scoring.score_file import drop_fields, rows_of
 from precompute.store import schema as s
 from precompute.store.quality import best_rows_of, check_keep, flag_and_limit, n_kept
 from precompute.store.reader import Store
@@ -102,7 +102,7 @@ def items_of(store: Store, rows: Array, by: str | None) -> Iterator[list[dict[st
             {
                 "id": r.sample_id,
                 "text": r.text,
-                "fields": without(r.extra, "id", "text"),
+                "fields": drop_fields(r.extra, "id", "text"),
                 **({str(by): r.score} if score else {}),
             }
             for r in fetch(store.engine, select(*columns).where(c.row.in_(chunk)).order_by(c.row))
@@ -138,7 +138,7 @@ def filter_file(
             _check_one_line(item["id"])
             yield f"{item['id']}\n"
         elif is_kept:
-            yield _line(item["id"], {**without(item["fields"], "id"), by: item[column]})
+            yield _line(item["id"], {**drop_fields(item["fields"], "id"), by: item[column]})
 
 
 def _has_flag(item: dict[str, Any], name: str, limit: float | None) -> bool:

@@ -50,7 +50,7 @@ from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.scoring.flags import Reference, flag_scores
 from precompute.scoring.pairs import NewPairs, Thumbnails
-from precompute.scoring.score_file import as_line, check_suffix, closing_lines, read_lines, without, write
+from precompute.scoring.score_file import as_line, check_suffix, closing_lines, drop_fields, read_lines, write
 from precompute.scoring.scores import pair_scores
 from precompute.store.opening import source_of
 from precompute.store.reader import Store
@@ -264,7 +264,7 @@ class Job:
                 "n_image": int(pairs.n_tokens_nm[i, IMAGE]),
                 **{name: values[i] if math.isfinite(values[i]) else None for name, values in columns.items()},
                 "flags": [name for name in FLAGS if is_flagged[name][i]],
-                "fields": {"text": row.text, **without(row.extra, "text")},
+                "fields": {"text": row.text, **drop_fields(row.extra, "text")},
             }
             for i, row in enumerate(rows)
         ]

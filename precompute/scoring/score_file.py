@@ -135,6 +135,6 @@ def closing_lines(path: Path) -> list[str]:
     return [*lines, f"flagged: {flags_text or 'none'}"]
 
 
-def without(fields: Item, *names: str) -> Item:
+def drop_fields(fields: Item, *names: str) -> Item:
     """A row's own fields but those of a name that stands for something of the sample."""
     return {name: value for name, value in fields.items() if name not in names}

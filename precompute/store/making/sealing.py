@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from precompute.store import schema as s
+from precompute.store.opening import IMAGES, damaged_error, read_manifest
 from precompute.utils.files import TEMPORARY, file_sha256, write_json, write_text
 from precompute.utils.types import Item
 
@@ -63,6 +64,23 @@ def changed_since_sealed(store: Path, manifest: Item) -> str | None:
     if not is_whole:
         return "run.json"
     return None if facts.get("manifest_sha256") == _sha256((store / "manifest.json").read_bytes()) else "manifest.json"
+
+
+def damage_sentence(store: Path) -> str | None:
+    """The sentence for a store with a file, images left out, that is not the one that was sealed; None where all are.
+
+    Raises:
+        SaevxError: it is no store.
+    """
+    for name, sha256 in sorted(read_manifest(store)["files"].items()):
+        if not name.startswith(IMAGES):
+            try:
+                is_whole = file_sha256(store / name) == sha256
+            except OSError:
+                is_whole = False
+            if not is_whole:
+                return str(damaged_error(store, f"{name} is not the file that was stored"))
+    return None
 
 
 def _run_text(facts: Item) -> str:

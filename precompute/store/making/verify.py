@@ -14,12 +14,11 @@ from precompute.store.making.sealing import changed_since_sealed, checksums, con
 from precompute.store.making.verify_evidence import BothSides, check_evidence
 from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
 from precompute.store.making.verify_maps import check_maps
-from precompute.store.opening import IMAGES, damaged_error, read_manifest
+from precompute.store.opening import damaged_error, read_manifest
 from precompute.store.reader import Store
 from precompute.store.relations.feature_pairs import COLUMNS
 from precompute.store.sql import fetch_plain, in_sentences
 from precompute.utils import memory
-from precompute.utils.files import file_sha256
 from precompute.utils.ragged import expand, find
 from precompute.utils.types import Array
 
@@ -76,18 +75,6 @@ def _run(name: str, check: Callable[[Store], str], store: Store) -> Check:
             return Check(name, True, check(store))
     except Exception as error:  # a damaged file can fail in any way, and the report goes on
         return Check(name, False, first_line(error))
-
-
-def changed_file(path: Path) -> str | None:
-    """The first file of a store, images left out, that is not the one that was sealed.
-
-    Raises:
-        SaevxError: it is no store.
-        OSError: a file cannot be read.
-    """
-    sums = read_manifest(path)["files"]
-    names = (name for name in sorted(sums) if not name.startswith(IMAGES))
-    return next((name for name in names if file_sha256(path / name) != sums[name]), None)
 
 
 def _files(store: Store) -> str:
