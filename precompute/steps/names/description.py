@@ -96,18 +96,18 @@ def top_words(data: Collected, counts: Counts, names: list[str], barred_w: Array
     Args:
         names: of the words. barred_w: bool [W], words that tell nothing of an image.
     """
-    image_fw, token_fw = counts.image_fw.tocsr(), counts.token_fw.tocsr()
+    columns = (*counts.n_fm.T, *most_frequent(counts.token_fw), *most_frequent(counts.image_fw, barred_w))
     result: list[TopWords] = []
-    for k, (n_text, n_image) in enumerate(counts.n_fm.tolist()):
+    for k, (n_text, n_image, text_word, n_with, image_word, n_showing) in enumerate(
+        zip(*(column.tolist() for column in columns), strict=True)
+    ):
         of_sides: TopWords = {"text": None, "image": None}
         if n_text:
-            word, n = most_frequent(token_fw[k])
-            of_word = TopWord(word=names[word], n=n, of=n_text) if n >= max(1, MIN_SHARE * n_text) else None
+            is_common = n_with >= max(1, MIN_SHARE * n_text)
+            of_word = TopWord(word=names[text_word], n=n_with, of=n_text) if is_common else None
             of_sides["text"] = of_word or commonest_token(data, k, n_text)
-        if n_image:
-            word, n = most_frequent(image_fw[k], barred_w)
-            if n and n / n_image >= max(MIN_SHARE, TIMES_BASE * counts.share_w[word]):
-                of_sides["image"] = TopWord(word=names[word], n=n, of=n_image)
+        if n_showing and n_showing / n_image >= max(MIN_SHARE, TIMES_BASE * counts.share_w[image_word]):
+            of_sides["image"] = TopWord(word=names[image_word], n=n_showing, of=n_image)
         result.append(of_sides)
     return result
 
@@ -151,16 +151,18 @@ def commonest_token(data: Collected, feature: int, n: int) -> TopWord | None:
     return {"word": text, "n": int(count[commonest]), "of": n}
 
 
-def most_frequent(count_w: csr_matrix, barred_w: Array | None = None) -> tuple[int, int]:
-    """The word counted most often in a row [1, W], and how often; of equal ones the first; (0, 0) without.
+def most_frequent(count_fw: csr_matrix, barred_w: Array | None = None) -> tuple[Array, Array]:
+    """Of each row the word counted most often, and how often, int64 [F]; of equal ones the first; 0 and 0 without.
 
     Args:
         barred_w: bool [W], words that are left out.
     """
-    word, count = count_w.indices, count_w.data
+    counts = count_fw.tocoo()
+    feature, word, count = counts.row, counts.col, counts.data
     if barred_w is not None:
-        word, count = word[~barred_w[word]], count[~barred_w[word]]
-    if not len(word):
-        return 0, 0
-    k = int(np.lexsort((word, -count))[0])
-    return int(word[k]), int(count[k])
+        feature, word, count = (column[~barred_w[counts.col]] for column in (feature, word, count))
+    order = np.lexsort((word, -count, feature))
+    feature, first = np.unique(feature[order], return_index=True)
+    word_f, n_f = np.zeros((2, count_fw.shape[0]), np.int64)
+    word_f[feature], n_f[feature] = word[order][first], count[order][first]
+    return word_f, n_f

@@ -6,7 +6,7 @@ Modality axis everywhere: 0 text, 1 image. Values are stored float16 units unles
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ class Lens:
         """Of these features, as the store has them: {"centred": {"promoted": [[token, logit], …], "suppressed": …},
         "raw": the same, "informative": whether the centred ones say anything}."""
         n = len(range(*at.indices(self.n_features)))
-        lists: dict[tuple[str, str], list[list[Any]]] = {
+        lists: dict[tuple[str, str], Sequence[Any]] = {
             (kind, side): self._token_lists(f"{name}{side}", at) if self.step else [[]] * n
             for kind, name in self.KINDS
             for side in self.SIDES
@@ -180,21 +180,27 @@ class Lens:
             for i, is_informative in enumerate(informative)
         ]
 
-    def _token_lists(self, name: str, at: slice) -> list[list[list[Any]]]:
-        """[[token, logit], …] of features."""
+    def _token_lists(self, name: str, at: slice) -> list[list[tuple[str, float]]]:
+        """[(token, logit), …] of features."""
         logits = np.round(self.step[f"{name}_logit"][at].astype(np.float64), 4).tolist()
-        tokens = [[self._text(t) for t in token_ids] for token_ids in self.step[name][at].tolist()]
-        return [list(map(list, zip(*columns, strict=True))) for columns in zip(tokens, logits, strict=True)]
+        tokens = self._texts[self.step[name][at]].tolist()
+        return [list(zip(*columns, strict=True)) for columns in zip(tokens, logits, strict=True)]
 
-    def _text(self, token: int) -> str:
-        return self.vocabulary[token] if token < len(self.vocabulary) else f"<{token}>"
+    @cached_property
+    def _texts(self) -> Array:
+        """object [V]: the text of each token id, `<id>` beyond the vocabulary. An array gives many at once."""
+        token_ids = [array for array in self.step.values() if array.dtype == np.int64]
+        n = max(len(self.vocabulary), *(int(token_fk.max(initial=-1)) + 1 for token_fk in token_ids))
+        return np.array([*self.vocabulary, *(f"<{token}>" for token in range(len(self.vocabulary), n))], dtype=object)
 
     def promoted_tokens(self) -> list[list[str]]:
         """Of each feature the promoted tokens (centred), the strongest first; none where the lens says nothing."""
         if not self.step:
             return [[] for _ in range(self.n_features)]
-        tokens_and_flags = zip(self.step["promoted"].tolist(), self.step["informative"].tolist(), strict=True)
-        return [[self._text(t) for t in tokens] if says else [] for tokens, says in tokens_and_flags]
+        tokens_and_flags = zip(
+            self._texts[self.step["promoted"]].tolist(), self.step["informative"].tolist(), strict=True
+        )
+        return [tokens if says else [] for tokens, says in tokens_and_flags]
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

@@ -8,6 +8,7 @@ from precompute.store.histogram import percentile, unpack
 from precompute.store.making.verify_examples import ByGroup, EventRun, need, table
 from precompute.store.reader import Store
 from precompute.store.sql import fetch_plain
+from precompute.utils.ragged import slices
 from precompute.utils.stats import discoveries, poisson_interval
 from precompute.utils.types import Array
 
@@ -20,8 +21,10 @@ class BothSides:
     def __init__(self, store: Store) -> None:
         rows = fetch_plain(store.engine, "SELECT hist FROM feature_details ORDER BY id")
         max_fm = store.features.max_by_modality / store.events.unit
-        p999 = [percentile(unpack(blob), 0.999, of_m) for (blob,), of_m in zip(rows, max_fm, strict=True)]
-        self.delta_fm = s.DELTA_SHARE * np.array(p999).reshape(-1, 2) * store.events.unit
+        p999_fm = np.zeros((store.n_features, 2))
+        for at in slices(store.n_features, 1 << 12):
+            p999_fm[at] = percentile(np.stack([unpack(blob) for (blob,) in rows[at]]), 0.999, max_fm[at])
+        self.delta_fm = s.DELTA_SHARE * p999_fm * store.events.unit
         self.unit, self.n_features = store.events.unit, store.n_features
         self.n_both_f = np.zeros(store.n_features, np.int64)
         n_tokens = table(store, "SELECT n_text, n_image FROM samples ORDER BY row", 2)

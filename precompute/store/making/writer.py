@@ -88,8 +88,11 @@ def fill(conn: Connection, table: Table, chunks: Iterable[RowChunk]) -> None:
             conn.exec_driver_sql(statement, rows)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def _dump(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return None if value is None else _ENCODER.encode(value)
 
 
 def _of_rows(table: Table, rows: Iterable[Item]) -> list[RowChunk]:
