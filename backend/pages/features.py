@@ -171,11 +171,7 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures}
         | ({} if visit.store.has_images else {"density": ("Density", TEXT_DENSITY)}),
         column_names=column_names,
-        verdicts={
-            name: n
-            for name, n in list_verdicts.items()
-            if store_verdicts.get(name) or (name in store_verdicts and visit.store.has_images)
-        },
+        verdicts={name: n for name, n in list_verdicts.items() if n or name in (query.verdict or ())},
         possible=[name for name in VERDICT_HELP if visit.store.has_images or store_verdicts.get(name)],
         controls=get_controls(visit.store),
         tags=visit.store.annotations.tags("feature"),

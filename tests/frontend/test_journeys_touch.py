@@ -79,6 +79,9 @@ def test_from_a_lasso_to_a_list_that_another_phone_opens(page: Page, browser: Br
     assert at_end == scrolled  # the stroke draws, it does not scroll; the list of its area then comes into view
     area = page.get_by_test_id("area")
     expect(area).to_be_visible()
+    ends = "one => { const { top, bottom } = one.getBoundingClientRect(); return [top + scrollY, bottom + scrollY]; }"
+    below = area.evaluate(ends)[0] - page.get_by_test_id("map-panel").evaluate(ends)[1]
+    assert 0 <= below < 40  # right below the map
     n = number(area.locator("h2").inner_text())
     assert n > 0
     on_map = page.url

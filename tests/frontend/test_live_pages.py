@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -153,6 +154,18 @@ def test_the_steering_page_waits_for_the_model_with_small_requests(browser: Brow
             pass
         assert reply.value.json()["state"] == "loading" and len(reply.value.body()) < 500
         expect(page.locator("#steer")).to_have_attribute("data-ready", "no")
+        expect(page.get_by_test_id("model-unavailable")).to_contain_text(
+            "this page goes on by itself when it is ready."
+        )
+        for path in (
+            "/search",
+            "/search?q=dog&model=1",
+            "/try?text=a+dog",
+            "/explain?sample=pair-1&ask=1",
+            "/features/3/effect",
+        ):
+            text = httpx.get(server.url + path, headers={"Accept": "text/html"}).text
+            assert "The model is still loading" in text and "try again in a few seconds" not in text, path
         server.let_go()
         expect(page.locator("#steer")).to_have_attribute("data-ready", "yes")
         page.context.close()

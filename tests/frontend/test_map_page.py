@@ -29,6 +29,7 @@ def test_every_kind_is_listed_in_words(client: TestClient) -> None:
     counts = client.get("/api/v1/store").json()["verdicts"]
     for name, n in counts.items():
         assert (f'id="mk-{name}"' in page) == (n > 0 and name != "dead")
+        assert (f'data-testid="map-{name}"' in page) == (n > 0 and name != "dead")
     best = client.get("/api/v1/features?verdict=cross-modal&sort=pair_lift_low&order=desc&limit=1").json()["items"][0]
     assert f'href="/features/{best["id"]}"' in page
 
@@ -176,6 +177,8 @@ def test_a_lasso_makes_a_list_that_can_be_shared(
     feature = lonely(columns)
     page.keyboard.press("l")
     expect(page.get_by_test_id("map-lasso")).to_have_attribute("aria-pressed", "true")
+    page.mouse.move(*place(page, columns, feature))  # on the way to where the stroke begins
+    expect(page.get_by_test_id("map-tip")).to_be_hidden()
     drawn_around(page, columns, feature)
     area = page.get_by_test_id("area")
     expect(area).to_be_visible()

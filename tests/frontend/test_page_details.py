@@ -39,6 +39,17 @@ def test_one_line_of_a_list_is_one(client: TestClient) -> None:
         assert re.search(rf'data-testid="total">1</strong> {noun}\s', page) and f"1 of 1 {noun}<" in page
 
 
+def test_verdicts_that_no_feature_has_are_no_chips(client: TestClient) -> None:
+    for path in ("/", "/features?q=red", "/features?verdict=cross-modal", "/map", "/sae"):
+        chips = re.findall(
+            r'class="chip"[^>]*>\s*<span class="(?:verdict|dot) [^>]*>.*?</(?:a|button)>', client.get(path).text, re.S
+        )
+        counts = [re.sub(r"<[^>]*>", " ", one).split()[-1] for one in chips if "%" not in one]
+        assert len(chips) > 1 and "0" not in counts, path
+    assert 'data-testid="verdict-dead" aria' not in client.get("/features?q=red").text
+    assert 'data-testid="verdict-dead"' in client.get("/features?q=red&verdict=dead").text  # what is chosen stays
+
+
 def test_all_of_a_card_is_in_the_api(client: TestClient) -> None:
     feature, images, texts, store = links(client.get(f"/features/{RED}/card").text, "card-json")
     assert client.get(feature).json()["id"] == RED and client.get(store).json()["model"]

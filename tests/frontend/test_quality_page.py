@@ -128,4 +128,7 @@ def test_a_tap_on_the_histogram_moves_nothing_and_nothing_is_too_wide(
     page.wait_for_timeout(200)
     assert "threshold" not in page.url and "≈" not in page.get_by_test_id("flagged-count").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    card, export = page.get_by_test_id("flagged-samples").locator("li").first, page.get_by_test_id("export-flag")
+    tops = [one.evaluate("one => one.getBoundingClientRect().top") for one in (card, export)]
+    assert tops[0] < tops[1]  # what is flagged comes before what one does with it
     context.close()

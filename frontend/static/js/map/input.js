@@ -160,7 +160,7 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (!state.plot) return;
   const oldPosition = pointers.get(event.pointerId);
-  if (!oldPosition) { if (event.pointerType === "mouse") hover(under(event)); return; }
+  if (!oldPosition) { if (event.pointerType === "mouse") hover(lasso.isDrawing() ? -1 : under(event)); return; }
   const newPosition = position(event);
   if (lasso.isDrawing()) { lasso.draw(...newPosition); return; }
   const step = [newPosition[0] - oldPosition[0], newPosition[1] - oldPosition[1]];
