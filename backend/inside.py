@@ -11,6 +11,9 @@ from starlette.types import Message, Scope
 
 from precompute.errors import SaevxError
 
+LONGEST = 600
+"""Characters of a sentence; what it repeats of a request may be longer."""
+
 
 class RefusedError(SaevxError):
     """The application answers with a problem: its sentence."""
@@ -30,7 +33,7 @@ class Reply(NamedTuple):
             detail = json.loads(self.body)["detail"]
         except (ValueError, KeyError):
             detail = f"The application answers with status {self.status}."
-        raise RefusedError(detail)
+        raise RefusedError(detail if len(detail) <= LONGEST else f"{detail[: LONGEST // 2]}…{detail[-100:]}")
 
 
 async def request(

@@ -1,12 +1,11 @@
 """The arguments of the tools, each described, and what is left of the API's replies: an agent reads every word."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from backend.schemas.common import FlagName
 from backend.schemas.common import Verdict as VerdictName
@@ -84,7 +83,8 @@ Kind = Annotated[
 ]
 
 
-class Steering(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Steering:
     """The arguments of the tool `steer`."""
 
     feature: Feature
@@ -99,23 +99,14 @@ class Steering(BaseModel):
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-def takes(arguments: type[BaseModel]) -> Callable[[T], T]:
-    """Let a tool that takes keywords show an agent the fields of a model as its arguments."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    fields = [
-        inspect.Parameter(
-            name,
-            keyword,
-            default=inspect.Parameter.empty if field.is_required() else field.default,
-            annotation=Annotated[field.annotation, field],
-        )
-        for name, field in arguments.model_fields.items()
-    ]
+def takes(arguments: type[Steering]) -> Callable[[T], T]:
+    """Let a method that takes keywords show an agent the fields of a dataclass as its arguments."""
 
     def with_signature(tool: T) -> T:
         signature = inspect.signature(tool, eval_str=True)
-        parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        tool.__signature__ = signature.replace(parameters=[*parameters, *fields])  # type: ignore[attr-defined]
+        fields = inspect.signature(arguments).parameters.values()
+        parameters = [signature.parameters["self"], *fields]
+        tool.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return tool
 
     return with_signature

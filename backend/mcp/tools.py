@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -229,16 +230,18 @@ class Tools:
             strength = start["strength"] if steering.strength is None else steering.strength
             where = {"scope": start["scope"]} if steering.strength is None else {}
             sample_id = start["sample_id"] if needs_sample else steering.sample_id
-            steering = steering.model_copy(update={"strength": strength, "sample_id": sample_id})
+            steering = replace(steering, strength=strength, sample_id=sample_id)
         change = {"id": steering.feature, "mode": steering.mode, "strength": steering.strength}
-        options = steering.model_dump(include={"sample_id", "prompt", "max_tokens", "attention"})
+        setting = asdict(steering)
+        options = {name: setting[name] for name in ("sample_id", "prompt", "max_tokens", "attention")}
         body = {**options, **where, "features": [change]}
         reply = (await request(self.app, "POST", "/api/v1/steer", json.dumps(body).encode())).checked()
         name, data = stream_events(reply)[-1]
         if name != "done":
             raise RefusedError(data.get("detail", "The model stopped before it was done: try again."))
         figures = shorten({key: data[key] for key in ("mean_kl", "delta_ratio", "capped", "warning")})
-        return {**data["text"], **figures, **steering.model_dump(exclude={"max_tokens"})}
+        del setting["max_tokens"]
+        return {**data["text"], **figures, **setting}
 
     async def _wait_for_model(self) -> None:
         """Until the model is no longer being loaded; whether it is there the request itself says."""

@@ -48,7 +48,9 @@ class Mllm:
         self.model, self.processor, self.multimodal, self.family, self.geometry, self.image_token_id = parts
         model, processor, multimodal, image_token_id = self.model, self.processor, self.multimodal, self.image_token_id
         self.tokenizer: Any = processor.tokenizer if multimodal else processor
-        if self.tokenizer.pad_token_id is None:
+        self.n_embeddings = int(model.get_input_embeddings().weight.shape[0])
+        pad = self.tokenizer.pad_token_id
+        if pad is None or pad >= self.n_embeddings:  # what stands there is masked
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
@@ -142,6 +144,13 @@ class Mllm:
             )
         offset_bs2 = inputs.pop("offset_mapping").numpy()
         ids_bs = inputs["input_ids"].numpy()
+        last_id = int(ids_bs.max(initial=0, where=ids_bs != self.image_token_id))
+        if last_id >= self.n_embeddings:
+            raise PairError(
+                f"the model's processor refuses it (its token {last_id} has no place among the model's "
+                f"{self.n_embeddings} embeddings)",
+                "copy the files of the model's tokenizer again",
+            )
         length_b = inputs["attention_mask"].sum(dim=1).numpy().astype(np.int64)
         self.check_length(int(length_b.max(initial=0)))
         begin_b = np.array([len(prefix) for prefix, _ in around]) + np.array(grown_b)

@@ -140,6 +140,11 @@ def _known_cause(error: BaseException, folder: Path) -> str | None:
     for path in sorted(folder.glob("*.safetensors")):
         if (damage := _broken_weights(path)) is not None:
             return f"{path.name} {damage}"
+    for path in sorted(folder.glob("*.jinja")):
+        try:
+            path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as wrong:
+            return f"{path.name} is no text ({cause(wrong)}); download it again"
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

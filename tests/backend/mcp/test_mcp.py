@@ -203,6 +203,10 @@ def test_what_is_wrong_is_one_sentence(server: Running) -> None:
     assert "sort: Input should be" in refusal(server, "list_features", sort="beauty")
     assert refusal(server, "search_image", image_base64="§").startswith("image_base64 is not base64")
     assert "\n" not in refusal(server, "steer", feature=1, strength=900)
+    for tool in ("get_sample", "sample_image", "search_image"):
+        text = refusal(server, tool, sample_id="x" * 20_000)
+        assert text.startswith("No sample 'xxx") and text.endswith("take an id from the list of samples.")
+        assert len(text) < 700, "an agent reads every word"
 
 
 def test_the_token_of_the_server_is_needed(made: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
+from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from tests.helpers import tiny
 from tests.helpers.tinies import Tiny
@@ -140,7 +141,8 @@ LOAD = """
 import sys
 import torch
 torch.set_num_threads(1)
-from precompute.errors import SaevxError
+from precompute.errors import PairError, SaevxError
+from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 for folder in sys.argv[1:]:
     try:
@@ -249,3 +251,28 @@ def test_every_from_pretrained_says_so() -> None:
             if not (len(trust) == 1 and isinstance(trust[0], ast.Constant) and trust[0].value is False):
                 bare.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not bare
+
+
+@pytest.mark.parametrize("token", ["pad_token", "sep_token"])
+def test_tokens_for_which_the_model_has_no_embedding(folder: Path, token: str) -> None:
+    """A padding is masked, so that another token may stand there; a text with such a token is refused."""
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, token: "<never trained>"}))
+    mllm = Mllm.load(folder, layer=tiny.LAYER, device="cpu")
+    image = tiny.picture(1)
+    batch = mllm.prepare([Pair("a dog", [image]), Pair("a red ball on a dog", [image])])
+    assert int(batch.inputs["input_ids"].max()) < mllm.n_embeddings and mllm.hidden(batch).isfinite().all()
+    with pytest.raises(PairError, match=r"its token \d+ has no place among the model's \d+ embeddings"):
+        mllm.prepare([Pair("a <never trained> dog", [image])])
+
+
+def test_a_template_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe\0{{ x }}")
+    assert "chat_template.jinja is no text" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "config.json", "model.safetensors", "video_preprocessor.json"])
+def test_a_pipe_in_a_folder_is_not_waited_for(name: str, folder: Path) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    assert ("holds no config.json" if name == "config.json" else f"{name} is a pipe or a device") in refusal(folder)
