@@ -20,12 +20,11 @@ from backend.app import create_app
 from backend.settings import Settings
 from backend.stores import State
 from precompute.errors import SaevxError
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from tests.helpers import synthetic, tiny
 from tests.helpers.in_process import saevx
 from tests.helpers.live_api import wait_ready
 from tests.helpers.servers import Server
+from tests.helpers.tinies import make_tiny_store
 
 API = "/api/v1"
 PAGES = (
@@ -286,16 +285,7 @@ def remade(made: Path, tmp_path: Path) -> tuple[Path, Path]:
         (tmp_path / name).symlink_to(made / name)
     store = Path(shutil.copytree(made / "store", tmp_path / "store"))
     sae = tiny.make_sae(tmp_path / "other-sae", bias=-0.5)
-    options = PrecomputeOptions(
-        data=str(made / "data"),
-        model=str(made / "model"),
-        sae=str(sae),
-        out=tmp_path / "new",
-        sinks="keep",
-        device="cpu",
-        nll=True,
-    )
-    return store, precompute(options)
+    return store, make_tiny_store(made, sae=str(sae), out=tmp_path / "new", sinks="keep", nll=True)
 
 
 def test_the_live_model_is_loaded_anew_with_the_store(remade: tuple[Path, Path]) -> None:

@@ -14,15 +14,14 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from precompute.store import mapfile
 from precompute.store.companion_files import HALLUCINATION, companion_path
-from tests.helpers import synthetic, tiny
+from tests.helpers import synthetic
 from tests.helpers.postgres import new_database
 from tests.helpers.running import Running
 from tests.helpers.servers import over_http
 from tests.helpers.shared import made_once
+from tests.helpers.tinies import make_tiny_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -86,23 +85,7 @@ def notes_url(notes_app: FastAPI) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`model`, `sae`, `data` and `store` of a tiny model, for pages that ask the live model."""
-
-    def make(root: Path) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        precompute(
-            PrecomputeOptions(
-                data=str(tiny.make_data(root / "data", 24)),
-                model=str(tiny.make_llava(root / "model")),
-                sae=str(tiny.make_sae(root / "sae")),
-                out=root / "store",
-                sinks="keep",
-                device="cpu",
-            )
-        )
-
-    return made_once(tmp_path_factory, "live-pages", make)
+    return made_once(tmp_path_factory, "live-pages", lambda root: make_tiny_store(root, 24, sinks="keep"))
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from tests.helpers import tiny
+from tests.helpers.tinies import make_tiny_store
 
 IDS = [
     "a", "a/image", "b/features", "c/activations", "image", ".", "..", "a/../b", "a//b", "/abs", "a/", "100%", "x%2Fy",
@@ -41,9 +40,4 @@ def make_store(root: Path, captions: dict[str, str] = CAPTIONS, ids: list[str] =
         tiny.picture(100 + i).save(data / f"odd{i}.png")
         rows.append({"file_name": f"odd{i}.png", "text": text, "id": sample_id})
     (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    model, sae = tiny.make_llava(root / "model"), tiny.make_sae(root / "sae")
-    options = PrecomputeOptions(
-        data=str(data), model=str(model), sae=str(sae), out=root / "store", sinks="keep", device="cpu"
-    )
-    precompute(options)
-    return root / "store"
+    return make_tiny_store(root, sinks="keep")

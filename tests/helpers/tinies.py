@@ -1,6 +1,7 @@
 """Session fixtures around tests/helpers/tiny.py, imported by the modules that use them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import Pipeline
+from precompute.pipeline import Pipeline, precompute
 from precompute.sae.sae import SaeV
 from tests.helpers import tiny
 
@@ -20,6 +21,27 @@ class Tiny(NamedTuple):
     model: Path
     sae: Path
     data: Path
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds them."""
+        return self.model.parent
+
+
+def pass_options(root: Path, **changes: Any) -> PrecomputeOptions:
+    """Of a pass on a CPU over ROOT/data with ROOT/model and ROOT/sae into ROOT/store."""
+    files = {name: str(root / name) for name in ("data", "model", "sae")}
+    return PrecomputeOptions(**{**files, "out": root / "store", "device": "cpu", **changes})
+
+
+def make_tiny_store(root: Path, n_pairs: int = 40, **changes: Any) -> Path:
+    """The store of `pass_options`; the tiny model, SAE and pairs are made where they are not there."""
+    torch.set_num_threads(1)
+    makers = {"model": tiny.make_llava, "sae": tiny.make_sae, "data": partial(tiny.make_data, n=n_pairs)}
+    for name, make in makers.items():
+        if name not in changes and not (root / name).exists():
+            make(root / name)
+    return precompute(pass_options(root, **changes))
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +75,8 @@ def options(tiny_files: Tiny, tmp_path: Path) -> Maker:
     """Options of a small run; each call may change some."""
 
     def make(**changes: Any) -> PrecomputeOptions:
-        defaults: dict[str, Any] = {
-            "data": str(tiny_files.data), "model": str(tiny_files.model), "sae": str(tiny_files.sae),
-            "out": tmp_path / "store", "batch_tokens": 150, "shard_samples": 8, "ds": 10, "device": "cpu",
-        }  # fmt: skip
-        return PrecomputeOptions(**{**defaults, **changes})
+        small: dict[str, Any] = {"out": tmp_path / "store", "batch_tokens": 150, "shard_samples": 8, "ds": 10}
+        return pass_options(tiny_files.root, **{**small, **changes})
 
     return make
 

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from tests.helpers import tiny
 from tests.helpers.odd import ODD_ID
 from tests.helpers.shared import made_once
+from tests.helpers.tinies import make_tiny_store
 
 
 def tiny_demo(factory: pytest.TempPathFactory) -> Path:
@@ -19,17 +17,7 @@ def tiny_demo(factory: pytest.TempPathFactory) -> Path:
 
 
 def make(root: Path) -> None:
-    torch.set_num_threads(1)
     data = tiny.make_data(root / "data", 40)
     rows = (data / "metadata.jsonl").read_text()
     (data / "metadata.jsonl").write_text(rows.replace('"pair-7"', json.dumps(ODD_ID)))
-    options = PrecomputeOptions(
-        data=str(data),
-        model=str(tiny.make_llava(root / "model")),
-        sae=str(tiny.make_sae(root / "sae")),
-        out=root / "store",
-        nll=True,
-        sinks="keep",
-        device="cpu",
-    )
-    precompute(options)
+    make_tiny_store(root, nll=True, sinks="keep")

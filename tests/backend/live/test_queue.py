@@ -16,9 +16,8 @@ import pytest
 
 from backend.app import THREADS
 from backend.settings import Settings
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from tests.helpers.running import Running
+from tests.helpers.tinies import make_tiny_store
 
 API = "/api/v1"
 QUEUE = 3
@@ -36,11 +35,7 @@ def root(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("queue")
     for name in ("model", "sae", "data", "store"):
         (root / name).symlink_to(made / name)
-    options = PrecomputeOptions(
-        data=str(made / "data"), model=str(made / "model"), sae=str(made / "sae"), out=root / "none", name="none",
-        events="none", sinks="keep", device="cpu",
-    )  # fmt: skip
-    precompute(options)
+    make_tiny_store(made, out=root / "none", name="none", events="none", sinks="keep")
     return root
 
 

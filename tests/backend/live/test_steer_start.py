@@ -13,20 +13,14 @@ from fastapi.testclient import TestClient
 from backend.app import create_app
 from backend.live.steer_start import FIRST_SHARE
 from backend.settings import Settings
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from precompute.store.reader import Store
-from tests.helpers import tiny
 from tests.helpers.running import Running
+from tests.helpers.tinies import make_tiny_store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("steer-start")
-    data, model, sae = tiny.make_data(root / "data", 24), tiny.make_llava(root / "model"), tiny.make_sae(root / "sae")
-    options = PrecomputeOptions(data=str(data), model=str(model), sae=str(sae), out=root / "store", device="cpu")
-    precompute(options)
-    return root / "store"
+    return make_tiny_store(tmp_path_factory.mktemp("steer-start"), 24)
 
 
 def test_a_first_strength_lies_below_the_cap_and_the_sample_lacks_the_feature(store: Path) -> None:

@@ -17,14 +17,13 @@ from PIL import Image, ImageFilter
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
-from precompute.pipeline import precompute
 from precompute.scoring.new_data import score_data
 from precompute.scoring.score_file import rows_of
 from precompute.store.schema import FLAGS, flag_column, score_column
 from tests.helpers import tiny
 from tests.helpers.live_api import wait_ready
+from tests.helpers.tinies import make_tiny_store
 
 API = "/api/v1"
 UNKNOWN_ALONE = ("random", "near-duplicate")
@@ -54,17 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image, text = faulty(i)
             image.save(data / f"fault-{i}.png")
             file.write(json.dumps({"file_name": f"fault-{i}.png", "text": text, "id": f"fault-{i}"}) + "\n")
-    precompute(
-        PrecomputeOptions(
-            data=str(data),
-            model=str(tiny.make_llava(root / "model")),
-            sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
-            out=root / "store",
-            nll=True,
-            batch_tokens=1,
-            device="cpu",
-        )
-    )
+    tiny.make_sae(root / "sae", bias=-0.2)
+    make_tiny_store(root, nll=True, batch_tokens=1)
     return root
 
 

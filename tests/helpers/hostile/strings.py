@@ -8,9 +8,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from tests.helpers import tiny
+from tests.helpers.tinies import make_tiny_store
 
 MARK = "ran"
 """The global that a script of theirs sets."""
@@ -81,12 +80,6 @@ def make_store(root: Path) -> Path:
         row["id"] = f"{i} {text}" if i % 2 else text
     rows += [{"file_name": case.text, "text": case.text, "id": f"bad {case.text}"} for case in CASES]
     (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sae = tiny.make_sae(root / "sae")
     script = CASES[1].text
-    precompute(
-        PrecomputeOptions(
-            data=str(data), model=str(model), sae=str(sae), out=root / "store", sinks="keep", device="cpu", ds=20,
-            model_name=f"model {script}", sae_name=f"sae {script}", data_name=f"data {script}",
-        )
-    )  # fmt: skip
-    return root / "store"
+    names = {f"{part}_name": f"{part} {script}" for part in ("model", "sae", "data")}
+    return make_tiny_store(root, model=str(model), sinks="keep", ds=20, **names)

@@ -1,7 +1,5 @@
 """The cross-entropies of `--nll`: of captions by themselves, and of some beside others' images."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,19 +7,14 @@ from precompute.collect.captions import row_of
 from precompute.data import open_image
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
-from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 from precompute.store.making.unfinished import Collected
-from tests.helpers.tinies import Tiny
+from tests.helpers.tinies import Maker
 
 
-def test_captions_alone_and_beside_other_images(tiny_files: Tiny, whole: Mllm, tmp_path: Path) -> None:
+def test_captions_alone_and_beside_other_images(options: Maker, whole: Mllm) -> None:
     """Of the pairs with the smallest hashes each caption is read once more, none beside its own image."""
-    options = PrecomputeOptions(
-        data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=tmp_path / "store",
-        batch_tokens=150, shard_samples=8, ds=10, device="cpu", nll=True,
-    )  # fmt: skip
-    job = Pipeline(options)
+    job = Pipeline(options(nll=True))
     data = Collected(job.part, job.collect())
     rows, other = job.session.data_and_plan[0].rows, data.sample["other_row"]
     chosen = np.flatnonzero(other >= 0)

@@ -21,7 +21,7 @@ from precompute.scoring import new_data as score_data
 from precompute.utils.processes.ray_pool import Pool, pool, threads_each
 from tests.helpers.in_process import saevx, sums
 from tests.helpers.servers import free_port
-from tests.helpers.tinies import Tiny, tiny_files
+from tests.helpers.tinies import Tiny, pass_options, tiny_files
 
 __all__ = ["tiny_files"]
 
@@ -46,10 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def options(files: Tiny, out: Path, **more: Any) -> PrecomputeOptions:
-    return PrecomputeOptions(
-        data=str(files.data), model=str(files.model), sae=str(files.sae), out=out, name="tiny", batch_tokens=150,
-        shard_samples=1, ds=10, device="cpu", **more,
-    )  # fmt: skip
+    return pass_options(files.root, out=out, name="tiny", batch_tokens=150, shard_samples=1, ds=10, **more)
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,15 @@ import pytest
 import torch
 
 from precompute.model.batch import IMAGE, TEXT, Pair
-from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 from precompute.store.making.unfinished import Collected
-from tests.helpers.tinies import Maker, Tiny, collected
+from tests.helpers.tinies import Maker, Tiny, collected, pass_options
 
 
 @pytest.fixture(scope="module")
 def run(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Collected, Pipeline]:
     out = tmp_path_factory.mktemp("collect") / "store"
-    options = PrecomputeOptions(
-        data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny_files.sae), out=out,
-        batch_tokens=150, shard_samples=8, ds=10, device="cpu",
-    )  # fmt: skip
-    job = Pipeline(options)
+    job = Pipeline(pass_options(tiny_files.root, out=out, batch_tokens=150, shard_samples=8, ds=10))
     manifest = job.collect()
     return Collected(job.part, manifest), job
 

@@ -28,6 +28,7 @@ from precompute.utils.types import Array
 from tests.helpers import tiny
 from tests.helpers.in_process import saevx
 from tests.helpers.synthetic import write_store
+from tests.helpers.tinies import make_tiny_store
 
 
 def column(store: Store, name: str) -> Array:
@@ -95,16 +96,7 @@ def test_rates_are_those_of_the_tokens(made_up: Store) -> None:
 @pytest.fixture(scope="module")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of a real tiny model beside its model, SAE and data."""
-    root = tmp_path_factory.mktemp("controls")
-    options = PrecomputeOptions(
-        data=str(tiny.make_data(root / "data", 40)),
-        model=str(tiny.make_llava(root / "model")),
-        sae=str(tiny.make_sae(root / "sae")),
-        out=root / "store",
-        sinks="keep",
-        device="cpu",
-    )
-    return precompute(options)
+    return make_tiny_store(tmp_path_factory.mktemp("controls"), sinks="keep")
 
 
 def test_directions_are_projected_on_the_models_own_residuals(tiny_store: Path) -> None:

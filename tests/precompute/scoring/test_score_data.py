@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 from precompute.errors import SaevxError
-from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
-from precompute.pipeline import precompute
 from precompute.scoring import new_data as under_test
 from precompute.scoring.new_data import Seen, score_data
 from precompute.scoring.score_file import COLUMNS, rows_of
@@ -25,19 +23,16 @@ from precompute.store.schema import FLAGS, SCORES, flag_column, score_column
 from tests.helpers import tiny
 from tests.helpers.forked import start
 from tests.helpers.in_process import saevx
-from tests.helpers.tinies import Tiny
+from tests.helpers.tinies import Tiny, make_tiny_store
 
 
 @pytest.fixture(scope="module")
 def store(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With caption-nll, and an SAE-V that gives a fifth of its features an ω."""
     root = tmp_path_factory.mktemp("scored")
-    return precompute(
-        PrecomputeOptions(
-            data=str(tiny_files.data), model=str(tiny_files.model), sae=str(tiny.make_sae(root / "sae", bias=-0.2)),
-            out=root / "store", batch_tokens=150, shard_samples=8, ds=40, device="cpu", nll=True,
-        )
-    )  # fmt: skip
+    sae = str(tiny.make_sae(root / "sae", bias=-0.2))
+    small = {"batch_tokens": 150, "shard_samples": 8, "ds": 40}
+    return make_tiny_store(tiny_files.root, sae=sae, out=root / "store", nll=True, **small)
 
 
 @pytest.fixture

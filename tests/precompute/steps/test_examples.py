@@ -11,8 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from precompute.scoring.near_duplicates import NEAR_LIMIT
 from precompute.scoring.pixels import pixel_hashes
 from precompute.steps import folding as examples
@@ -24,7 +22,7 @@ from precompute.store.making.unfinished import load_step
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, SHOWN, TEXT
 from tests.helpers import tiny
-from tests.helpers.tinies import Tiny
+from tests.helpers.tinies import Tiny, make_tiny_store
 from tests.helpers.unfinished import Part
 
 Array = np.ndarray
@@ -49,10 +47,8 @@ def repeats(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple
     (folder / "metadata.jsonl").write_text(lines + "".join(json.dumps(row) + "\n" for row in rows))
 
     def made(name: str, shard_samples: int) -> Path:
-        return precompute(PrecomputeOptions(
-            data=str(folder), model=str(tiny_files.model), sae=str(tiny_files.sae), out=root / name / "store", ds=10,
-            device="cpu", sinks="keep", batch_tokens=150, shard_samples=shard_samples, name="repeats",
-        ))  # fmt: skip
+        small = {"ds": 10, "batch_tokens": 150, "shard_samples": shard_samples, "name": "repeats", "sinks": "keep"}
+        return make_tiny_store(tiny_files.root, data=str(folder), out=root / name / "store", **small)
 
     return made("few", 1000), made("many", 4)
 

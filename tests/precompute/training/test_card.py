@@ -15,8 +15,6 @@ from scipy.sparse import csc_matrix, csr_matrix
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT
 from precompute.options.evaluate import EvaluateOptions
-from precompute.options.precompute import PrecomputeOptions
-from precompute.pipeline import precompute
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from precompute.training.card import Activity, modality_figures, unit_centred
@@ -33,7 +31,7 @@ from precompute.training.hard_negatives import (
 )
 from precompute.utils.text import words_of
 from tests.helpers.synthetic import write_store
-from tests.helpers.tinies import Tiny
+from tests.helpers.tinies import Tiny, make_tiny_store
 
 Maker = Callable[..., EvaluateOptions]
 LINES = [
@@ -162,15 +160,7 @@ def test_the_lines_of_a_store(make: Maker, made_up: Store, tmp_path: Path) -> No
 
 
 def test_files_and_controls_fill_the_rest(make: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
-    store = precompute(
-        PrecomputeOptions(
-            data=str(tiny_files.data),
-            model=str(tiny_files.model),
-            sae=str(tiny_files.sae),
-            out=tmp_path / "store",
-            device="cpu",
-        )
-    )
+    store = make_tiny_store(tiny_files.root, out=tmp_path / "store")
     (tmp_path / "steering.json").write_text(json.dumps({"all": {"mean": {"value": 0.5, "low": 0.4, "high": 0.6}}}))
     (tmp_path / "control.json").write_text(json.dumps(evaluate(make(max_samples=6))))
     steering = f"steering={tmp_path / 'steering.json'}#all.mean"
