@@ -1,23 +1,17 @@
 """The list of features in a real Chromium: ranges, columns, selection, files, numbers."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from backend.app import create_app
 from backend.settings import Settings
 from tests.helpers import synthetic
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
 
 
 def test_a_range_is_dragged_and_typed_and_back_undoes_it(context: BrowserContext) -> None:

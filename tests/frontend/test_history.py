@@ -1,14 +1,8 @@
 """Back and Forward in a real Chromium: what one chooses is an entry of the history, what one types is not."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
-from playwright.sync_api import expect
-
-if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+from playwright.sync_api import BrowserContext, expect
 
 
 def test_back_undoes_a_choice_and_forward_repeats_it(context: BrowserContext, sample_id: str) -> None:

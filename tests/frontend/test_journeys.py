@@ -1,21 +1,15 @@
 """Ways through the pages from a question to its answer, by mouse and by keyboard."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.helpers.dropping import drop
 from tests.helpers.servers import page_of
 from tests.helpers.synthetic import word_feature
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
 
 RED = word_feature("red")
 

@@ -1,18 +1,12 @@
 """Two journeys in Chromium, by mouse and by keyboard: from a threshold to the file, from a lasso to a shared list."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.helpers.map_page import draw_area
 from tests.helpers.quality_page import exported_ids, handle_share, number, unflagged_ids
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 
 def listed(page: Page) -> list[int]:

@@ -1,17 +1,11 @@
 """Keys in a real Chromium: rows of a list, the list's trail through its pages, the dialog that lists the keys."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from backend.templating import KEYS
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
 
 
 def test_rows_are_walked_and_opened(context: BrowserContext) -> None:

@@ -1,13 +1,10 @@
 """From layer to layer and between two stores in a browser, by mouse, by keys, and on a phone."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from backend.app import create_app
 from backend.settings import Settings
@@ -15,9 +12,6 @@ from tests.helpers import synthetic, synthetic_layers
 from tests.helpers.servers import over_http, page_of
 from tests.helpers.synthetic import word_feature
 from tests.helpers.touch import PHONE, is_reachable
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 OTHER = "synthetic-7"
 NUMBER = {int(old): new for new, old in enumerate(synthetic_layers.layer_order(7))}

@@ -1,20 +1,14 @@
 """Notes in a real Chromium: saved without leaving the page, told of conflicts, and nothing that is typed is lost."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.helpers import synthetic
 from tests.helpers.servers import Server
 from tests.helpers.synthetic import word_feature
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 DOG = word_feature("dog")
 PATH = f"/features/{DOG}"

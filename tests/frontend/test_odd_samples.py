@@ -1,22 +1,16 @@
 """Samples with odd ids and captions in a real browser: their links open them, their tokens can be clicked."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from backend.app import create_app
 from backend.links import sample_path
 from backend.settings import Settings
 from tests.helpers.servers import over_http, page_of
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="module")

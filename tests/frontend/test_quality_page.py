@@ -1,17 +1,11 @@
 """The quality page in Chromium: counts while one drags, the matrix of flags, and what the export holds."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.helpers.quality_page import exported_ids, handle_share, number
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
 
 QUALITY = "/quality?flag=mismatch"
 

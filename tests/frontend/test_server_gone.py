@@ -1,25 +1,19 @@
 """What one sees while the model works and where the server is gone: progress, or a sentence and a way to try again."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from backend.live.effects import CACHE
 from backend.settings import Settings
 from tests.helpers.running import Running
 from tests.helpers.servers import Server, page_of
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 STEER = "/steer?feature=3:add:2&feature=5:add:1&sample=pair-1&max_tokens=3&temperature=1"
 CELLS = {"strengths": ".sweep-cell", "features": "[data-testid=ranked]", "seeds": "[data-testid=seed]"}

@@ -1,15 +1,12 @@
 """The tour: five steps on what a store holds, each a page with an address of its own."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import expect
+from playwright.sync_api import BrowserContext, expect
 
 from backend.app import create_app
 from backend.settings import Settings
@@ -17,9 +14,6 @@ from backend.stores import OpenStore
 from backend.tour import N_STEPS, steps
 from tests.helpers import synthetic
 from tests.helpers.stores import seal, sql
-
-if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
 
 NOTHING = """UPDATE features SET verdict = 'dead', evidence = NULL, label = NULL, label_score = NULL, n_samples = 0,
 max_text = 0, max_image = 0"""

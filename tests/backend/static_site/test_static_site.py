@@ -1,7 +1,5 @@
 """`saevx export`: a folder that a plain file server shows, with no link that leads nowhere."""
 
-from __future__ import annotations
-
 import html
 import json
 import re
@@ -11,19 +9,15 @@ from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from backend.static_site.html import StaticPage
 from backend.static_site.names import Names
 from tests.helpers import synthetic
 from tests.helpers.in_process import apart, saevx
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="module")
