@@ -75,8 +75,8 @@ def options(tiny_files: Tiny, tmp_path: Path) -> Maker:
     """Options of a small run; each call may change some."""
 
     def make(**changes: Any) -> PrecomputeOptions:
-        small: dict[str, Any] = {"out": tmp_path / "store", "batch_tokens": 150, "shard_samples": 8, "ds": 10}
-        return pass_options(tiny_files.root, **{**small, **changes})
+        run_options: dict[str, Any] = {"out": tmp_path / "store", "batch_tokens": 150, "shard_samples": 8, "ds": 10}
+        return pass_options(tiny_files.root, **{**run_options, **changes})
 
     return make
 

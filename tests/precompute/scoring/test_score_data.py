@@ -31,8 +31,8 @@ def store(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With caption-nll, and an SAE-V that gives a fifth of its features an ω."""
     root = tmp_path_factory.mktemp("scored")
     sae = str(tiny.make_sae(root / "sae", bias=-0.2))
-    small = {"batch_tokens": 150, "shard_samples": 8, "ds": 40}
-    return make_tiny_store(tiny_files.root, sae=sae, out=root / "store", nll=True, **small)
+    run_options = {"batch_tokens": 150, "shard_samples": 8, "ds": 40}
+    return make_tiny_store(tiny_files.root, sae=sae, out=root / "store", nll=True, **run_options)
 
 
 @pytest.fixture

@@ -47,8 +47,14 @@ def repeats(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple
     (folder / "metadata.jsonl").write_text(lines + "".join(json.dumps(row) + "\n" for row in rows))
 
     def made(name: str, shard_samples: int) -> Path:
-        small = {"ds": 10, "batch_tokens": 150, "shard_samples": shard_samples, "name": "repeats", "sinks": "keep"}
-        return make_tiny_store(tiny_files.root, data=str(folder), out=root / name / "store", **small)
+        run_options = {
+            "ds": 10,
+            "batch_tokens": 150,
+            "shard_samples": shard_samples,
+            "name": "repeats",
+            "sinks": "keep",
+        }
+        return make_tiny_store(tiny_files.root, data=str(folder), out=root / name / "store", **run_options)
 
     return made("few", 1000), made("many", 4)
 
