@@ -30,7 +30,7 @@ from precompute.utils.command_line import CommandOptions, Count, Seed
 from precompute.utils.files import write_json
 from precompute.utils.progress import progress_bar
 from precompute.utils.provenance import machine
-from precompute.utils.stats import bootstrap_rows, interval, share_interval
+from precompute.utils.stats import bootstrap_rows, hit_share, interval
 from precompute.utils.types import Array
 
 NOUNS = {form for noun in (*OBJECTS, *SHAPES) for form in (noun, plural(noun))}
@@ -165,11 +165,6 @@ def rank_correlation(scenes: Sequence[Mapping[str, Any]], draw_name: str, seed: 
     return {"n": sum(map(len, points)), "rho": interval(rho(range(len(points))), draws)}
 
 
-def share(hits: Sequence[bool]) -> dict[str, float] | None:
-    """With Wilson's interval."""
-    return share_interval(sum(map(bool, hits)), len(hits))
-
-
 def summary(scenes: Sequence[Mapping[str, Any]], o: Options) -> dict[str, Any]:
     """The figures of all scenes."""
     first = [s["first"] for s in scenes[: o.n_first]]
@@ -191,11 +186,11 @@ def summary(scenes: Sequence[Mapping[str, Any]], o: Options) -> dict[str, Any]:
         },
         "ablation": {name: rank_correlation(scenes, name, o.seed) for name in DRAWS},
         "first": {
-            "more_than_mean": share([s["change"] < np.mean(s["random"]) for s in first]),
-            "more_than_each": share([s["change"] < min(s["random"]) for s in first]),
+            "more_than_mean": hit_share([s["change"] < np.mean(s["random"]) for s in first]),
+            "more_than_each": hit_share([s["change"] < min(s["random"]) for s in first]),
             "median_change": float(np.median([s["change"] for s in first])),
             "median_random": float(np.median([change for s in first for change in s["random"]])),
-            "on_image": share([s["sides"][1] == max(s["sides"]) for s in first]),
+            "on_image": hit_share([s["sides"][1] == max(s["sides"]) for s in first]),
         },
     }
 

@@ -1,6 +1,6 @@
 """Statistics that several rooms need: unit vectors, ratios, shuffles, the bootstrap, AUROC, histograms, quantiles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,11 @@ def share_interval(n_hits: int, n: int) -> dict[str, float] | None:
         return None
     low, high = wilson(n_hits, n)
     return {"value": n_hits / n, "low": low, "high": high, "hits": n_hits, "n": n}
+
+
+def hit_share(hits: Sequence[bool]) -> dict[str, float] | None:
+    """`share_interval` of what was hit or not, one after the other."""
+    return share_interval(sum(map(bool, hits)), len(hits))
 
 
 def poisson_interval(count: Array) -> tuple[Array, Array]:

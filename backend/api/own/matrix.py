@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from backend.api.own.pairs import MAX_TEXT, Result, own_image, plain_text, read_or_refuse
 from backend.deps import Visit, VisitDep
 from backend.links import Links, check_feature, check_sample, sample_of
+from backend.live.live_answers import number
 from backend.live.query import OwnPair, Reading
 from backend.params import QueryModel
 from backend.replies import json_reply
@@ -102,10 +103,6 @@ def matrix(
             ],
         }
     )
-
-
-def number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def stored_column(request: Request, store: OpenStore, features: list[int], sample_id: str) -> Column:

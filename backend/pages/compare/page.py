@@ -1,13 +1,12 @@
 """The page /compare: two features beside each other, or the features of two stores."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api.compare.features import get_comparison
-from backend.api.compare.matching import LEAST
 from backend.api.features import features_of_words, get_feature
 from backend.deps import get_store
 from backend.pages.compare.layer import layer_links, layer_note
@@ -17,9 +16,7 @@ from backend.pages.feature.panels import lens_panel
 from backend.pages.feature.summary import summary
 from backend.pages.steer import suggestions
 from backend.pages.visit import PageDep, PageVisit
-from backend.params import CameFrom, FormQuery, Missing, Words
-from backend.schemas.common import FeatureSort, Order, VerdictFilter
-from backend.schemas.compare import MatchBy
+from backend.params import CameFrom, Missing, Words
 from backend.schemas.features import FeatureDetail
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -35,7 +32,7 @@ OF_TEXTS = tuple(figure for figure in FIGURES if figure[1] in ("label_score", "m
 """Those that take no image."""
 
 
-class CompareView(FormQuery):
+class CompareView(StoresView):
     """What is compared: two features, or the store with another one."""
 
     a: Words = None
@@ -43,20 +40,8 @@ class CompareView(FormQuery):
     b: Words = None
     feature: Annotated[list[str], Query(max_length=500)] = []  # noqa: RUF012 - pydantic copies it
     """As the list of features selects them: NUMBER:MODE:STRENGTH. Leads to the address of `a` and `b`."""
-    with_: Annotated[str | None, Query(alias="with", max_length=200)] = None
-    """Name of the other store."""
     from_: CameFrom = None
     missing: Missing = None
-    by: MatchBy | None = None
-    """How features of two stores are matched; by direction where nothing is said."""
-    least: Annotated[float, Query(ge=-1, le=1, allow_inf_nan=False)] = LEAST
-    """Cosine from which two features are a match."""
-    show: Literal["all", "here", "there"] = "all"
-    """All features, or those of this or of the other store that have no match."""
-    sort: FeatureSort = "evidence"
-    order: Order = "desc"
-    verdict: VerdictFilter | None = None
-    cursor: str | None = None
 
 
 @router.get("/compare")
@@ -69,7 +54,7 @@ async def page(visit: PageDep, query: Annotated[CompareView, Query()]) -> Respon
         return RedirectResponse(visit.links.page("/compare", **two), 303)
     other = await get_store(visit.state, query.with_) if query.with_ else None
     if other is not None:
-        return await run_in_threadpool(stores_page, visit, other, StoresView.of(query))
+        return await run_in_threadpool(stores_page, visit, other, query)
     return await run_in_threadpool(features_page, visit, query)
 
 

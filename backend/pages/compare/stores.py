@@ -1,23 +1,23 @@
 """The features of two stores: matches, what only one of them has, and figures of matches against each other."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Query
 from fastapi.responses import HTMLResponse
 
 from backend.api.compare.layers import WAYS, layer_stores
+from backend.api.compare.matching import LEAST
 from backend.api.compare.stores import compare, get_points, get_unmatched, note
 from backend.api.features import FeatureQuery
 from backend.drawing.figures import with_minus
 from backend.pages.cards import previews
 from backend.pages.compare.layer import LayerLink
 from backend.pages.visit import PageVisit
-from backend.schemas.compare import MatchedPoint
+from backend.params import FormQuery
+from backend.schemas.common import FeatureSort, Order, VerdictFilter
+from backend.schemas.compare import MatchBy, MatchedPoint
 from backend.stores import OpenStore
 from precompute.errors import SaevxError
 
@@ -28,23 +28,21 @@ RAREST = 1e-5
 """Density at the low end of a chart; what is rarer stands there too."""
 
 
-@dataclass(frozen=True)
-class StoresView:
-    """What the page shows of two stores: fields of `CompareView`."""
+class StoresView(FormQuery):
+    """What the page shows of two stores."""
 
-    by: Any
-    least: float
-    show: str
-    sort: Any
-    order: Any
-    verdict: Any
-    cursor: str | None
-
-    @classmethod
-    def of(cls, query: Any) -> StoresView:
-        """Of the query of the page."""
-        names = ("least", "show", "sort", "order", "verdict", "cursor")
-        return cls(query.by or "direction", *(getattr(query, name) for name in names))
+    with_: Annotated[str | None, Query(alias="with", max_length=200)] = None
+    """Name of the other store."""
+    by: MatchBy = "direction"
+    """How features are matched."""
+    least: Annotated[float, Query(ge=-1, le=1, allow_inf_nan=False)] = LEAST
+    """Cosine from which two features are a match."""
+    show: Literal["all", "here", "there"] = "all"
+    """All features, or those of this or of the other store that have no match."""
+    sort: FeatureSort = "evidence"
+    order: Order = "desc"
+    verdict: VerdictFilter | None = None
+    cursor: str | None = None
 
 
 class Point(NamedTuple):

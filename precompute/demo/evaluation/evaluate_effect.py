@@ -24,7 +24,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import GOOD_NAME, features
 from precompute.store.sql import fetch
 from precompute.utils.command_line import CommandOptions, Count, Seed
-from precompute.utils.stats import share_interval
+from precompute.utils.stats import hit_share
 from precompute.utils.text import name_words
 
 N_LOWERED = 10
@@ -71,21 +71,16 @@ def rank_of(change: Change, tokens: Sequence[int], order: str) -> int:
     return int((values_v < values_v[tokens].min()).sum())
 
 
-def count_hits(hits: Sequence[bool]) -> dict[str, float] | None:
-    """A share with Wilson's interval."""
-    return share_interval(sum(hits), len(hits))
-
-
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Shares over measured features, for both orders and both rows, by how much the word falls, and the KLs."""
     ranks: dict[str, Any] = {
-        order: {side: count_hits([r["rank"][order][side] < N_LOWERED for r in rows]) for side in ROWS}
+        order: {side: hit_share([r["rank"][order][side] < N_LOWERED for r in rows]) for side in ROWS}
         for order in ORDERS
     }
     return {
         **ranks,
-        "first": {side: count_hits([r["rank"]["probability"][side] == 0 for r in rows]) for side in ROWS},
-        "falls_more": count_hits([r["word"]["ablated"] < r["word"]["control"] for r in rows]),
+        "first": {side: hit_share([r["rank"]["probability"][side] == 0 for r in rows]) for side in ROWS},
+        "falls_more": hit_share([r["word"]["ablated"] < r["word"]["control"] for r in rows]),
         "median_logprob": {side: float(np.median([r["word"][side] for r in rows])) for side in ROWS},
         "median_kl": {side: float(np.median([r["kl"][side] for r in rows])) for side in ROWS},
     }
