@@ -1,13 +1,11 @@
 """Bodies of replies that are made in a thread, because FastAPI checks and writes what a coroutine returns on the event
 loop: JSON, images as WebP, and pages, of which the last ones are held."""
 
-from __future__ import annotations
-
 import gzip
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
@@ -74,7 +72,7 @@ class RenderedPage(NamedTuple):
     headers: dict[str, str]
 
     @classmethod
-    def of(cls, html: bytes, tag: str, *, compressed: bool) -> RenderedPage:
+    def of(cls, html: bytes, tag: str, *, compressed: bool) -> Self:
         """The page `html` with its validator `tag`."""
         headers = page_headers(tag)
         if compressed:

@@ -1,11 +1,9 @@
 """How a page is rendered: the Jinja environment, addresses, and the values that every page needs."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import quote_plus
 
 from fastapi import Request
@@ -133,7 +131,7 @@ class Addresses:
         self.query = [(k, v) for k, v in request.query_params.multi_items() if k != "store" and v != ""]
 
     @classmethod
-    def of_store(cls, request: Request, state: State, store: OpenStore) -> Addresses:
+    def of_store(cls, request: Request, state: State, store: OpenStore) -> Self:
         return cls(request, "" if store.name == state.default_name else store.name)
 
     def page(self, path: str, **params: Any) -> str:

@@ -1,10 +1,9 @@
 """An answer that the model writes after an image and a prompt, and how likely its tokens are where h is changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class Step:
     @classmethod
     def of(
         cls, sae: SaeV, batch: Batch, interventions: Sequence[Intervention], scope: Sequence[Scope] = EVERYWHERE
-    ) -> Step:
+    ) -> Self:
         """Of a batch of one prompt. Raises SaevxError as `Steer` does."""
         return cls(Steer(sae, interventions), prompt_scope(batch, scope, None), "generated" in scope)
 

@@ -1,10 +1,8 @@
 """The next token of every channel of a steered batch, and the events that report it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -82,7 +80,7 @@ class Cast:
     """Of each candidate: the channel of the edited model."""
 
     @classmethod
-    def of(cls, edits: Sequence[int], seeds: Sequence[int], *, alternatives: bool = False) -> Cast:
+    def of(cls, edits: Sequence[int], seeds: Sequence[int], *, alternatives: bool = False) -> Self:
         """Args: the edit of each candidate, from 1; its seed; whether the edit of a seed's first candidate also reads
         the default text, for alternatives."""
         cast, of_seed = cls(), dict[int, int]()

@@ -1,13 +1,11 @@
 """Is an attribution right? The answer again with features ablated and patches painted over, beside as many random ones
 and beside the prompt without its image (METHOD, *Why this answer*)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -78,7 +76,7 @@ class Prompt:
         """Of the last token of `ids`."""
         return attribute(self.mllm, self.sae, self.batch, ids, self.scale, self.change())
 
-    def with_painted(self, patches: Sequence[int], fill: Fill) -> Prompt:
+    def with_painted(self, patches: Sequence[int], fill: Fill) -> Self:
         """With patches, by their number in the model's order, painted over: in the colour that the processor takes for
         the mean, or in black."""
         if not patches:
@@ -91,7 +89,7 @@ class Prompt:
         images = paint(self.pair.images, [~mask for mask in pixels], colour)
         return replace(self, pair=Pair(self.pair.text, images))
 
-    def without_image(self) -> Prompt:
+    def without_image(self) -> Self:
         return replace(self, pair=Pair(self.pair.text, []))
 
 

@@ -4,14 +4,12 @@
 model's folder is never run.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 import torch
@@ -63,7 +61,7 @@ class Mllm:
         self.template = f"{prefix}{{text}}{suffix}"
 
     @classmethod
-    def load(cls, name_or_dir: str | Path, *, layer: int, full: bool = False, **loading: Unpack[Loading]) -> Mllm:
+    def load(cls, name_or_dir: str | Path, *, layer: int, full: bool = False, **loading: Unpack[Loading]) -> Self:
         """Load a transformers folder or hub id.
 
         Args:

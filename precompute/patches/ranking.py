@@ -4,12 +4,10 @@ best of them, and what a model's answers say of that. Arithmetic only; run.py ru
 A patch is an image token: p counts those of a sample, in the model's order.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -54,7 +52,7 @@ class FeatureWeights(NamedTuple):
     """int64 [F]: number of the feature's family, its own number where it has none."""
 
     @classmethod
-    def from_store(cls, store: Store) -> FeatureWeights:
+    def from_store(cls, store: Store) -> Self:
         is_cross_modal = fetch_plain(store.engine, "SELECT verdict = 'cross-modal' FROM features ORDER BY id")
         omega_f = np.nan_to_num(Weights.from_store(store).omega_f)
         return cls(omega_f, np.array(is_cross_modal, bool).ravel(), store.features.family)

@@ -1,13 +1,11 @@
 """Files of `saevx patches`: outcomes as they come, so that a killed run goes on, and the result made of them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -58,7 +56,7 @@ class Outcomes:
         self.part, self.fingerprint = part, run_fingerprint
         self.outcome_of: dict[str, Answered] = {}
 
-    def __enter__(self) -> Outcomes:
+    def __enter__(self) -> Self:
         claim_folder(self.part, self.fingerprint, PLAN, what="run", depends_on="data, store or options")
         self.file = (self.part / OUTCOMES).open("a+b")
         self.file.seek(0)

@@ -1,10 +1,8 @@
 """How well an SAE rebuilds h: FVU and L0 (METHOD, *Quality*), and whether they say that it should not be trusted."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -55,7 +53,7 @@ class QualitySums:
     """float64 [2, d]: Σh."""
 
     @classmethod
-    def zeros(cls, d_model: int) -> QualitySums:
+    def zeros(cls, d_model: int) -> Self:
         return cls(np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2), np.zeros((2, d_model)))
 
     def update(self, m: int, n_active: float, error: float, h_td: Array) -> None:

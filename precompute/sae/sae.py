@@ -1,13 +1,11 @@
 """The SAE-V: SAELens' own classes for every architecture; ours is only what the method asks of one."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -77,7 +75,7 @@ class SaeV:
     @classmethod
     def load(
         cls, path_or_release: str | Path, device: str = "cpu", *, layer: int | None = None, format: SaeFormat = "auto"
-    ) -> SaeV:
+    ) -> Self:
         """A SAELens folder, `RELEASE:SAE_ID` of SAELens' list, or a hub repository, its sub-folder named or not; a
         folder of sparsify or dictionary_learning, or a plain `.safetensors` file.
 

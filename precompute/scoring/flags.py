@@ -4,10 +4,8 @@ One implementation for stored, new and live pairs. `near-duplicate` compares wit
 step `flag`'s. The reasons in words: reasons.py. What a new flag needs besides: docs/architecture.md, *Add a flag*.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -58,7 +56,7 @@ class Reference(NamedTuple):
     """The score that `mismatch` is 1 minus of."""
 
     @classmethod
-    def from_store(cls, store: Store) -> Reference:
+    def from_store(cls, store: Store) -> Self:
         variance = store.manifest["quality"].get("variance", {})
         return cls(
             Weights.from_store(store),

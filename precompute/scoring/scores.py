@@ -1,10 +1,8 @@
 """Every score of METHOD *Scoring and ranking data*, by its name: one implementation for stored, new and live pairs."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -30,7 +28,7 @@ class Weights(NamedTuple):
     """float64 [F] ≥ 0: rarity on text times centred ω."""
 
     @classmethod
-    def from_features(cls, omega: Array, omega_centred: Array, samples_text: Array, n_samples: int) -> Weights:
+    def from_features(cls, omega: Array, omega_centred: Array, samples_text: Array, n_samples: int) -> Self:
         """
         Args:
             omega, omega_centred: float64 [F]. samples_text: int [F] samples with the feature on text.
@@ -39,14 +37,14 @@ class Weights(NamedTuple):
         return cls(omega, rarity_f * np.maximum(np.nan_to_num(omega_centred), 0))
 
     @classmethod
-    def from_step(cls, weigh: Mapping[str, Array], manifest: Mapping[str, Any], n_samples: int) -> Weights:
+    def from_step(cls, weigh: Mapping[str, Array], manifest: Mapping[str, Any], n_samples: int) -> Self:
         """The weights of a store in the making, from the arrays of step `weigh`."""
         return cls.from_features(
             weigh[_omega_name(manifest)], weigh["omega_centred"], weigh["samples"][:, 0], n_samples
         )
 
     @classmethod
-    def from_store(cls, store: Store) -> Weights:
+    def from_store(cls, store: Store) -> Self:
         """The weights of a finished store: any number of new pairs can be scored with them."""
         table = store.features.table
         return cls.from_features(

@@ -6,10 +6,8 @@ one feature does to it is the score minus the score without that feature: for a 
 feature without a part can still lower the score through D.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -39,7 +37,7 @@ class Active(NamedTuple):
     """Text and image tokens of the pair, without special tokens and sinks."""
 
     @classmethod
-    def from_events(cls, events: SampleEvents) -> Active:
+    def from_events(cls, events: SampleEvents) -> Self:
         token_e = np.repeat(np.arange(len(events.token_id_t)), np.diff(events.offset_t))
         modality_e = events.modality_t[token_e]
         counts = (modality_e == TEXT) | (modality_e == IMAGE)

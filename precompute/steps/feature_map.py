@@ -7,14 +7,12 @@ own, every edge the same (Böhm, Berens and Kobak, 2022: as good as calibrated w
 start is the first two principal components, and one thread adds up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import faiss
 import numpy as np
@@ -80,7 +78,7 @@ class MapLayout(NamedTuple):
         neighbours_fk: Array,
         weigh: Mapping[str, Array],
         allowed_f: Array | None = None,
-    ) -> MapLayout:
+    ) -> Self:
         """Args: `pool` computes the places; the others as of `write`."""
         on_map_f = weigh["verdict"] != VERDICTS.index("dead")
         if allowed_f is not None:

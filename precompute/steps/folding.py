@@ -6,9 +6,7 @@ same, or where they are near-duplicates with the same caption; on images where t
 near-duplicates.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -34,7 +32,7 @@ class SimilarityKeys(NamedTuple):
     files: Files
 
     @classmethod
-    def from_store(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> SimilarityKeys:
+    def from_store(cls, data: Collected, vectors: Array, hashes: Array, row_of_hash: Array) -> Self:
         """
         Args:
             vectors: image sample vectors [N, 256].

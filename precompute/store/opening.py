@@ -3,14 +3,12 @@
 Of all files only `manifest.json` and `run.json` are read here; `saevx verify` reads the others.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
@@ -62,7 +60,7 @@ class Stamp(NamedTuple):
     modified_ns: int
 
     @classmethod
-    def from_file(cls, path: Path | str) -> Stamp | None:
+    def from_file(cls, path: Path | str) -> Self | None:
         """None where there is no such file, or it cannot be looked at."""
         try:
             status = os.stat(path)  # noqa: PTH116 - each request asks, and making a Path takes longer than looking

@@ -1,11 +1,9 @@
 """Activations for training: streamed from the model, shuffled, and what each batch tells about the SAE."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -51,7 +49,7 @@ class Stream:
         self.source: Iterator[list[LoadedBatch]] | None = None
         self.began: dict[str, Any] = {}
 
-    def __iter__(self) -> Stream:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> tuple[Tensor, NDArray[np.uint8]]:

@@ -1,12 +1,10 @@
 """Lines of the card that a store can fill: pairs, texts alone, names, localisation, monosemanticity."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -42,7 +40,7 @@ class Figure(NamedTuple):
     """Options of `saevx evaluate` without which it could not be computed, as one writes them; None if it lacks none."""
 
     @classmethod
-    def unmeasured(cls, line: str, options: str) -> Figure:
+    def unmeasured(cls, line: str, options: str) -> Self:
         """The figure of a line for which `options` were not given."""
         return cls(line, "", None, "Not measured.", needs=options)
 

@@ -1,11 +1,9 @@
 """Are names true of held-out pairs beside hard negatives: captions that differ in the name's word alone, and samples on
 which the nearest feature of another family fires?"""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
@@ -52,7 +50,7 @@ class Held(NamedTuple):
     """int64 [F]: the nearest feature of another family and name, −1 where there is none."""
 
     @classmethod
-    def of_store(cls, store: Store) -> Held:
+    def of_store(cls, store: Store) -> Self:
         rows = fetch_plain(store.engine, "SELECT sample_id, text FROM samples ORDER BY row")
         scoring = halves([row[0] for row in rows]).scoring
         text, image = (maxima(store, m)[scoring] for m in (TEXT, IMAGE))

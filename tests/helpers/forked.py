@@ -3,8 +3,6 @@
 Only tests start it so. A benchmark that somebody runs starts fresh processes, as its figures say.
 """
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import json
@@ -15,7 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 SAEVX = [sys.executable, "-m", "backend.cli"]
@@ -38,7 +36,7 @@ class ForkServer:
 
     begun_with: Mapping[str, str] | None = None
     """Its environment, which tests/conftest.py sets before any test changes its own; None where there is to be none."""
-    instance: ForkServer | None = None
+    instance: Self | None = None
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -52,7 +50,7 @@ class ForkServer:
         atexit.register(self.close)
 
     @classmethod
-    def of_this_process(cls) -> ForkServer | None:
+    def of_this_process(cls) -> Self | None:
         """None where there is to be none."""
         if cls.instance is None and cls.begun_with is not None:
             cls.instance = cls()

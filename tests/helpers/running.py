@@ -1,12 +1,10 @@
 """The application before a real server on a real socket, in this process, so that a test can look into its queue."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import uvicorn
@@ -31,7 +29,7 @@ class Running:
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=5))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         self.thread.start()
         path = "/readyz" if self.ready else "/healthz"
         self.until(lambda: self.get(path).status_code == 200, 60)

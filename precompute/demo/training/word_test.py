@@ -1,8 +1,6 @@
 """Whether an SAE-V has a feature for each of the thirty words: chosen on half of the scenes, tested on the other."""
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -71,7 +69,7 @@ class TestHalf(NamedTuple):
     """[scenes, patches, W]: whether a patch, counted without sinks, shows the word."""
 
     @classmethod
-    def of(cls, sae: SaeV, tokens: Tokens, feature_w: NDArray[np.int64]) -> TestHalf:
+    def of(cls, sae: SaeV, tokens: Tokens, feature_w: NDArray[np.int64]) -> Self:
         """Of tokens, and the feature [W] of each word."""
         text, image = tokens.of(TEXT), tokens.of(IMAGE)
         patch_t = np.concatenate([np.arange(n) for n in np.bincount(image.scene_t) if n])

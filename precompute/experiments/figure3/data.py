@@ -1,12 +1,10 @@
 """Data and models of Figure 3: texts that the unchanged language model can read too, and pairs of the demo's scenes."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
@@ -36,7 +34,7 @@ class Data(NamedTuple):
     """imagefolder: the same validation scenes with their captions."""
 
     @classmethod
-    def at(cls, folder: Path) -> Data:
+    def at(cls, folder: Path) -> Self:
         names = ("text.jsonl", "pairs", "alone.jsonl", "test-text.jsonl", "test-pairs")
         return cls(*(folder / name for name in names))
 

@@ -1,10 +1,8 @@
 """Position-aware, attribution-based and ridge support of captions: each in several ways, chosen on other scenes than
 those reported."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -76,7 +74,7 @@ class Fits(NamedTuple):
     expectation: ridge.Expectation
 
     @classmethod
-    def of_train(cls, engine: Engine, n: int) -> Fits:
+    def of_train(cls, engine: Engine, n: int) -> Self:
         scenes = (make_scene("train", FIRST_TRAIN + i) for i in range(n))
         pairs = (Pair(scene.caption, [draw(scene)]) for scene in scenes)
         train = figures(read_pairs(engine, pairs), engine.support_f)

@@ -4,10 +4,8 @@ A caption claims that one thing is left of, right of, above or below another, in
 Each claim is held against the heat map of the features of its words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy import ndimage
@@ -150,7 +148,7 @@ class Counter(NamedTuple):
     """Mean number."""
 
     @classmethod
-    def fitted(cls, counts: Sequence[Counted]) -> Counter:
+    def fitted(cls, counts: Sequence[Counted]) -> Self:
         """On captions that claim a number; one that always says 2.5 where there is none."""
         with_number = [count for count in counts if count.number]
         if len(with_number) < 3:

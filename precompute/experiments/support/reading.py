@@ -1,9 +1,7 @@
 """Captions beside their images through the model: features of tokens and of patches, and the words they belong to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -40,7 +38,7 @@ class Engine(NamedTuple):
     """float64 [F]: the weights of `supported-share`."""
 
     @classmethod
-    def load(cls, options: StoreModel, store: Store) -> Engine:
+    def load(cls, options: StoreModel, store: Store) -> Self:
         mllm, sae = load_engine(options, store.manifest, full=True)
         p999_f = np.maximum(np.nan_to_num(store.features.table["p999"]), 1e-30)
         return cls(mllm, sae, Scale.from_manifest(store.manifest), p999_f, Weights.from_store(store).support_f)

@@ -1,9 +1,7 @@
 """Ridge regression of a caption's pooled features on its image's, in closed form; what it misses is the score."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -98,7 +96,7 @@ class Expectation(NamedTuple):
     """By POOLS."""
 
     @classmethod
-    def fitted(cls, text_nf: Array, image: dict[str, Array]) -> Expectation:
+    def fitted(cls, text_nf: Array, image: dict[str, Array]) -> Self:
         """Args: captions' pooled features [n, F], and their images' by POOLS."""
         feature = np.flatnonzero((text_nf > 0).sum(0) >= min(FEWEST, len(text_nf)))
         return cls(feature, {name: fit_ridge(unit(x_nf), text_nf[:, feature]) for name, x_nf in image.items()})

@@ -3,13 +3,11 @@
 Modality axis everywhere: 0 text, 1 image. Values are stored float16 units unless a name says z.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -159,7 +157,7 @@ class Lens:
         self.step, self.vocabulary, self.n_features = step, vocabulary, n_features
 
     @classmethod
-    def from_steps(cls, data: Collected) -> Lens:
+    def from_steps(cls, data: Collected) -> Self:
         return cls(load_step(data.part, "logits"), data.vocabulary, data.n_features)
 
     def rows(self, at: slice) -> list[dict[str, Any]]:

@@ -1,10 +1,8 @@
 """The accumulators against a few plain lines, and against every way of splitting the events."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pytest
@@ -32,7 +30,7 @@ class Events(NamedTuple):
     row: Array
     position: Array
 
-    def of_rows(self, rows: Array) -> Events:
+    def of_rows(self, rows: Array) -> Self:
         at = np.flatnonzero(np.isin(self.row, rows))
         return Events(*(column[at] for column in self))
 
