@@ -12,9 +12,7 @@ from backend.api.annotations.lists import get_filters
 from backend.api.controls import get_controls
 from backend.api.feature_table import get_distributions, get_verdicts, random_feature
 from backend.api.features import FeatureQuery
-from backend.api.stores import get_store_detail
 from backend.drawing.charts import place_map, range_filter
-from backend.drawing.parts import VERDICT_HELP
 from backend.pages.cards import previews, word_lines
 from backend.pages.visit import PageDep
 from backend.params import MAP_STATE, FromMap
@@ -147,7 +145,6 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
     """The list of features."""
     query = query.of_store(visit.store.has_images)
     page = features_api.get_features(visit.store, query.of_api())
-    store_verdicts = get_store_detail(visit.state, visit.store).verdicts
     list_verdicts = get_verdicts(visit.store, query.of_api()).verdicts
     ids = [f.id for f in page.items]
     missing_figures = set() if visit.reader.hallucination.separation else {HALLUCINATION}
@@ -172,7 +169,6 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         | ({} if visit.store.has_images else {"density": ("Density", TEXT_DENSITY)}),
         column_names=column_names,
         verdicts={name: n for name, n in list_verdicts.items() if n or name in (query.verdict or ())},
-        possible=[name for name in VERDICT_HELP if visit.store.has_images or store_verdicts.get(name)],
         controls=get_controls(visit.store),
         tags=visit.store.annotations.tags("feature"),
         saved=get_filters(visit.store, "/features").items,

@@ -25,6 +25,8 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 CARDS = 6
 """Features of a strip."""
+SAE_FIGURES = {"fvu": "FVU", "l0": "L0", "dead": "dead"}
+"""Figures of the manifest's `quality`, and how pages write them."""
 
 
 @router.get("/")
@@ -57,7 +59,7 @@ def provenance_of(store: StoreDetail, has_images: bool) -> list[tuple[str, str]]
     """Where the figures come from, and what the SAE is on this data."""
     n_special, n_sink = f"{store.n_special_tokens:,}", f"{store.n_sink_tokens:,}"
     delta = [("threshold δ of ω", ", ".join(f"{k} {v}" for k, v in store.delta.items()))]
-    of_sae = [(name, per_modality(store.quality.get(name), has_images)) for name in ("fvu", "l0", "dead")]
+    of_sae = [(title, per_modality(store.quality.get(name), has_images)) for name, title in SAE_FIGURES.items()]
     return [
         ("model", store.model),
         ("layer", f"{store.layer} (resid_post, counted from 0), width {store.d_model}"),

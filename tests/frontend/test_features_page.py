@@ -59,11 +59,24 @@ def test_selected_features_are_steered(context: BrowserContext) -> None:
     page.goto("/features")
     rows = page.get_by_test_id("feature-row")
     ids = [rows.nth(at).get_attribute("data-feature") for at in (0, 2)]
+    for button in ("steer-these", "basket-these"):  # nothing is selected yet
+        expect(page.get_by_test_id(button)).to_be_disabled()
     for key in "jxjjx":
         page.keyboard.press(key)
     page.get_by_test_id("steer-these").click()
     page.wait_for_url(re.compile("/steer"))
     assert parse_qs(urlsplit(page.url).query)["feature"] == [f"{id}:add:1" for id in ids]
+
+
+def test_a_verdict_is_a_chip_that_the_other_filters_keep(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features")
+    page.get_by_test_id("verdict-image-only").click()
+    expect(page).to_have_url(re.compile("verdict=image-only"))
+    page.get_by_test_id("sort").select_option("id")
+    expect(page).to_have_url(re.compile("sort=id"))
+    assert parse_qs(urlsplit(page.url).query)["verdict"] == ["image-only"]
+    expect(page.get_by_test_id("verdict-image-only")).to_have_attribute("aria-current", "true")
 
 
 def test_columns_are_chosen_and_filters_keep_them(context: BrowserContext) -> None:

@@ -79,7 +79,7 @@ function count() {
   all.checked = n > 0 && n === boxes().length;
   all.indeterminate = n > 0 && !all.checked;
   $("[data-compare]").disabled = n !== 2;
-  for (const button of $$("[data-opens]")) button.disabled = !n;
+  for (const button of $$("[data-opens], [data-any]")) button.disabled = !n;
 }
 
 document.addEventListener("change", ({ target }) => {

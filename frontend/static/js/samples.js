@@ -8,7 +8,7 @@ function count() {
   if (!number) return;
   number.textContent = n ? ` ${n} (JSON lines)` : "";
   $("[data-unticked]").textContent = n ? ` (${(number.closest("form").dataset.total - n).toLocaleString("en-US")})` : "";
-  for (const name of ["ticked", "unticked"]) $(`[data-testid=export-${name}]`).disabled = !n;
+  for (const name of ["export-ticked", "export-unticked", "basket-ticked"]) $(`[data-testid=${name}]`).disabled = !n;
   $("[data-tick-all]").textContent = n === ticks.length ? "Untick all" : "Tick all here";
 }
 

@@ -210,7 +210,8 @@ def test_activations_that_did_not_come_are_asked_for_again(site: Path, url: str,
         page.goto(f"{url}/features.html")
         page.locator("[data-testid=feature-row] a.label").first.click()
         page.route("**/samples/*.json", lambda route: route.fulfill(status=503, body="<p>busy</p>"))
-        page.locator("[data-testid=example] a[href*='#f']").first.click()
+        with page.expect_response("**/samples/*.json"):  # then the page listens to the pointer
+            page.locator("[data-testid=example] a[href*='#f']").first.click()
         row = page.locator("#sample [data-feature]").first
         row.hover()
         expect(page.locator("[data-readout]").first).to_have_text("The server answered 503.")
