@@ -10,8 +10,8 @@ import numpy as np
 
 from backend.live.query import Query
 from backend.stores import OpenStore
+from precompute.live.feature_search import OUTSIDE, maxima, rank
 from precompute.live.regions import groups
-from precompute.live.search import OUTSIDE, maxima, rank
 from precompute.store.events import SampleEvents, dense_values, patches
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, MODALITIES, TEXT

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from fastapi import HTTPException
 
-from precompute.live.search import maxima
+from precompute.live.feature_search import maxima
 from precompute.store.events import SampleEvents, patches
 from precompute.store.schema import IMAGE, SPECIAL
 from precompute.utils.types import Array

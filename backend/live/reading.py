@@ -16,7 +16,7 @@ from backend.live.live_answers import as_views, number, reconstruction
 from backend.live.query import OwnPair, Query, Reading
 from backend.live.uploads import uploaded_pixels
 from backend.stores import OpenStore
-from precompute.live.search import has_words, maxima
+from precompute.live.feature_search import has_words, maxima
 from precompute.store.schema import FLAGS, IMAGE, KEPT_MAXIMA, MODALITIES, SCORES, SINK, SPECIAL, TEXT
 from precompute.utils.ragged import strongest_in_runs
 from precompute.utils.types import Array
@@ -99,7 +99,7 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
         },
         "groups": reader.features.grouped(sides, N_STRONGEST),
     }
-    # Without an image the first token of several words is not read (live/search.queried_tokens): it stands just before.
+    # Without an image the first token of several words is not read (`queried_tokens`): it stands just before.
     unread = int(words[0]) - 1 if not images and has_words(text) and len(words) else None
     return Reading(detail, query, images[0].size if images else None, unread)
 

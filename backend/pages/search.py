@@ -19,7 +19,7 @@ from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_patch
 from backend.schemas.live import FeatureHit, LiveSearch
 from backend.templating import SampleKey
-from precompute.live.search import OUTSIDE
+from precompute.live.feature_search import OUTSIDE
 
 router = APIRouter(default_response_class=HTMLResponse)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from precompute.errors import PairError, SaevxError
 from precompute.geometry import View
-from precompute.live.search import queried_tokens, readable
+from precompute.live.feature_search import queried_tokens, readable
 from precompute.model.batch import Batch, Pair
 from precompute.model.identity import check_model
 from precompute.model.mllm import Mllm

@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import csr_matrix, diags
 from scipy.spatial.distance import squareform
 
-from precompute.live.search import Ranked, is_dense
+from precompute.live.feature_search import Ranked, is_dense
 from precompute.store.events import Patches, SampleEvents, patches
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE

@@ -14,8 +14,8 @@ from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, scenes_from
 from precompute.demo.training.words import ALL_WORDS
 from precompute.live.engine import read_query
+from precompute.live.feature_search import maxima, rank
 from precompute.live.regions import groups
-from precompute.live.search import maxima, rank
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store

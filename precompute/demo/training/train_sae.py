@@ -31,6 +31,7 @@ from precompute.demo.training.words import scenes_with_words
 from precompute.model.calibration import MODALITIES
 from precompute.model.mllm import Mllm
 from precompute.options.train import TrainOptions
+from precompute.sae.directions import mean_pairwise_cosine
 from precompute.sae.reconstruction import QualitySums
 from precompute.sae.sae import SaeV
 from precompute.training.train import TRAINING, train
@@ -181,18 +182,11 @@ def figures(sae: SaeV, halves: tuple[Tokens, Tokens]) -> dict[str, Any]:
     return {
         **sums.figures(),
         "dead": int((~fired_f).sum()),
-        "cosine": mean_cosine(sae),
+        "cosine": mean_pairwise_cosine(sae.directions_fd.detach().numpy()),
         "words": [sum(row["passes"] for row in row_of_word.values()) for row_of_word in rows],
         "failing": [[word for word, row in row_of_word.items() if not row["passes"]] for row_of_word in rows],
         "mean_word_f1": float(np.mean(f1)),
     }
-
-
-def mean_cosine(sae: SaeV) -> float:
-    """Mean cosine of two different decoder directions."""
-    unit_fd = torch.nn.functional.normalize(sae.directions_fd.double(), dim=1)
-    n = len(unit_fd)
-    return float((unit_fd.sum(0).square().sum() - n) / (n * (n - 1)))
 
 
 def merit(line: dict[str, Any]) -> tuple[bool, int, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precompute.live.search import MOST_DENSE, maxima, rank
+from precompute.live.feature_search import MOST_DENSE, maxima, rank
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from tests.helpers import synthetic

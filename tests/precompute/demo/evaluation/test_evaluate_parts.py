@@ -12,12 +12,12 @@ from precompute.demo.evaluation.evaluate_steering import lone_scenes
 from precompute.demo.evaluation.evaluate_store import omega_figures
 from precompute.demo.evaluation.steered_replies import Job, Worth, replies, worth
 from precompute.demo.scenes import Entity, Scene
-from precompute.demo.training.train_sae import mean_cosine
 from precompute.demo.training.word_test import top_precision
 from precompute.live.intervention import Intervention, Scope
 from precompute.live.steer import Steering, steer
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
+from precompute.sae.directions import mean_pairwise_cosine
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -95,7 +95,7 @@ def test_the_mean_cosine_is_that_of_all_pairs(tmp_path: Path) -> None:
     sae = SaeV.load(tiny.make_sae(tmp_path / "sae"))
     unit_fd = torch.nn.functional.normalize(sae.directions_fd, dim=1)
     pairs = [float(unit_fd[i] @ unit_fd[j]) for i in range(len(unit_fd)) for j in range(i)]
-    assert mean_cosine(sae) == pytest.approx(np.mean(pairs), abs=1e-6)
+    assert mean_pairwise_cosine(sae.directions_fd.numpy()) == pytest.approx(np.mean(pairs), abs=1e-6)
 
 
 def test_no_scene_shows_its_target_already() -> None:
