@@ -17,7 +17,6 @@ from precompute.live.intervention import Intervention, Scope
 from precompute.live.steer import Steering, steer
 from precompute.model.batch import IMAGE, TEXT, Pair
 from precompute.model.mllm import Mllm
-from precompute.sae.directions import mean_pairwise_cosine
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -89,13 +88,6 @@ def test_replies_in_a_batch_are_those_of_the_engine(whole: Mllm, tmp_path: Path,
     assert [reply.removesuffix("…") for reply in replies(whole, jobs)] == alone
     still = [job._replace(delta_d=torch.zeros_like(job.delta_d)) for job in jobs]
     assert [reply.removesuffix("…") for reply in replies(whole, still)] == plain
-
-
-def test_the_mean_cosine_is_that_of_all_pairs(tmp_path: Path) -> None:
-    sae = SaeV.load(tiny.make_sae(tmp_path / "sae"))
-    unit_fd = torch.nn.functional.normalize(sae.directions_fd, dim=1)
-    pairs = [float(unit_fd[i] @ unit_fd[j]) for i in range(len(unit_fd)) for j in range(i)]
-    assert mean_pairwise_cosine(sae.directions_fd.numpy()) == pytest.approx(np.mean(pairs), abs=1e-6)
 
 
 def test_no_scene_shows_its_target_already() -> None:
