@@ -14,6 +14,7 @@ from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, TEXT
 from precompute.model.loader import LoadedBatch, load_batches
 from precompute.model.mllm import Mllm
+from precompute.utils.reading import cause
 from precompute.utils.tensors import on_float64_device
 from precompute.utils.types import Array
 
@@ -85,7 +86,15 @@ def calibrate(
         rejected_rows += batch.rejected_rows
         if batch.batch is None:
             continue
-        hidden_bsd = hidden_of(batch)[: CALIBRATION_SAMPLES - n_samples]
+        try:
+            hidden_bsd = hidden_of(batch)[: CALIBRATION_SAMPLES - n_samples]
+        except SaevxError:
+            raise
+        except Exception as error:  # whatever a family's code raises over sizes that do not fit
+            raise SaevxError(
+                f"The model cannot be run ({cause(error).rstrip('.')}): its files do not belong together, so "
+                "download all of its folder again."
+            ) from error
         for modality, parts in hidden_m.items():
             mask_bs = torch.from_numpy(batch.batch.modality_bs[: len(hidden_bsd)] == modality)
             parts.append(hidden_bsd[mask_bs.to(hidden_bsd.device)].float())

@@ -48,7 +48,7 @@ class TrainOptions(DataFields, ModelLoading, Sinks, Output):
     """Training steps. Default: 30000."""
     batch_size: Count | None = None
     """Tokens in a step. Default: 4096."""
-    lr: float | None = Field(default=None, gt=0)
+    lr: float | None = Field(default=None, gt=0, le=1000)
     """Adam's learning rate. Default: 3e-4; sae-v: 5e-5."""
     lr_warm_up: float | None = Field(default=None, ge=0, lt=1)
     """Share of the steps over which the rate rises. Default: 0."""

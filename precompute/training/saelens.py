@@ -4,12 +4,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from precompute.errors import SaevxError
+from precompute.utils.reading import cause
+
+OWN_FIELDS = ("architecture", "d_in", "d_sae", "device", "hook", "metadata", "model_name")
+"""What `make_sae` sets itself."""
 
 
 def make_sae(architecture: str, d_in: int, d_sae: int, *, hook: str, model_name: str, **options: Any) -> Any:
@@ -30,13 +35,19 @@ def make_sae(architecture: str, d_in: int, d_sae: int, *, hook: str, model_name:
     options = {"normalize_activations": "expected_average_only_in", **options}
     if options["normalize_activations"] == "covariance_whitening":
         raise SaevxError("Whitening is not offered here: leave normalize_activations as it is, or choose none.")
+    kinds = get_type_hints(config_class)
+    for name, value in options.items():
+        try:
+            TypeAdapter(kinds[name], config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+        except ValidationError as error:
+            raise SaevxError(f"SAELens' {name} cannot be {value!r}: {error.errors()[0]['msg']}.") from error
     try:
         config = config_class(d_in=d_in, d_sae=d_sae, **options)
         config.metadata.hook_name = hook
         config.metadata.model_name = model_name
         return sae_class(config)
     except (ValueError, TypeError) as error:
-        raise SaevxError(f"SAELens refuses these options of {architecture}: {error}.") from error
+        raise SaevxError(f"SAELens refuses these options of {architecture}: {cause(error).rstrip('.')}.") from error
 
 
 @torch.no_grad()

@@ -22,8 +22,9 @@ from precompute.model.mllm import Mllm
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.options.train import TrainOptions
 from precompute.training.activation_stream import Meter, Stream, finite
-from precompute.training.saelens import make_sae, make_trainer, save_sae, start_at_mean
+from precompute.training.saelens import OWN_FIELDS, make_sae, make_trainer, save_sae, start_at_mean
 from precompute.utils.files import atomic_folder, write_json
+from precompute.utils.memory import total
 from precompute.utils.ownership import claim_folder, creating
 from precompute.utils.progress import human, progress_bar, say
 from precompute.utils.provenance import code_version, fingerprint, plain_name, weights
@@ -73,6 +74,7 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     scale, sink_norm = average_factor(calibration.counted), calibration.sink_norm
     del calibration  # it holds h of its samples
 
+    check_sizes(o, s, mllm)
     d_sae = round(s["expansion"] * mllm.d_model)
     torch.manual_seed(o.seed)
     sae = make_sae(
@@ -258,6 +260,24 @@ def hook_name(mllm: Mllm) -> str:
     return next(name for name, module in mllm.model.named_modules() if module is layer)
 
 
+def check_sizes(o: TrainOptions, s: dict[str, Any], mllm: Mllm) -> None:
+    """Raises SaevxError where a size makes no SAE, or takes more memory than the machine has."""
+    n_features, machine = s["expansion"] * mllm.d_model, total()
+    if n_features < 1:
+        raise SaevxError(f"--expansion {s['expansion']:g} leaves no feature of {mllm.d_model} dimensions: raise it.")
+    if s["architecture"].endswith("topk") and s["k"] > n_features:
+        raise SaevxError(f"-k {s['k']} is more than the {n_features:.0f} features that the SAE has: lower it.")
+    weights_bytes = 32 * n_features * mllm.d_model  # two float32 matrices, their gradients and Adam's two moments
+    for option, value, n_bytes in (
+        ("expansion", s["expansion"], weights_bytes if mllm.device.type == "cpu" else 0),
+        ("buffer-tokens", o.buffer_tokens, o.buffer_tokens * mllm.d_model * mllm.dtype.itemsize),
+    ):
+        if n_bytes > machine:
+            raise SaevxError(
+                f"--{option} {value:g} takes {human(n_bytes)}, and this machine has {human(machine)}: lower it."
+            )
+
+
 def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any]:
     """The architecture's own fields in SAELens' configuration."""
     warm_up = round(s["l1_warm_up"] * s["steps"])
@@ -275,6 +295,8 @@ def sae_options(o: TrainOptions, s: dict[str, Any], d_sae: int) -> dict[str, Any
         name, equals, value = option.partition("=")
         if not equals:
             raise SaevxError(f"--sae-option takes NAME=VALUE, not {option!r}.")
+        if name in OWN_FIELDS:
+            raise SaevxError(f"--sae-option cannot set {name}, which other options and the model decide: leave it out.")
         try:
             options[name] = json.loads(value)
         except ValueError:

@@ -109,7 +109,11 @@ def _take_lock(lock: Path, out: Path, wait: bool) -> int:
             _lock(descriptor)
             # The owner before may have removed the file after it was opened here: a lock on it would protect nothing.
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
-                _write_owner(descriptor)
+                try:
+                    _write_owner(descriptor)
+                except BaseException:  # such as a full disk
+                    lock.unlink(missing_ok=True)
+                    raise
                 return descriptor
         except BlockingIOError:
             owner = _owner(lock)

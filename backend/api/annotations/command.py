@@ -4,12 +4,13 @@ from fastapi import HTTPException
 from pydantic import ValidationError
 
 from backend.annotations.carry import Report, carry
-from backend.annotations.database import Database, Entry
+from backend.annotations.database import Database, Entry, UnavailableError
 from backend.api.annotations.exchange import export_file, import_file
 from backend.schemas.annotations import Exported
 from backend.stores import OpenStore, local_database
-from precompute.errors import SaevxError
+from precompute.errors import PlaceError, SaevxError
 from precompute.options.annotations import AnnotationsOptions as Options
+from precompute.utils.failures import disk_sentence
 from precompute.utils.files import check_file, write_text
 from precompute.utils.ownership import exclusive
 from precompute.utils.reading import read_regular
@@ -35,9 +36,12 @@ def run(options: Options) -> str:
             check_file(options.file)
             write_text(options.file, text)
         return f"{options.file}\n"
-    if options.action == "import":
-        return f"{read_file(options, store)}\n"
-    return f"{carry_over(options, store).sentence()}\n"
+    try:
+        return f"{read_file(options, store) if options.action == 'import' else carry_over(options, store).sentence()}\n"
+    except UnavailableError as error:
+        if (text := disk_sentence(error, database.file)) is not None:
+            raise PlaceError(text) from error
+        raise
 
 
 def read_file(options: Options, store: OpenStore) -> str:

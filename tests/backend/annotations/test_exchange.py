@@ -15,6 +15,7 @@ from backend.annotations.database import Database, Entry
 from backend.cli import Saevx, run
 from precompute.errors import SaevxError
 from precompute.store.reader import Store
+from tests.helpers.machine import small_disk
 from tests.helpers.stores import seal, sql
 from tests.helpers.synthetic import word_feature
 
@@ -171,6 +172,32 @@ def test_what_cannot_be_done_is_one_sentence(
     action, *options = arguments
     assert run(Saevx, ["annotations", action, str(store_path), *options]) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = {"version": 1, "author": "Ann", "at": "2026-01-01T00:00:00+00:00", "deleted": False, "kind": "feature"}
+    body = {"label": "x", "note": "n" * 3000, "tags": [], "reviewed": False}
+    content_id = Store.open(store).manifest["content_id"]
+    items = [{**note, "key": str(k), "body": body} for k in range(40)]
+    file = tmp_path / "notes.json"
+    file.write_text(json.dumps({"content_id": content_id, "store": "x", "items": items, "directions": {}}))
+    with small_disk(tmp_path / "disk") as resize:
+        disk = resize("100k")
+        arguments = [
+            "annotations",
+            "import",
+            str(store),
+            "--file",
+            str(file),
+            "--annotations",
+            f"sqlite:///{disk}/x.sqlite",
+        ]
+        assert run(Saevx, arguments) == 1
+        assert f"No space is left in {disk}: make room" in capsys.readouterr().err
+        resize("10m")
+        assert run(Saevx, arguments) == 0 and capsys.readouterr().out == "40 annotations read.\n"
 
 
 def test_a_database_of_annotations_beside_the_root_folder_is_no_crash(capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,6 +172,20 @@ def test_a_file_system_that_can_only_be_read(command: str, world: World, tmp_pat
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_a_disk_without_a_byte_left(command: str, world: World, tmp_path: Path) -> None:
+    """Not even for the name of the owner; what stood there stays, and nothing else is left behind."""
+    with small_disk(tmp_path / "disk") as resize:
+        disk = resize("64k")
+        if command not in MAKES_NEW:
+            (disk / "out.jsonl").write_text("old")
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "filler").write_bytes(bytes(1 << 20))
+        files = {path.name: path.read_bytes() for path in disk.iterdir()}
+        report(saevx(*COMMANDS[command](world), "--out", disk / "out.jsonl"), "No space is left in", "make room")
+        assert {path.name: path.read_bytes() for path in disk.iterdir()} == files
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_name_that_is_too_long(command: str, world: World, tmp_path: Path) -> None:
     report(saevx(*COMMANDS[command](world), "--out", tmp_path / ("n" * 300 + ".jsonl")), "too long", "choose a shorter")
     assert not list(tmp_path.iterdir())

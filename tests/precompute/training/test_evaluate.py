@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,3 +248,12 @@ def test_the_command(tiny_files: Tiny, tmp_path: Path) -> None:
     assert str(tiny_files.model.parent) not in printed.out, "no path of this machine"
     wrong = saevx("evaluate", *report, "--layer", 9)
     assert wrong.status == 1 and "layers 0 to 3" in wrong.err
+
+
+def test_files_of_two_models_in_one_folder_are_a_sentence(options: Maker, tiny_files: Tiny, tmp_path: Path) -> None:
+    """The processor cuts images into other patches than the tower: the model's own code fails over it."""
+    folder = shutil.copytree(tiny_files.model, tmp_path / "model")
+    processor = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({**processor, "patch_size": 10**7}))
+    with pytest.raises(SaevxError, match=r"cannot be run \(.*\): its files do not belong together, so download all of"):
+        evaluate(options(model=str(folder), max_samples=2))

@@ -49,6 +49,7 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
         ),
         (["precompute", "", *PASS[2:]], "DATA takes a path that is not empty."),
         ([*TRAIN, "--expansion", "inf"], "--expansion takes a finite number, not inf."),
+        ([*TRAIN, "--lr", "1e300"], "--lr takes a number that is at most 1000, not 1e300."),
         ([*TRAIN, "-k", "0"], "-k takes a number that is at least 1, not 0."),
         ([*TRAIN, "--widths", "8,x"], "--widths takes a whole number, not x."),
         ([*TRAIN, "--lr-decay", "1"], "--lr-decay takes a number below 1, not 1."),
