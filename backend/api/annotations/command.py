@@ -39,8 +39,8 @@ def run(options: Options) -> str:
     try:
         return f"{read_file(options, store) if options.action == 'import' else carry_over(options, store).sentence()}\n"
     except UnavailableError as error:
-        if (text := disk_sentence(error, database.file)) is not None:
-            raise PlaceError(text) from error
+        if (full := disk_sentence(error, database.file)) is not None:
+            raise PlaceError(full) from error
         raise
 
 
