@@ -281,17 +281,13 @@ def test_other_options_do_not_go_on_with_an_unfinished_run(options: Maker, monke
         ({"sae_option": ["l1_coefficient"]}, "NAME=VALUE"),
         ({"architecture": "matryoshka-batchtopk", "widths": [9, 3], "k": 8}, "SAELens refuses"),
         ({"sae_option": ["normalize_activations=covariance_whitening"]}, "Whitening"),
-        *(
-            ({"sae_option": [f"l1_coefficient={value}"]}, "SAELens' l1_coefficient cannot be")
-            for value in ("x", "nan", "NaN", "[1]", "null", "{}")
-        ),
+        *(({"sae_option": [f"l1_coefficient={v}"]}, "SAELens' l1_coefficient cannot be") for v in ("x", "NaN", "[1]")),
         ({"sae_option": ["apply_b_dec_to_input=maybe"]}, "SAELens' apply_b_dec_to_input cannot be 'maybe'"),
         *(
             ({"sae_option": [f"{name}=1"]}, f"--sae-option cannot set {name}, which other options and the model decide")
             for name in ("d_in", "d_sae", "device", "architecture", "hook", "model_name", "metadata")
         ),
         ({"architecture": "topk", "k": 10_000}, "-k 10000 is more than the [0-9]+ features that the SAE has: lower it"),
-        ({"architecture": "batchtopk", "k": 10_000}, "-k 10000 is more than the [0-9]+ features"),
         ({"expansion": 1e-6}, "--expansion 1e-06 leaves no feature of 32 dimensions: raise it"),
         ({"expansion": 1e300}, r"--expansion 1e\+300 takes .* and this machine has .*: lower it"),
         ({"expansion": 1e9}, r"--expansion 1e\+09 takes .* GB, and this machine has .* GB: lower it"),
