@@ -2,8 +2,6 @@
 million is read without its neighbours; Parquet alone would have to unpack a whole row group for each.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from dataclasses import dataclass

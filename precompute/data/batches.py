@@ -4,8 +4,6 @@ A batch holds samples of like length; a shard is a run of whole batches. As noth
 cut, 1 shard or 8, killed and resumed, give the same bytes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 from array import array

@@ -1,7 +1,5 @@
 """Samples divided in two by their ids: names are chosen on one half and scored on the other."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Images: the one way by which a file becomes pixels, and how large it is before it does."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import warnings

@@ -1,7 +1,5 @@
 """Records of JSON files, and of images with a text file beside each."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

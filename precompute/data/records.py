@@ -1,7 +1,5 @@
 """A row, and where its images' bytes lie: never in memory before they are needed."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ A store keeps each row's own reason as text. Its kind follows from that text by 
 alike.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

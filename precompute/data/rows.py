@@ -1,7 +1,5 @@
 """From records to rows: the text, the images and the id of each, or why it is rejected."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the first bytes of a file tell: whether it can be what its name says."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from precompute.utils.reading import POINTER

@@ -1,7 +1,5 @@
 """What DATA can be: JSON, an imagefolder, WebDataset tars, images with texts beside them, tables."""
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

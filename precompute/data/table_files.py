@@ -3,8 +3,6 @@
 `datasets` takes seconds to import, so it is imported only when there is a table.
 """
 
-from __future__ import annotations
-
 import csv
 import glob
 import json

@@ -1,7 +1,5 @@
 """WebDataset tars: a shard's index is made from its headers alone, so members of a sample need not lie side by side."""
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ One function per family, `(processor, config, sizes, n_tokens) -> Layout`; `FAMI
 `config.model_type`. To add a family, write such a function and register it: nothing else knows of families.
 """
 
-from __future__ import annotations
-
 from precompute.errors import SaevxError
 from precompute.geometry.base import Geometry, Layout, View, patch_box, square, text_only
 from precompute.geometry.grids import fixed_square, gemma4, qwen_vl

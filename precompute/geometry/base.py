@@ -2,8 +2,6 @@
 themselves are listed in `__init__.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple

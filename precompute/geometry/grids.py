@@ -1,7 +1,5 @@
 """Families that show the tower the full image once; neighbouring patches may be merged into one token."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The LLaVA line: 1.5 shows the tower one image; NeXT and OneVision also a grid of tiles, put together again."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

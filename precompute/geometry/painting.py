@@ -1,7 +1,5 @@
 """Images with some of their patches painted over, in their own pixels: the model sees them the way it sees any."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

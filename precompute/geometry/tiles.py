@@ -1,7 +1,5 @@
 """Families that cut the image into tiles, each a view of its own, and show the full image last."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

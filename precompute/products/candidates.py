@@ -1,7 +1,5 @@
 """Of each row of an approximate product the columns that can be among its k largest."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

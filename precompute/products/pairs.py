@@ -1,7 +1,5 @@
 """Products of single pairs of vectors, the same to the last bit whichever pairs are asked for together."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

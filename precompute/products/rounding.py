@@ -15,8 +15,6 @@ A sum that is written as bfloat16 is rounded once more, by at most 2⁻⁸ of wh
 2⁻¹²⁶, which such units take for 0, are in e. The same bound with e = 0 is that of a product in float32.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import NamedTuple
 

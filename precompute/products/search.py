@@ -5,8 +5,6 @@ and decided by these values. So winners and values do not depend on the number t
 divided into blocks, or on the number of threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from threading import local

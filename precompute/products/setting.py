@@ -1,7 +1,5 @@
 """Whether products may be computed in low precision, and how many rows were."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from threading import Lock
 

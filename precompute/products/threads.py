@@ -1,7 +1,5 @@
 """Blocks of a product on as many threads as torch has."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar

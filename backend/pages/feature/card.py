@@ -2,8 +2,6 @@
 
 A PNG is drawn from the SVG in the reader's browser (static/js/card.js): it has the fonts for every script."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The measured effect of a feature: a page by itself, which the feature's page fetches into its panel."""
 
-from __future__ import annotations
-
 from math import floor, log10
 from typing import Any
 

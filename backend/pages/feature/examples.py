@@ -1,7 +1,5 @@
 """The examples of a feature as its page draws them: cards, and lines with the token in the middle."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast

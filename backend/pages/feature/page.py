@@ -1,7 +1,5 @@
 """The page of one feature."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query

@@ -1,7 +1,5 @@
 """Lens, family, places and histograms of the page of one feature."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

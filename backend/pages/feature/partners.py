@@ -1,8 +1,6 @@
 """Features that fire together with one: a list on its page, and a page by itself with a sample of each pair, which the
 feature's page fetches once one scrolls to the list."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

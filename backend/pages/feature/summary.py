@@ -1,7 +1,5 @@
 """What a feature is, in one line and in sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """A set of ids in 21 to 43 bytes each, where Python's own set takes 150."""
 
-from __future__ import annotations
-
 import hashlib
 from array import array
 

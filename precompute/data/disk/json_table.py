@@ -1,7 +1,5 @@
 """Many small values in few bytes of memory: as JSON in one file that is mapped, with the place of each."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import tempfile

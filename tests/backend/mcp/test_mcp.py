@@ -1,7 +1,5 @@
 """`saevx mcp` as an agent sees it: the SDK's own client, over HTTP and over standard input and output."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io

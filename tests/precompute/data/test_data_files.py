@@ -1,7 +1,5 @@
 """Data whose images lie inside larger files: tars, Parquet and tables of `datasets`. Real files, read lazily."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

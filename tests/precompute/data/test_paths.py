@@ -1,7 +1,5 @@
 """What a row may name: files of its own folder, and nothing else that the user may read."""
 
-from __future__ import annotations
-
 import builtins
 import json
 import os

@@ -1,7 +1,5 @@
 """Rejected rows are said with their kinds of reason, at the beginning and at the end of a run; no row ends one."""
 
-from __future__ import annotations
-
 import json
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """`--shuffle-images`: the control in which no caption belongs to its picture."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the images of a data set are, and what is said where they cannot be found."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

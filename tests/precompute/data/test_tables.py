@@ -1,7 +1,5 @@
 """Tables without images, without rows, in folders with odd names: read by `datasets` itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

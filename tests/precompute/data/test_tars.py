@@ -1,7 +1,5 @@
 """WebDataset tars as people make them, by hand, in any order, whole and cut."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from pathlib import Path

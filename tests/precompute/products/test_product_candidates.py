@@ -1,7 +1,5 @@
 """Candidates are chosen by comparing the bits of numbers as integers: none that its value admits may be left out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

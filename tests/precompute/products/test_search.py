@@ -1,7 +1,5 @@
 """The largest of many products: those of all single pairs, whatever the number type of the product."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

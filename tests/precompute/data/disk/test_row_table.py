@@ -1,7 +1,5 @@
 """Rows in a table on the disk: what comes back is what went in, in little memory, and in another process too."""
 
-from __future__ import annotations
-
 import pickle
 import random
 import string
