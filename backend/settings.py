@@ -134,7 +134,8 @@ class Settings(ServerOptions, BaseSettings):
         text = self.token.get_secret_value() if self.token else None
         if self.token_file is not None:
             try:
-                text = self.token_file.read_text("utf-8").strip()
+                with self.token_file.open(encoding="utf-8") as file:
+                    text = file.read(1000).strip()  # a device would never end
             except (OSError, UnicodeDecodeError) as error:
                 raise SaevxError(
                     f"The token file {self.token_file} cannot be read ({first_line(error)}): give a text file that "

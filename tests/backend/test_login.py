@@ -133,6 +133,8 @@ def test_the_token_comes_from_a_file(store_path: Path, tmp_path: Path) -> None:
             served(store_path, token_file=file)
     with pytest.raises(SaevxError, match=r"cannot be read .*: give a text file"):
         served(store_path, token_file=tmp_path)
+    with pytest.raises(SaevxError, match="holds no token"):
+        served(store_path, token_file=Path("/dev/zero"))
 
 
 def test_a_short_token_is_refused_and_never_shown(store_path: Path) -> None:
