@@ -122,7 +122,7 @@ def test_what_waits_for_the_model_goes_on_once_it_is_loaded(browser: Browser, ma
         context = browser.new_context(base_url=server.url)
         effect, own = context.new_page(), context.new_page()
         effect.goto(f"/features/{features(server, 1)[0]}?effect=1")
-        expect(effect.get_by_test_id("effect-refusal")).to_contain_text("It is measured as soon as the model is there")
+        expect(effect.get_by_test_id("effect-refusal")).to_contain_text("The effect is measured as soon as it is ready")
         own.goto("/try")
         own.get_by_test_id("own-text").fill("a red dog")
         server.let_go()
