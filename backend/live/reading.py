@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi.concurrency import run_in_threadpool
-from scipy.sparse import csr_matrix
 
 from backend.deps import Visit
 from backend.live.live_answers import as_views, number, reconstruction
@@ -17,9 +16,7 @@ from backend.live.query import OwnPair, Query, Reading
 from backend.live.uploads import uploaded_pixels
 from backend.stores import OpenStore
 from precompute.live.feature_search import has_words, maxima
-from precompute.store.schema import FLAGS, IMAGE, KEPT_MAXIMA, MODALITIES, SCORES, SINK, SPECIAL, TEXT
-from precompute.utils.ragged import strongest_in_runs
-from precompute.utils.types import Array
+from precompute.store.schema import FLAGS, IMAGE, MODALITIES, SCORES, SINK, SPECIAL, TEXT
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +74,7 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
         pair = live_pair(reader, encoded_pair, text, images, Path(folder), nll_3)
         judgement = judge(store, pair, reference)
     fvu_2 = pair_fvu(pair.error_nm, pair.n_tokens_nm, reference.variance_m)[0]
-    sides = [strongest_of(side, reference.p999_f) for side in pair.maxima]
+    sides = [(side.indices.astype(np.int64), side.data) for side in pair.maxima]
     events, modality_t = encoded_pair.events(reader.scale_log2), np.asarray(encoded_pair.modality_t)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
     max_f2 = maxima(modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
@@ -102,14 +99,6 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
     # Without an image the first token of several words is not read (`queried_tokens`): it stands just before.
     unread = int(words[0]) - 1 if not images and has_words(text) and len(words) else None
     return Reading(detail, query, images[0].size if images else None, unread)
-
-
-def strongest_of(side: csr_matrix, p999_f: Array) -> tuple[Array, Array]:
-    """(feature, z) of one pair, int64 [k] rising and float64 [k]: of its maxima, CSR [1, F], as many as a store has,
-    those largest relative to p99.9, float64 [F]."""
-    share_k = side.data / np.maximum(np.nan_to_num(p999_f[side.indices]), 1e-30)
-    is_top = strongest_in_runs(share_k, side.indptr, KEPT_MAXIMA)
-    return side.indices[is_top].astype(np.int64), side.data[is_top]
 
 
 def judge(store: OpenStore, pair: NewPairs, reference: Any) -> dict[str, Any]:

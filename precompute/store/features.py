@@ -275,11 +275,11 @@ class Features:
             for i, k in zip(order, feature_k[order], strict=True)
         ]
 
-    def grouped(self, maxima: Sequence[tuple[Array, Array]], n: int) -> dict[str, Items]:
+    def grouped(self, sides: Sequence[tuple[Array, Array]], n: int) -> dict[str, Items]:
         """The families that are on in a sample, those of one name as one; on is an activation of a tenth of p99.9.
 
         Args:
-            maxima: (feature, z) of its text and of its image, as `Events.maxima`.
+            sides: (feature, z) of its text and of its image, as `places.sides_of`.
             n: at most so many of each group.
 
         Returns:
@@ -288,9 +288,9 @@ class Features:
             that are (`members`). By share, at most 1, × specificity; in `both` by the smaller product of its two.
         """
         # Only what fires in the sample: whole columns of a wide SAE would take ten times as long.
-        firing_k = np.unique(np.concatenate([feature_k for feature_k, _ in maxima]))
+        firing_k = np.unique(np.concatenate([feature_k for feature_k, _ in sides]))
         z_k2 = np.zeros((len(firing_k), 2))
-        for m, (feature_k, z_k) in enumerate(maxima):
+        for m, (feature_k, z_k) in enumerate(sides):
             z_k2[firing_k.searchsorted(feature_k), m] = z_k
         share_k2 = ratio(z_k2, self.table["p999"][firing_k][:, None])
         on_k2 = share_k2 >= s.DELTA_SHARE

@@ -9,10 +9,29 @@ from precompute.errors import SaevxError
 from precompute.geometry import View, patch_box
 from precompute.store import schema as s
 from precompute.store.core import NAME_FIELDS, Core, Vocabulary
-from precompute.store.events import SampleEvents, dense_values, patches
+from precompute.store.events import Events, SampleEvents, dense_values, patches
 from precompute.store.features import Features
 from precompute.store.sql import encode_cursor, page_start
 from precompute.utils.types import Array, Item, Items
+
+
+def sides_of(events: Events, row: int) -> list[tuple[Array, Array]]:
+    """(feature, z) of the sample's text and of its image, int64 [k] rising and float64 [k]: each feature's largest
+    activation on that side. By its events; where the store does not hold them, of the 256 strongest features a side:
+    one that is on in the text may then be on in the image too without being among them."""
+    if not events.has(row):
+        return [events.maxima(row, m) for m in range(len(s.MODALITIES))]
+    sample = events.of(row)
+    modality_e = np.repeat(sample.modality_t, np.diff(sample.offset_t))
+    return [_largest(sample.feature_e[modality_e == m], sample.z_e[modality_e == m]) for m in range(len(s.MODALITIES))]
+
+
+def _largest(feature_e: Array, z_e: Array) -> tuple[Array, Array]:
+    """Each feature once, rising, with its largest z."""
+    feature_k, of_event = np.unique(feature_e, return_inverse=True)
+    z_k = np.zeros(len(feature_k))
+    np.maximum.at(z_k, of_event, z_e)
+    return feature_k, z_k
 
 
 class Window(NamedTuple):

@@ -15,7 +15,7 @@ from precompute.store.features import Features
 from precompute.store.lists.keyset import KeysetList, keyset_page
 from precompute.store.lists.marked import Marked, with_words
 from precompute.store.opening import IMAGES
-from precompute.store.places import Places, Window, kind_at
+from precompute.store.places import Places, Window, kind_at, sides_of
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.sql import Page, PlainQuery, fetch_plain
 from precompute.utils.types import Item, Items, check_keywords
@@ -123,7 +123,7 @@ class Samples:
         other_rows = (row - 1, row + 1, -1 if near_row is None else near_row)
         query = "SELECT row, sample_id FROM samples WHERE row IN (?, ?, ?)"
         id_of = dict(fetch_plain(self._core.engine, query, other_rows))
-        maxima = [self._core.events.maxima(row, m) for m in range(len(s.MODALITIES))]
+        sides = sides_of(self._core.events, row)
         return {
             **item,
             **{k: values[k] for k in ("n_special", "n_sink", "fvu_text", "fvu_image", "extra", "near_cosine")},
@@ -132,8 +132,8 @@ class Samples:
             "score_ranks": self._quality.rank_scores(item["scores"]),
             "flags": [self._quality.raised(row, name, flag_scores[name]) for name in item["flags"]],
             "flag_scores": flag_scores,
-            "top_features": {name: self._features.strongest(*maxima[m], m, top) for m, name in enumerate(s.MODALITIES)},
-            "groups": self._features.grouped(maxima, top),
+            "top_features": {name: self._features.strongest(*sides[m], m, top) for m, name in enumerate(s.MODALITIES)},
+            "groups": self._features.grouped(sides, top),
             "previous": id_of.get(row - 1),
             "next": id_of.get(row + 1),
         }

@@ -4,6 +4,7 @@ import numpy as np
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.places import sides_of
 from precompute.store.reader import Store
 from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
@@ -39,8 +40,7 @@ def shares(store: Store, row: int) -> Array:
     """float64 [F]: a sample's largest activation of each feature as a share of its p99.9, at most 1; NaN where off."""
     share_f = np.full(store.n_features, np.nan)
     p999_f = store.features.table["p999"]
-    for modality in range(2):
-        feature_k, z_k = store.events.maxima(row, modality)
+    for feature_k, z_k in sides_of(store.events, row):
         share_k = np.minimum(z_k / np.maximum(p999_f[feature_k], 1e-9), 1)
         share_f[feature_k] = np.fmax(share_f[feature_k], share_k)
     return share_f

@@ -6,6 +6,7 @@ import pytest
 from precompute.store import events as of_events
 from precompute.store import schema as s
 from precompute.store.reader import Store
+from precompute.store.relations import map_colours as of_map
 from precompute.store.relations import pair_samples as of_pair
 from precompute.store.relations.feature_pairs import SIDES
 from tests.helpers import synthetic
@@ -96,3 +97,27 @@ def test_shares_of_a_pair_are_those_of_all_events(
         assert got == ids if exact else got <= ids
         for one in samples[name]:
             assert (one["share_a"], one["share_b"]) == pytest.approx(share[one["sample_id"]])
+
+
+def test_groups_and_strongest_features_of_a_sample_are_those_of_all_events(store: Store) -> None:
+    """A feature that is on in the text and in the image is in `both`, though it is not among the image's maxima."""
+    p999, n_on_both = store.features.table["p999"], 0
+    for row in range(store.n_samples):
+        sample, events = store.samples.get(store.samples.sample_id(row), top=10_000), store.events.of(row)
+        z_fm = np.zeros((store.n_features, 2))
+        for t, kind in enumerate(events.modality_t.tolist()):
+            for e in range(int(events.offset_t[t]), int(events.offset_t[t + 1])):
+                feature = events.feature_e[e]
+                z_fm[feature, kind] = max(z_fm[feature, kind], events.z_e[e])
+        for m, side in enumerate(s.MODALITIES):
+            activations = {one["id"]: one["activation"] for one in sample["top_features"][side]}
+            assert activations == {int(k): z_fm[k, m] for k in np.flatnonzero(z_fm[:, m])}
+        is_on = z_fm >= s.DELTA_SHARE * p999[:, None]
+        for name, where in {"both": (True, True), "image_only": (False, True), "text_only": (True, False)}.items():
+            for group in sample["groups"][name]:
+                assert tuple(is_on[group["members"]].any(axis=0).tolist()) == where
+        n_on_both += len(sample["groups"]["both"])
+        share_f = of_map.shares(store, row)
+        expected_f = np.minimum(z_fm.max(axis=1) / np.maximum(p999, 1e-9), 1)
+        assert np.nan_to_num(share_f) == pytest.approx(expected_f)
+    assert n_on_both
