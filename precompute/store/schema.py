@@ -291,9 +291,9 @@ def missing_columns(columns: Mapping[str, set[str]]) -> list[Column[Any]]:
 # utils/text.py splits texts into units: the tables are given units with blanks between (`sql.indexed_words`), and to
 # the tokenizer everything but a blank is part of a unit.
 _SIGNS = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum()).replace("'", "''").replace('"', '""')
-_TOKENIZE = f"tokenize=\"porter ascii tokenchars '{_SIGNS}'\""
+TOKENIZE = f"tokenize=\"porter ascii tokenchars '{_SIGNS}'\""
 FTS = (
-    f"CREATE VIRTUAL TABLE feature_fts USING fts5(label, promoted, content='', {_TOKENIZE})",
+    f"CREATE VIRTUAL TABLE feature_fts USING fts5(label, promoted, content='', {TOKENIZE})",
     # Captions are ordered by their own length, so their lengths in units are not needed.
-    f"CREATE VIRTUAL TABLE sample_fts USING fts5(text, content='', columnsize=0, {_TOKENIZE})",
+    f"CREATE VIRTUAL TABLE sample_fts USING fts5(text, content='', columnsize=0, {TOKENIZE})",
 )

@@ -6,8 +6,10 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -31,6 +33,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
 from precompute.errors import SaevxError
+from precompute.store import schema as s
 from precompute.store.opening import COPY_OR_MAKE, Stamp, StoreUnreadable
 from precompute.utils.text import query_words, search_units
 from precompute.utils.types import Array
@@ -259,10 +262,39 @@ def page_start(tag: str, cursor: str | None) -> int:
 def match_pieces(q: str, *, prefix: bool = True) -> list[str]:
     """Each word of a search as an FTS5 query, whatever characters it holds: a quoted string of search units, or several
     with OR between; the last one is a prefix where `prefix`."""
-    strings = [[f'"{" ".join(string).replace(chr(34), chr(34) * 2)}"' for string in word] for word in query_words(q)]
+    words = query_words(q)
+    strings = [[_quoted(string) for string in word] for word in words]
     if strings and prefix:
-        strings[-1] = [f"{string}*" for string in strings[-1]]
+        strings[-1] = [form for string in words[-1] for form in _beginnings(string)]
     return [forms[0] if len(forms) == 1 else f"({' OR '.join(forms)})" for forms in strings]
+
+
+def _quoted(string: list[str]) -> str:
+    return f'"{" ".join(string).replace(chr(34), chr(34) * 2)}"'
+
+
+def _beginnings(string: list[str]) -> list[str]:
+    """FTS5 queries, of which a text must have one, for a string whose last unit may be the beginning of a longer one.
+
+    FTS5 stems a word before it looks for what begins so: `bus*` is bu*, which is butterfly too. A word that the stemmer
+    changes is looked for whole, and with each further letter or digit that leaves it as it is: "bus", "busi"*, …"""
+    *before, last = string
+    longer = [last + sign for sign in ascii_lowercase + digits]
+    stem_of = _stems(last, *longer)
+    if stem_of.get(last, last) == last:
+        return [_quoted(string) + "*"]
+    unchanged = [unit for unit in longer if stem_of.get(unit, "").startswith(last)]
+    return [_quoted(string), *(f"{_quoted([*before, unit])}*" for unit in unchanged)]
+
+
+@lru_cache(maxsize=1024)
+def _stems(*units: str) -> dict[str, str]:
+    """What the full-text tables hold for each search unit: itself or its stem."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f"CREATE VIRTUAL TABLE units USING fts5(unit, content='', {s.TOKENIZE})")
+        db.execute("CREATE VIRTUAL TABLE stems USING fts5vocab(units, 'instance')")
+        db.executemany("INSERT INTO units (rowid, unit) VALUES (?, ?)", enumerate(units))
+        return {units[at]: stem for at, stem in db.execute("SELECT doc, term FROM stems")}
 
 
 def match_words(q: str, *, join: str = " AND ", prefix: bool = True) -> str:

@@ -1,6 +1,8 @@
 """Lists of a store: cursors, totals, words, and the database behind them."""
 
 import itertools
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ from precompute.store import schema as s
 from precompute.store.events import dense_values
 from precompute.store.lists.keyset import KeysetList, keyset_page
 from precompute.store.reader import Store
-from precompute.store.sql import decode_cursor, encode_cursor, fetch, fetch_plain, match_words, open_engine
+from precompute.store.sql import (
+    decode_cursor,
+    encode_cursor,
+    fetch,
+    fetch_plain,
+    indexed_words,
+    match_words,
+    open_engine,
+)
 from tests.helpers.synthetic import write_store
 
 
@@ -132,6 +142,36 @@ def test_words_as_query() -> None:
     assert match_words('say "t-shirt') == '"say" AND ("t - shirt"* OR "t shirt"*)'
     assert match_words('"') == '""""*'
     assert match_words("\0") == match_words("\u200b \ud800") == ""
+
+
+@pytest.mark.parametrize(
+    ("q", "expected"),
+    [
+        ("bus", {"a bus", "two buses", "open for business"}),  # the stem of bus is bu
+        ("red bus", {"the red bus"}),
+        ("cars", {"a car", "cars"}),
+        ("car", {"a car", "cars", "a carrot"}),
+        ("glas", {"a glass"}),
+        ("orange", {"an orange", "oranges"}),
+        ("butterf", {"butterflies"}),
+        ("butterfly", {"butterflies"}),
+        ("t-shirts", {"a t-shirt"}),
+        ("лис", {"лисы"}),
+    ],
+)
+def test_the_last_word_may_be_a_beginning_and_not_more(q: str, expected: set[str]) -> None:
+    """The full-text tables hold stems, and so does FTS5 search for the beginning of a stem, not of the word."""
+    captions = ["a bus", "two buses", "open for business", "butterflies", "a car", "cars", "a carrot", "a glass"]
+    captions += ["an orange", "oranges", "an orangutan", "a t-shirt", "glad", "bud", "лисы"]
+    if q == "red bus":
+        captions = ["the red bus", "a red butterfly", "a bus"]
+    with closing(sqlite3.connect(":memory:")) as db:
+        for table in s.FTS:
+            db.execute(table)
+        rows = enumerate(indexed_words(caption) for caption in captions)
+        db.executemany("INSERT INTO sample_fts (rowid, text) VALUES (?, ?)", rows)
+        found = db.execute("SELECT rowid FROM sample_fts WHERE sample_fts MATCH ?", (match_words(q),))
+        assert {captions[row] for (row,) in found} == expected
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
