@@ -117,7 +117,7 @@ class CounterExamples:
         examples = {
             example["row"]: {**example, "counter": "unnamed"}
             for example in reversed(self._examples._example_rows(feature, modality))
-            if float(of_bits(example["value"])) * self._core.events.unit >= min_z
+            if float(of_bits(example["value"])) * self._core.events.unit > min_z
         }
         matches = "SELECT rowid FROM sample_fts WHERE rowid IN (?) AND sample_fts MATCH ?"
         with_name = {row for (row,) in fetch_of(engine, matches, examples, query)}
