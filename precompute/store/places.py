@@ -27,11 +27,11 @@ def sides_of(events: Events, row: int) -> list[tuple[Array, Array]]:
 
 
 def _largest(feature_e: Array, z_e: Array) -> tuple[Array, Array]:
-    """Each feature once, rising, with its largest z."""
-    feature_k, of_event = np.unique(feature_e, return_inverse=True)
-    z_k = np.zeros(len(feature_k))
-    np.maximum.at(z_k, of_event, z_e)
-    return feature_k, z_k
+    """Each feature once, rising, with its largest z. Without sorting, as a large sample has half a million events."""
+    z_f = np.zeros(int(feature_e.max(initial=-1)) + 1)
+    np.maximum.at(z_f, feature_e, z_e)
+    feature_k = np.flatnonzero(z_f)
+    return feature_k, z_f[feature_k]
 
 
 class Window(NamedTuple):
