@@ -23,10 +23,12 @@ def sides_of(events: Events, row: int) -> list[tuple[Array, Array]]:
         return [events.maxima(row, m) for m in range(len(s.MODALITIES))]
     sample = events.of(row)
     modality_e = np.repeat(sample.modality_t, np.diff(sample.offset_t))
-    return [_largest(sample.feature_e[modality_e == m], sample.z_e[modality_e == m]) for m in range(len(s.MODALITIES))]
+    return [
+        _side_maxima(sample.feature_e[modality_e == m], sample.z_e[modality_e == m]) for m in range(len(s.MODALITIES))
+    ]
 
 
-def _largest(feature_e: Array, z_e: Array) -> tuple[Array, Array]:
+def _side_maxima(feature_e: Array, z_e: Array) -> tuple[Array, Array]:
     """Each feature once, rising, with its largest z. Without sorting, as a large sample has half a million events."""
     z_f = np.zeros(int(feature_e.max(initial=-1)) + 1)
     np.maximum.at(z_f, feature_e, z_e)

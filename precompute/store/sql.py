@@ -263,13 +263,13 @@ def match_pieces(q: str, *, prefix: bool = True) -> list[str]:
     """Each word of a search as an FTS5 query, whatever characters it holds: a quoted string of search units, or several
     with OR between; the last one is a prefix where `prefix`."""
     words = query_words(q)
-    strings = [[_quoted(string) for string in word] for word in words]
+    strings = [[_phrase(string) for string in word] for word in words]
     if strings and prefix:
         strings[-1] = [form for string in words[-1] for form in _beginnings(string)]
     return [forms[0] if len(forms) == 1 else f"({' OR '.join(forms)})" for forms in strings]
 
 
-def _quoted(string: list[str]) -> str:
+def _phrase(string: list[str]) -> str:
     return f'"{" ".join(string).replace(chr(34), chr(34) * 2)}"'
 
 
@@ -278,13 +278,13 @@ def _beginnings(string: list[str]) -> list[str]:
 
     FTS5 stems a word before it looks for what begins so: `bus*` is bu*, which is butterfly too. A word that the stemmer
     changes is looked for whole, and with each further letter or digit that leaves it as it is: "bus", "busi"*, …"""
-    *before, last = string
+    *first_units, last = string
     longer = [last + sign for sign in ascii_lowercase + digits]
     stem_of = _stems(last, *longer)
     if stem_of.get(last, last) == last:
-        return [_quoted(string) + "*"]
-    unchanged = [unit for unit in longer if stem_of.get(unit, "").startswith(last)]
-    return [_quoted(string), *(f"{_quoted([*before, unit])}*" for unit in unchanged)]
+        return [_phrase(string) + "*"]
+    unstemmed_units = [unit for unit in longer if stem_of.get(unit, "").startswith(last)]
+    return [_phrase(string), *(f"{_phrase([*first_units, unit])}*" for unit in unstemmed_units)]
 
 
 @lru_cache(maxsize=1024)
