@@ -20,6 +20,9 @@ MADE_ELSEWHERE = {
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
     ("precompute/data/json_files.py", "{self.path} is {file_format}."),  # signatures.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {file_format}."),
+    ("precompute/data/table_files.py", "{source} {known_cause}."),  # known_cause_of ends each with what to do
+    ("precompute/utils/reading.py", "sentence(error, path)"),  # failures.py
+    ("backend/api/annotations/command.py", "full"),  # disk_sentence: test_failures.py
     ("precompute/sae/formats.py", "NOT_LEARNT"),  # of sae/config.py, and checked there
     ("precompute/live/steer.py", "sentence"),  # why_not_frozen: test_frozen_attention.py
     ("backend/workers/supervisor.py", "reason"),  # a worker's SaevxError: test_workers.py
@@ -114,7 +117,7 @@ def test_every_message_is_a_sentence_that_says_what_to_do(area: str) -> None:
         text = message.text
         assert not text.startswith("<"), f"{message} is made elsewhere: list it in MADE_ELSEWHERE, with its test"
         assert "\n" not in text, f"{message}: one line"
-        assert re.match(r"[A-ZΑ-Ω{`]|--", text), f"{message}: begins with a capital, a placeholder or an option"
+        assert re.match(r"[A-ZΑ-Ω{`]|--?[a-z]", text), f"{message}: begins with a capital, a placeholder or an option"
         assert text.rstrip("}").endswith((".", "advice", "way")), f"{message}: ends with a full stop"
         # A second sentence may say what to do; a full stop inside a name or a number ends none.
         assert len(re.findall(r"[.!?](?=\s+[A-Z])", text)) <= 2, f"{message}: one sentence, or two"
