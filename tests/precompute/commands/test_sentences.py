@@ -117,7 +117,7 @@ def test_every_message_is_a_sentence_that_says_what_to_do(area: str) -> None:
         text = message.text
         assert not text.startswith("<"), f"{message} is made elsewhere: list it in MADE_ELSEWHERE, with its test"
         assert "\n" not in text, f"{message}: one line"
-        assert re.match(r"[A-ZΑ-Ω{`]|--?[a-z]", text), f"{message}: begins with a capital, a placeholder or an option"
+        assert re.match(r"[A-ZΑ-Ω{`]|--?[a-z{]", text), f"{message}: begins with a capital, a placeholder or an option"
         assert text.rstrip("}").endswith((".", "advice", "way")), f"{message}: ends with a full stop"
         # A second sentence may say what to do; a full stop inside a name or a number ends none.
         assert len(re.findall(r"[.!?](?=\s+[A-Z])", text)) <= 2, f"{message}: one sentence, or two"
