@@ -188,7 +188,7 @@ def test_what_cannot_be_run_is_said_in_a_sentence(tiny_files: Tiny, tmp_path: Pa
     for more, status, word in (
         (["--ray", "local"], 2, "--workers"),
         (["--workers", 2], 2, "--ray"),
-        (["--ray", "", "--workers", 2], 2, "--ray takes local"),
+        (["--ray", "", "--workers", 2], 2, "--ray takes a text that is not empty"),
         (["--ray", f"127.0.0.1:{free_port()}", "--workers", 2], 1, "ray start"),
     ):
         done = saevx(command, tiny_files.data, "--out", tmp_path / "out.jsonl", *of[command], *more)
