@@ -117,8 +117,8 @@ class Database:
         if os.access(target, os.W_OK) and os.access(file.parent, os.W_OK) and file.parent.is_dir():
             return None
         return (
-            f"Annotations are read-only: this server may not write {file}. Start it with --annotations and the address "
-            "of a database that it may write."
+            f"Annotations are read-only: {file} cannot be written. Give --annotations the address of a database that "
+            "can be written."
         )
 
     def check(self) -> None:

@@ -109,7 +109,7 @@ def test_a_server_that_may_not_write_says_so(tmp_path_factory: pytest.TempPathFa
     )
     with TestClient(create_app(settings), headers={"Accept": "text/html"}) as client:
         page = client.get(f"/features/{DOG}").text
-        assert page.count("Annotations are read-only: this server may not write /proc/nothing/x.sqlite.") == 1
+        assert page.count("Annotations are read-only: /proc/nothing/x.sqlite cannot be written.") == 1
         reply = send(client, label="x")
         assert reply.status_code == 403 and "Annotations are read-only" in reply.text
 

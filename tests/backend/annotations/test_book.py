@@ -153,7 +153,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     one = Annotations(Database("sqlite:////proc/nothing/here.sqlite"), "id")
     one.refresh()
     assert one.get("feature", 1).version == 0 and one.keys("feature") == []
-    sentence = "Annotations are read-only: this server may not write /proc/nothing/here.sqlite. Start it with"
+    sentence = "Annotations are read-only: /proc/nothing/here.sqlite cannot be written. Give"
     assert str(one.why_read_only()).startswith(sentence)
     with pytest.raises(ReadOnlyError, match="read-only"):
         one.put("feature", 1, note("x"), author="", version=0)
