@@ -170,8 +170,8 @@ def test_the_last_word_may_be_a_beginning_and_not_more(q: str, expected: set[str
             db.execute(table)
         rows = enumerate(indexed_words(caption) for caption in captions)
         db.executemany("INSERT INTO sample_fts (rowid, text) VALUES (?, ?)", rows)
-        found = db.execute("SELECT rowid FROM sample_fts WHERE sample_fts MATCH ?", (match_words(q),))
-        assert {captions[row] for (row,) in found} == expected
+        matches = db.execute("SELECT rowid FROM sample_fts WHERE sample_fts MATCH ?", (match_words(q),))
+        assert {captions[row] for (row,) in matches} == expected
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
