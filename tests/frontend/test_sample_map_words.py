@@ -49,8 +49,10 @@ def test_a_score_as_colour_is_explained_shown_and_orders_the_list(
     expect(page.get_by_test_id("map-tip")).to_contain_text(score)
     page.get_by_test_id("found-list").click()
     expect(page).to_have_url(re.compile("sort=pooled-cosine&order=asc"))
-    ids = page.locator("[data-testid=sample-card]").evaluate_all("all => all.map((one) => one.dataset.sample)")
     worst = page.request.get("/api/v1/samples?q=red&sort=pooled-cosine&order=asc&limit=60").json()["items"]
+    cards = page.get_by_test_id("sample-card")
+    expect(cards).to_have_count(len(worst))
+    ids = cards.evaluate_all("all => all.map((one) => one.dataset.sample)")
     assert ids == [one["sample_id"] for one in worst]
     page.get_by_test_id("as-map").click()
     drawn(page)

@@ -244,7 +244,8 @@ def test_without_a_place_to_write_everything_else_works(store_path: Path) -> Non
     settings = Settings(stores=[store_path], live=False, annotations="sqlite:////proc/nothing/here.sqlite")
     with TestClient(create_app(settings)) as client:
         reply = put(client, f"/features/{DOG}", {"label": "x"}, 0)
-        assert reply.status_code == 403 and reply.json()["detail"].startswith("Annotations are read-only: this server")
+        sentence = "Annotations are read-only: /proc/nothing/here.sqlite cannot be written. Give --annotations"
+        assert reply.status_code == 403 and reply.json()["detail"].startswith(sentence)
         for path in ("/annotations", f"/annotations/features/{DOG}", "/features?tag=x", "/annotations/lists"):
             assert client.get(API + path).status_code == 200
 
