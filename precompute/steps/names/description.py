@@ -13,8 +13,8 @@ from precompute.utils.token_text import MARKS
 from precompute.utils.types import Array
 
 MIN_SHARE, TIMES_BASE = 0.3, 2.0
-"""Least share of the strongest tokens or images that have a top word, and how many times its share of all captions that
-must be."""
+"""Least share of the strongest tokens or images that have a top word, and how many times its share of all captions the
+share of the images must be."""
 MOSTLY = 0.7
 """Share of the strongest tokens that are the first of their captions, or the last, for the feature to be called so."""
 
@@ -90,13 +90,14 @@ def _end(at: int, n: int, low: str, high: str) -> str:
 
 
 def top_words(data: Collected, counts: Counts, names: list[str], barred_w: Array) -> list[TopWords]:
-    """Of each feature the word of most of its strongest text tokens, or their commonest token, and the word that most
-    captions of its strongest images have, where it stands out from all captions.
+    """Of each feature the word of most of its strongest text tokens, or their commonest token, and of the words that
+    stand out in the captions of its strongest images the one that most of these have.
 
     Args:
         names: of the words. barred_w: bool [W], words that tell nothing of an image.
     """
-    columns = (*counts.n_fm.T, *most_frequent(counts.token_fw), *most_frequent(counts.image_fw, barred_w))
+    image_words = most_frequent(outstanding(counts, barred_w))
+    columns = (*counts.n_fm.T, *most_frequent(counts.token_fw), *image_words)
     result: list[TopWords] = []
     for k, (n_text, n_image, text_word, n_with, image_word, n_showing) in enumerate(
         zip(*(column.tolist() for column in columns), strict=True)
@@ -106,7 +107,7 @@ def top_words(data: Collected, counts: Counts, names: list[str], barred_w: Array
             is_common = n_with >= max(1, MIN_SHARE * n_text)
             of_word = TopWord(word=names[text_word], n=n_with, of=n_text) if is_common else None
             of_sides["text"] = of_word or commonest_token(data, k, n_text)
-        if n_showing and n_showing / n_image >= max(MIN_SHARE, TIMES_BASE * counts.share_w[image_word]):
+        if n_image and n_showing:
             of_sides["image"] = TopWord(word=names[image_word], n=n_showing, of=n_image)
         result.append(of_sides)
     return result
@@ -151,18 +152,27 @@ def commonest_token(data: Collected, feature: int, n: int) -> TopWord | None:
     return {"word": text, "n": int(count[commonest]), "of": n}
 
 
-def most_frequent(count_fw: csr_matrix, barred_w: Array | None = None) -> tuple[Array, Array]:
-    """Of each row the word counted most often, and how often, int64 [F]; of equal ones the first; 0 and 0 without.
+def outstanding(counts: Counts, barred_w: Array) -> csr_matrix:
+    """int [F, W]: of each feature's strongest images those whose caption has each word, where they are at least
+    `MIN_SHARE` of them and `TIMES_BASE` times the word's share of all captions.
 
     Args:
         barred_w: bool [W], words that are left out.
     """
+    of_images = counts.image_fw.tocoo()
+    least = np.maximum(MIN_SHARE, TIMES_BASE * counts.share_w[of_images.col]) * counts.n_fm[of_images.row, IMAGE]
+    is_outstanding = (of_images.data >= least) & ~barred_w[of_images.col]
+    return csr_matrix(
+        (of_images.data[is_outstanding], (of_images.row[is_outstanding], of_images.col[is_outstanding])),
+        shape=of_images.shape,
+    )
+
+
+def most_frequent(count_fw: csr_matrix) -> tuple[Array, Array]:
+    """Of each row the word counted most often, and how often, int64 [F]; of equal ones the first; 0 and 0 without."""
     counts = count_fw.tocoo()
-    feature, word, count = counts.row, counts.col, counts.data
-    if barred_w is not None:
-        feature, word, count = (column[~barred_w[counts.col]] for column in (feature, word, count))
-    order = np.lexsort((word, -count, feature))
-    feature, first = np.unique(feature[order], return_index=True)
+    order = np.lexsort((counts.col, -counts.data, counts.row))
+    feature, first = np.unique(counts.row[order], return_index=True)
     word_f, n_f = np.zeros((2, count_fw.shape[0]), np.int64)
-    word_f[feature], n_f[feature] = word[order][first], count[order][first]
+    word_f[feature], n_f[feature] = counts.col[order][first], counts.data[order][first]
     return word_f, n_f

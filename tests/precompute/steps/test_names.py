@@ -11,7 +11,7 @@ from precompute.data.halves import halves
 from precompute.steps import label
 from precompute.steps.label_words import read_words
 from precompute.steps.names.choice import SECOND_GAIN, Name, candidates, choose, distinguish, is_function_word
-from precompute.steps.names.description import caption_ends, place_words
+from precompute.steps.names.description import MIN_SHARE, TIMES_BASE, Counts, caption_ends, place_words, top_words
 from precompute.steps.names.name_test import ALPHA, MIN_SAMPLES, NameTest, Responses
 from precompute.store.making.unfinished import load_json, load_step
 from precompute.store.schema import VERDICTS
@@ -129,6 +129,26 @@ def test_descriptions_say_where_and_with_which_words(part: Part) -> None:
     assert texts[k + 1] == "on “dog” 100 %" and texts[k + 2] == "images with “dog” 100 %"
     verdict = load_step(part.path, "weigh")["verdict"]
     assert [text is None for text in texts] == (verdict == VERDICTS.index("dead")).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_word_of_images_is_the_most_frequent_that_stands_out(part: Part, seed: int) -> None:
+    """Also where a more frequent word is in most captions anyway, such as "background"."""
+    rng = np.random.default_rng(seed)
+    names, share_w, barred_w = [f"w{i}" for i in range(6)], rng.random(6), rng.random(6) < 0.2
+    n_f = rng.integers(0, 21, 8)
+    image_fw = rng.integers(0, n_f[:, None] + 1, (8, 6))
+    none_fw, n_fm = csr_matrix((8, 6), dtype=int), np.stack([0 * n_f, n_f], axis=1)
+    counts = Counts(none_fw, csr_matrix(image_fw), n_fm, np.full((8, 2), np.nan), share_w)
+    for k, words in enumerate(top_words(part.data, counts, names, barred_w)):
+        is_due = [
+            n > 0 and not barred and n / n_f[k] >= MIN_SHARE and n / n_f[k] >= TIMES_BASE * share
+            for n, barred, share in zip(image_fw[k], barred_w, share_w, strict=True)
+        ]
+        n = max((int(image_fw[k, w]) for w in range(6) if is_due[w]), default=0)
+        first = next((w for w in range(6) if is_due[w] and image_fw[k, w] == n), None)
+        assert words["image"] == (None if first is None else {"word": names[first], "n": n, "of": n_f[k]})
 
 
 def test_ends_of_captions_against_the_token_lists(part: Part) -> None:
