@@ -1,14 +1,17 @@
 """The web application: routers, static files, errors and headers around the stores."""
 
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import BaseRoute
 
 from backend.annotations.database import Database, default_url
 from backend.api import (
@@ -102,10 +105,14 @@ PAGES = (
     write_lists_page, lists_page,
 )  # fmt: skip
 
-DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.
+ABOUT = {
+    "title": "SAE-V Explorer",
+    "version": VERSION,
+    "description": """Features of a multimodal language model, and where they fire in texts and images.
 
 Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{items, total, next}`: pass
-`next` as `cursor` to get the next page. Every error is an RFC 9457 problem details object."""
+`next` as `cursor` to get the next page. Every error is an RFC 9457 problem details object.""",
+}
 
 
 def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | None = None) -> FastAPI:
@@ -139,19 +146,10 @@ def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | N
         yield
         state.live.stop()
 
-    app = FastAPI(
-        title="SAE-V Explorer",
-        version=VERSION,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}},
-    )
+    app = FastAPI(**ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None, routes=[*all_routes()])
     app.state.saevx, app.state.metrics, app.state.worker = state, Metrics(state), worker
-    app.openapi = openapi_document(app.openapi)  # type: ignore[method-assign]
+    app.openapi = shared_document()  # type: ignore[method-assign]
     add_handlers(app, error_page)
-    add_routes(app)
     mount_static(app)
 
     if worker is not None and not worker.has_model:
@@ -188,17 +186,28 @@ def uploads_of(settings: Settings, worker: Worker | None) -> UploadedImages:
     return RemoteUploads()
 
 
-def add_routes(app: FastAPI) -> None:
-    """Every endpoint and page."""
+@cache
+def all_routes() -> tuple[BaseRoute, ...]:
+    """Every endpoint and page; shared by the apps of a process, as FastAPI reads their parameters for half a second."""
+    router = APIRouter(
+        responses={"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "Problem details"}}
+    )
     for module in FREQUENT_PAGES:
-        app.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
+        router.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
     for module in API:
-        app.include_router(module.router, prefix="/api/v1")
-    app.include_router(health.router)
+        router.include_router(module.router, prefix="/api/v1")
+    router.include_router(health.router)
     for module in STORE_PAGES:
-        app.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
+        router.include_router(module.router, include_in_schema=False, dependencies=[ReusedPage])
     for module in PAGES:
-        app.include_router(module.router, include_in_schema=False)
+        router.include_router(module.router, include_in_schema=False)
+    return tuple(router.routes)
+
+
+@cache
+def shared_document() -> Callable[[], dict[str, Any]]:
+    """The OpenAPI document, the same in all apps of a process."""
+    return openapi_document(FastAPI(**ABOUT, routes=[*all_routes()]).openapi)
 
 
 def mount_static(app: FastAPI) -> None:

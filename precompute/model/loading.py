@@ -25,6 +25,7 @@ from precompute.geometry import Geometry, find
 from precompute.model.patterns import check_patterns
 from precompute.model.processor import load_processor
 from precompute.options.shared import Quantize
+from precompute.products.rounding import quickest_dtype
 from precompute.utils.progress import say
 from precompute.utils.reading import reading, refuse_pointers
 from precompute.utils.types import check_keywords
@@ -231,6 +232,8 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
     if torch_dtype is None:
         raise SaevxError(f"--dtype {dtype!r} is not known: choose auto, float32, bfloat16 or float16.")
+    if dtype == "bfloat16" != quickest_dtype(device):
+        say("This processor has no units for bfloat16: --dtype float32 would be several times as fast.")
     return torch_dtype
 
 

@@ -16,7 +16,7 @@ A sum that is written as bfloat16 is rounded once more, by at most 2⁻⁸ of wh
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -141,3 +141,9 @@ def has_units() -> bool:
         left.gamma * left.length_n[:, None] * right.length_n
     )
     return bool((difference_rn <= rounding_rn).all())
+
+
+def quickest_dtype(device: str = "cpu") -> Literal["bfloat16", "float32"]:
+    """The number type in which a model runs fastest: bfloat16, but on a processor without units for it float32, which
+    is several times as fast there."""
+    return "float32" if device == "cpu" and not has_units() else "bfloat16"

@@ -21,6 +21,7 @@ from precompute.model.loader import check_images, load_model, without_images
 from precompute.model.mllm import Mllm
 from precompute.options.shared import NAMED_COLUMNS
 from precompute.options.train import TrainOptions
+from precompute.products.rounding import quickest_dtype
 from precompute.training.activation_stream import Meter, Stream, finite
 from precompute.training.saelens import OWN_FIELDS, make_sae, make_trainer, save_sae, start_at_mean
 from precompute.utils.files import atomic_folder, write_json
@@ -96,6 +97,8 @@ def run(o: TrainOptions, s: dict[str, Any], mllm: Mllm | None, data: Data | None
     )  # fmt: skip
     if sae.cfg.normalize_activations == "expected_average_only_in":
         trainer.activation_scaler.scaling_factor = scale
+    if o.autocast and quickest_dtype(str(mllm.device)) != "bfloat16":
+        say("This processor has no units for bfloat16: training would be faster without --autocast.")
     stream = Stream(mllm, (data, plan), sink_norm, size=o.buffer_tokens, batch_size=s["batch_size"], seed=o.seed)
     meter = Meter(d_sae, mllm.d_model)
     if claim_folder(o.part, digest, STARTED, what="training", depends_on="data, model or options"):

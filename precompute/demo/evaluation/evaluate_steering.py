@@ -28,7 +28,9 @@ from precompute.demo.evaluation.steering_directions import Drawing, directions
 from precompute.demo.scenes import COLOURS, OBJECTS, SHAPES, Scene, make_scene, scenes_from
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT, Pair
+from precompute.model.loading import pick_device
 from precompute.model.mllm import Mllm
+from precompute.products.rounding import quickest_dtype
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from precompute.utils.command_line import CommandOptions, Count, Seed
@@ -268,7 +270,7 @@ def run(o: SteeringEvaluation) -> dict[str, Any]:
     options = o.model_dump(mode="json", exclude={"model", "sae", "store", "out", "device"})
     key = fingerprint(sae=sae.sha256, options=options, families=family_f.tolist(), methods=[*METHODS, *STRENGTHS])
     claim_folder(o.part, key, "plan.json", what="run", depends_on="SAE or options")
-    mllm = Mllm.load(o.model, layer=sae.layer, full=True, dtype="bfloat16", device=o.device)
+    mllm = Mllm.load(o.model, layer=sae.layer, full=True, dtype=quickest_dtype(pick_device(o.device)), device=o.device)
     return summarise(Steering(mllm, sae, family_f, o).lines(o.part / "targets.jsonl"), o)
 
 

@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from precompute.demo.training.adapter_data import (
     vision_features,
 )
 from precompute.demo.training.adapter_options import AdapterTraining
+from precompute.products.rounding import quickest_dtype
 from precompute.utils.files import write_json
 from precompute.utils.provenance import machine
 
@@ -135,6 +137,20 @@ def stage0(
             log.add(stage=0, step=step + 1, loss=round(loss.item(), 3), hit=round(accuracy.item(), 3))
 
 
+def frozen_lm(folder: Path) -> Any:
+    """The language model whose weights stay as they are, in bfloat16 on a processor with units for it."""
+    dtype = getattr(torch, quickest_dtype())
+    # On short sequences plain attention is faster.
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+    )
+
+
+def quickest_products() -> torch.autocast:
+    """A context in which products are of bfloat16, on a processor with units for it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=quickest_dtype() == "bfloat16")
+
+
 def stage1(
     lm: Any, projector: Projector, batches: Iterator[dict[str, Tensor]], o: AdapterTraining, log: Log
 ) -> dict[str, Tensor]:
@@ -164,8 +180,8 @@ def stage1(
         batch = next(batches)
         embeds = embed(batch["ids"]).detach().clone()
         n_patches = batch["index"].shape[1]
-        # One autocast a step: within one, bfloat16 copies of the trained weights are kept, however they change.
-        with torch.autocast("cpu", torch.bfloat16):
+        # Anew for each step: until autocast ends, it keeps bfloat16 copies of the trained weights, however they change.
+        with quickest_products():
             image_features = projector(batch["patches"], batch["index"])
             embeds[batch["shown"][:, None], torch.arange(1, 1 + n_patches)] = image_features.to(embeds.dtype)
             hidden_bsd = decoder(
@@ -203,14 +219,11 @@ def main() -> None:
     log = Log(o)
     folder = base_lm()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    # The frozen weights in bfloat16, what is trained in float32. On short sequences plain attention is faster.
-    lm = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, attn_implementation="eager", trust_remote_code=False
-    )
+    lm = frozen_lm(folder)
     processor, tower = make_processor(tokenizer), make_tower()
     recipes = [make_scene("train", i) for i in range(o.first_scene, o.first_scene + o.n_scenes)]
     images, questions = easy_vqa("train", o.n_easy_vqa)
-    with torch.autocast("cpu", torch.bfloat16):
+    with quickest_products():
         features = vision_features(map(draw, recipes), processor, tower)
         image_features = vision_features(images, processor, tower)
     scenes = [SeenImage(f, s, []) for f, s in zip(features, recipes, strict=True)]

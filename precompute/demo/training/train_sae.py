@@ -31,6 +31,7 @@ from precompute.demo.training.words import scenes_with_words
 from precompute.model.calibration import MODALITIES
 from precompute.model.mllm import Mllm
 from precompute.options.train import TrainOptions
+from precompute.products.rounding import quickest_dtype
 from precompute.sae.directions import mean_pairwise_cosine
 from precompute.sae.reconstruction import QualitySums
 from precompute.sae.sae import SaeV
@@ -104,7 +105,9 @@ class Run(NamedTuple):
 def written_before(n_each: int) -> list[str]:
     """Short texts by the unchanged language model."""
     tokenizer = AutoTokenizer.from_pretrained(base_lm(), trust_remote_code=False)
-    lm = AutoModelForCausalLM.from_pretrained(base_lm(), dtype=torch.bfloat16, trust_remote_code=False)
+    lm = AutoModelForCausalLM.from_pretrained(
+        base_lm(), dtype=getattr(torch, quickest_dtype()), trust_remote_code=False
+    )
     return list(tokenizer.batch_decode(plain_texts(lm, tokenizer, n_each), skip_special_tokens=True))
 
 
@@ -141,7 +144,7 @@ class Sweep:
         """Train unless that is done, measure, and write down the figures."""
         folder = self.train(run)
         if run.layer not in self.tokens:
-            mllm = Mllm.load(self.o.model, layer=run.layer, dtype="bfloat16")
+            mllm = Mllm.load(self.o.model, layer=run.layer, dtype=quickest_dtype())
             self.tokens[run.layer] = gather(mllm, self.scenes[::2]), gather(mllm, self.scenes[1::2])
         line = {"purpose": purpose, **run._asdict(), **figures(SaeV.load(folder), self.tokens[run.layer])}
         self.log["runs"].append(line)
@@ -154,14 +157,15 @@ class Sweep:
         o, folder = self.o, self.o.work / run.name
         if folder.exists():
             return folder
+        dtype = quickest_dtype()
         if self.model is None or self.model.layer != run.layer:
-            self.model = Remembering.load(o.model, layer=run.layer, dtype="bfloat16")
+            self.model = Remembering.load(o.model, layer=run.layer, dtype=dtype)
         options = TrainOptions(
             data=str(o.work / "data/pairs"), model=str(o.model), out=folder, layer=run.layer, preset="sae-v",
             expansion=run.expansion, steps=run.steps, batch_size=o.batch_size, lr=o.lr,
             lr_warm_up=min(50 / run.steps, 0.1), lr_decay=0.2, l1=run.l1, l1_warm_up=0.2, dead_window=200,
             decoder_bias=run.decoder_bias, buffer_tokens=min(MAX_BUFFER, run.steps * o.batch_size),
-            sinks=o.sink_multiple, seed=run.seed, dtype="bfloat16", save_dtype="bfloat16", autocast=True,
+            sinks=o.sink_multiple, seed=run.seed, dtype=dtype, save_dtype="bfloat16", autocast=dtype == "bfloat16",
         )  # fmt: skip
         return train(options, self.model, self.data)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from precompute.demo.assemble import IMAGE_TOKEN, base_lm, make_processor, make_tower
 from precompute.demo.dataset import SWAP_KINDS
@@ -18,7 +18,7 @@ from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene, make_scene
 from precompute.demo.training.adapter_data import N_PATCHES, SeenImage, Sequences, vision_features
 from precompute.demo.training.adapter_options import AdapterTraining
-from precompute.demo.training.train_adapter import Log, Projector, stage0, stage1
+from precompute.demo.training.train_adapter import Log, Projector, frozen_lm, quickest_products, stage0, stage1
 from precompute.experiments.filtering.cloze import Words
 from precompute.utils.files import atomic_write
 
@@ -87,17 +87,15 @@ class Bench:
         """bfloat16 [n, 49, 1456]: vision features of the scenes, read from the work folder where it has them."""
         path = self.work / f"{name}-{len(scenes)}.safetensors"
         if not path.exists():
-            with torch.autocast("cpu", torch.bfloat16):
+            with quickest_products():
                 image_features = vision_features(map(draw, scenes), make_processor(self.tokenizer), make_tower())
             with atomic_write(path) as file:
                 file.write(save({"features": image_features}))
         return load_file(path)["features"]
 
     def base(self) -> Any:
-        """The language model as it is before any training, frozen weights in bfloat16."""
-        return AutoModelForCausalLM.from_pretrained(
-            base_lm(), dtype=torch.bfloat16, attn_implementation="eager", trust_remote_code=False
-        )
+        """The language model as it is before any training, frozen weights."""
+        return frozen_lm(base_lm())
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
@@ -161,7 +159,7 @@ class Bench:
         max_length = max(map(len, ids))
         ids_bs = torch.tensor([row + [pad] * (max_length - len(row)) for row in ids])
         index_bp = torch.arange(N_PATCHES).expand(len(ids), -1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quickest_products():
             embeds_bsd = lm.get_input_embeddings()(ids_bs)
             projected_bpd = projector(self.test_npd[rows.start : rows.stop], index_bp)
             embeds_bsd[:, 1 : 1 + N_PATCHES] = projected_bpd.to(embeds_bsd.dtype)
