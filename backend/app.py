@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute
+from starlette.types import Lifespan
 
 from backend.annotations.database import Database, default_url
 from backend.api import (
@@ -105,14 +106,10 @@ PAGES = (
     write_lists_page, lists_page,
 )  # fmt: skip
 
-ABOUT = {
-    "title": "SAE-V Explorer",
-    "version": VERSION,
-    "description": """Features of a multimodal language model, and where they fire in texts and images.
+DESCRIPTION = """Features of a multimodal language model, and where they fire in texts and images.
 
 Every endpoint takes `store=NAME` (default: the first store). Lists are pages `{items, total, next}`: pass
-`next` as `cursor` to get the next page. Every error is an RFC 9457 problem details object.""",
-}
+`next` as `cursor` to get the next page. Every error is an RFC 9457 problem details object."""
 
 
 def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | None = None) -> FastAPI:
@@ -146,7 +143,7 @@ def create_app(settings: Settings, names: Iterable[str] = (), worker: Worker | N
         yield
         state.live.stop()
 
-    app = FastAPI(**ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None, routes=[*all_routes()])
+    app = app_of_routes(lifespan)
     app.state.saevx, app.state.metrics, app.state.worker = state, Metrics(state), worker
     app.openapi = shared_document()  # type: ignore[method-assign]
     add_handlers(app, error_page)
@@ -204,10 +201,23 @@ def all_routes() -> tuple[BaseRoute, ...]:
     return tuple(router.routes)
 
 
+def app_of_routes(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """FastAPI with every endpoint and page, and nothing around them."""
+    return FastAPI(
+        title="SAE-V Explorer",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        routes=[*all_routes()],
+    )
+
+
 @cache
 def shared_document() -> Callable[[], dict[str, Any]]:
     """The OpenAPI document, the same in all apps of a process."""
-    return openapi_document(FastAPI(**ABOUT, routes=[*all_routes()]).openapi)
+    return openapi_document(app_of_routes().openapi)
 
 
 def mount_static(app: FastAPI) -> None:
