@@ -132,7 +132,16 @@ def get_filter(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
 
 @router.get("/filter/preview", summary="How many samples a filter keeps, and the first of them")
 def get_filter_preview(store: StoreDep, query: Annotated[FilterQuery, Query()]) -> FilterPreview:
-    choice, rows = query.choice(), filtered_rows(store, query)
+    return preview_of(store, query, filtered_rows(store, query))
+
+
+def preview_of(store: OpenStore, query: FilterQuery, rows: Array) -> FilterPreview:
+    """What `GET /filter` would stream.
+
+    Args:
+        rows: int64 [K], those that the filter keeps.
+    """
+    choice = query.choice()
     values = store.store.quality.score_values(choice["by"])[rows] if choice["by"] in SCORES else np.zeros(0)
     values = values[np.isfinite(values)]
     return FilterPreview(

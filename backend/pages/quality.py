@@ -3,6 +3,7 @@
 import math
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import HTMLResponse
 
@@ -22,8 +23,12 @@ from backend.schemas.samples import Score
 from backend.stores import OpenStore
 from precompute.scoring.scores import FROM_LIKELIHOOD
 from precompute.store.schema import FLAGS
+from precompute.utils.types import Array
 
 router = APIRouter(default_response_class=HTMLResponse)
+
+N_EDGE = 6
+"""Samples that the page shows of an export."""
 
 SUMS = {"cosine", "cosine-cooccurring", "cooccurring-l0"}
 """Scores that are sums over features, so that longer samples score higher (METHOD: scoring and ranking data)."""
@@ -107,6 +112,7 @@ def quality(visit: PageDep, query: Annotated[QualityQuery, Query()]) -> HTMLResp
         q=query,
         n_right=tray.n_right,
         preview=tray.preview,
+        edge=edge_cards(visit, query.by, tray.rows),
         export=tray.params,
         keep_chart=chart(score.histogram, mark=tray.preview.cut) if score else None,
         best=[item for item in (headline(scores, False), headline(scores, True)) if item],
@@ -154,6 +160,8 @@ class Tray(NamedTuple):
 
     without: list[str]
     preview: FilterPreview
+    rows: Array
+    """int64 [K], rising: the samples in it."""
     params: dict[str, Any]
     """Of `GET /filter`."""
     n_right: dict[str, int]
@@ -175,9 +183,26 @@ def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, s
         }
         | {"without_right": query.without_right, "only_right": query.only_right}
     )
-    preview = quality_api.get_filter_preview(open_store, quality_api.FilterQuery(**params))
+    choice = quality_api.FilterQuery(**params)
+    rows = quality_api.filtered_rows(open_store, choice)
+    preview = quality_api.preview_of(open_store, choice, rows)
     n_right = {flag: int(rightly_flagged(open_store.annotations, open_store.store, flag).sum()) for flag in FLAGS}
-    return Tray(left_out, preview, params, n_right)
+    return Tray(left_out, preview, rows, params, n_right)
+
+
+def edge_cards(visit: PageVisit, by: ScoreName | None, rows: Array) -> list[dict[str, Any]]:
+    """Cards of the samples that tell whether the export is cut at the right place: those with the lowest score, or the
+    first of the data where none ranks them.
+
+    Args:
+        rows: int64 [K], rising: the samples in the export.
+    """
+    if by is not None:
+        score = np.nan_to_num(visit.store.store.quality.score_values(by)[rows], nan=-np.inf)
+        lowest = np.argpartition(score, N_EDGE)[:N_EDGE] if len(rows) > N_EDGE else np.arange(len(rows))
+        rows = rows[lowest[np.lexsort((rows[lowest], score[lowest]))]]
+    page = samples_api.as_page(visit.request, visit.store, samples_api.samples_in(visit.store, rows[:N_EDGE].tolist()))
+    return [card(sample, sample.scores.get(by) if by else None) for sample in page.items]
 
 
 def headline(scores: list[Score], from_likelihood: bool) -> Score | None:

@@ -119,7 +119,7 @@ def test_filters_are_saved_and_opened_again(page: Page) -> None:
 @both_databases
 def test_marks_suggest_a_threshold_and_the_export_holds_exactly_those(page: Page) -> None:
     page.goto("/quality?flag=mismatch&threshold=0")
-    ids = [str(one.get_attribute("data-sample")) for one in page.get_by_test_id("sample-card").all()]
+    ids = [str(one.get_attribute("data-sample")) for one in page.locator("#flagged [data-sample]").all()]
     assert len(ids) == 12
     for at, sample in enumerate(ids):
         button = page.get_by_test_id(f"{'right' if at < 8 else 'wrong'}-{sample}")

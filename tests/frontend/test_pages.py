@@ -40,7 +40,7 @@ CONTENT = {
     f"/features/{RED}/card": ["card", "card-svg", "citation", "card-provenance"],
     f"/features/{RED}/partners": ["partner", "pair-sample"],
     f"/features/{RED}?modality=image&heat=spotlight": ["spotlight", "example"],
-    "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "reason-counts", "json-link"],
+    "/rejected": ["rejected-table", "rejected-row", "reason-kinds", "json-link"],
     "/rejected?kind=no-text": ["empty", "reason-kinds"],
     "/samples": ["sample-grid", "sample-card"],
     "/samples?flag=mismatch&sort=pooled-cosine": ["sample-card"],
@@ -160,6 +160,8 @@ def test_a_feature_that_does_not_fire_in_a_sample_is_said_not_to(client: TestCli
     assert 'data-testid="silent"' in client.get(f"/samples/{example['sample_id']}?feature={dead}").text
     of_dead = client.get(f"/features/{dead}").text
     assert "is active on no token of this data, so there is nothing to show" in of_dead and "on-the-map" not in of_dead
+    for name in ("band-0", "spotlight", "snippet", "measure"):  # of examples that it does not have
+        assert f'data-testid="{name}"' not in of_dead
 
 
 def test_features_are_filtered_and_paged_by_the_address(client: TestClient) -> None:

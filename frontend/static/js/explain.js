@@ -4,7 +4,7 @@ import { swap } from "./app.js";
 import { showProgress } from "./progress.js";
 import { $, $$, api, errorMessage, h, url } from "./dom.js";
 import { whenLoaded } from "./live.js";
-import { wirePad } from "./paint.js";
+import { wirePaint } from "./paint.js";
 import { parse } from "./patches.js";
 
 function wire() {
@@ -18,7 +18,7 @@ function wire() {
   test.addEventListener("change", () => count(test));
   count(test);
   const field = $("[data-patches]", test);
-  if (field) for (const frame of $$("[data-image]", root)) wirePad(frame, JSON.parse(root.dataset.views), field, () => count(test));
+  if (field) for (const frame of $$("[data-image]", root)) wirePaint(frame, JSON.parse(root.dataset.views), field, () => count(test));
 }
 
 /** Say beside the button what is chosen. */

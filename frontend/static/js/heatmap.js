@@ -47,20 +47,3 @@ export function drawMark(svg, view, row, col) {
   const d = rect(patchBox(view, row, col));
   svg.replaceChildren(h("path", { class: "case", d }), h("path", { class: "peak", d }));
 }
-
-/**
- * The patch under the pointer, [view, row, column], of the view with the smallest patches; null beside all.
- * @param {Element} pad over the image. @param {Element} marks svg in pixels of the image. @param {number[]} viewsOfImage views of the image
- */
-export function patchAt(event, pad, marks, views, viewsOfImage) {
-  const [, , width, height] = marks.getAttribute("viewBox").split(" ").map(Number);
-  const area = pad.getBoundingClientRect();
-  const x = ((event.clientX - area.left) / area.width) * width;
-  const y = ((event.clientY - area.top) / area.height) * height;
-  const holds = viewsOfImage.filter((index) => { const [x0, y0, x1, y1] = views[index].box; return x >= x0 && x < x1 && y >= y0 && y < y1; });
-  if (!holds.length) return null;
-  const size = (index) => (views[index].box[2] - views[index].box[0]) / views[index].cols;
-  const view = holds.reduce((a, b) => (size(b) < size(a) ? b : a));
-  const [x0, y0, x1, y1] = views[view].box;
-  return [view, Math.floor(((y - y0) / (y1 - y0)) * views[view].rows), Math.floor(((x - x0) / (x1 - x0)) * views[view].cols)];
-}

@@ -1,7 +1,7 @@
 // Keys, on every page. templating.py has the table that the dialog "Keys" shows.
 import { $, $$, flip, say, url } from "./dom.js";
 
-const ROWS = "main :is(tr, li):is([data-feature], [data-sample])";
+const ROWS = "main :is(tr, li):is([data-feature], [data-sample]):not([data-preview] *)";
 const dialog = $("#keys");
 
 for (const button of $$("[data-keys]")) button.hidden = false;

@@ -2,7 +2,8 @@
 // one points, and the activations of a feature while the pointer is over its row.
 import { swap } from "./app.js";
 import { $, $$, api, errorMessage, nameOf, problem, say } from "./dom.js";
-import { drawHeat, drawMark, level, patchAt } from "./heatmap.js";
+import { drawHeat, level } from "./heatmap.js";
+import { wirePad } from "./pad.js";
 
 const cache = new Map();
 
@@ -61,7 +62,7 @@ function wire() {
   let hoveredFeature = null;
 
   const read = reader(stage);
-  for (const frame of $$("[data-image]", stage)) wirePad(frame, views, read);
+  for (const frame of $$("[data-image]", stage)) wirePatches(frame, views, read);
   for (const name of ["pointerover", "focusin"]) {
     stage.addEventListener(name, (event) => {
       const token = event.target.closest?.("[data-position]");
@@ -155,52 +156,25 @@ function finest(grids) {
   return (withValues.length ? withValues : withPatches).reduce((finestGrid, grid) => (finestGrid && edge(finestGrid) <= edge(grid) ? finestGrid : grid), null);
 }
 
-/** Let the pointer and the arrow keys select a patch. @param {Element} frame the image with its layers */
-function wirePad(frame, views, read) {
+/** Let a patch be read, and chosen to list its features. @param {Element} frame the image with its layers */
+function wirePatches(frame, views, read) {
   const pad = $(".pad", frame);
-  const marks = $(".marks", frame);
-  const image = Number(frame.dataset.image); // processors of some families make a view without patches of a long thin image
-  const viewsOfImage = views.flatMap((view, index) => (view.image === image && view.rows && view.cols ? [index] : []));
-  if (!viewsOfImage.length) return;
-  const oldMarks = [...marks.childNodes];
   const params = new URLSearchParams(location.search);
-  let at = params.has("row") ? [Number(params.get("view") ?? 0), Number(params.get("row")), Number(params.get("col"))] : null;
-  pad.hidden = false;
-
-  const patchOf = (event) => patchAt(event, pad, marks, views, viewsOfImage);
   const go = ([view, row, col]) => {
-    if ($("#sample").dataset.activations) return null;
+    if ($("#sample").dataset.activations) return;
     pad.focus({ preventScroll: true });
     const to = new URL(location.href);
     to.searchParams.delete("position");
     for (const [name, value] of Object.entries({ view, row, col })) to.searchParams.set(name, value);
-    return swap(to.href, "sample");
+    swap(to.href, "sample");
   };
-
-  const point = ([view, row, col], aloud) => {
-    drawMark(marks, views[view], row, col);
-    read({ view, row, col }, `row ${row}, column ${col}`, aloud);
-  };
-
-  pad.addEventListener("pointermove", (event) => { const patch = patchOf(event); if (patch) point(patch); });
-  pad.addEventListener("pointerleave", () => marks.replaceChildren(...oldMarks));
-  pad.addEventListener("focus", () => { if (at) point(at, true); });
-  pad.addEventListener("click", (event) => { const patch = patchOf(event); if (patch) go(patch); });
-  pad.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (step) {
-      event.preventDefault();
-      const [view, row, col] = at ?? [viewsOfImage[0], 0, -step[1]];
-      at = [view, clamp(row + (at ? step[0] : 0), views[view].rows), clamp(col + step[1], views[view].cols)];
-      point(at, true);
-    } else if ((event.key === "Enter" || event.key === " ") && at) {
-      event.preventDefault();
-      go(at);
-    }
+  const patchOf = wirePad(frame, views, Number(frame.dataset.image), {
+    at: params.has("row") ? ["view", "row", "col"].map((name) => Number(params.get(name))) : null,
+    mark: ([view, row, col], aloud) => read({ view, row, col }, `row ${row}, column ${col}`, aloud),
+    choose: go,
   });
+  pad.addEventListener("click", (event) => { const patch = patchOf?.(event); if (patch) go(patch); });
 }
-
-const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
 
 await showPinned();
 addEventListener("hashchange", () => { if ($("#sample").dataset.activations) location.reload(); });

@@ -68,12 +68,21 @@ def test_kinds_are_counted_and_filter(client: TestClient) -> None:
     assert none["total"] == 0 and none["items"] == []
 
 
+def test_the_page_says_each_kind_once_with_its_number_and_what_to_do(client: TestClient) -> None:
+    page = client.get("/rejected?kind=no-text", headers={"Accept": "text/html"}).text
+    (listed,) = re.findall(r'<ul[^>]*data-testid="reason-kinds">(.*?)</ul>', page, re.S)
+    for one in client.get("/api/v1/rejected").json()["kinds"]:
+        assert page.count(one["sentence"]) == 1 and one["kind"] not in re.sub("<[^>]+>", "", listed)
+        assert one["advice"] in listed
+    assert re.findall(r'aria-current="true" data-testid="kind-([a-z-]+)"', listed) == ["no-text"]
+
+
 def test_a_store_without_rejected_rows(client: TestClient) -> None:
     reply = client.get("/api/v1/rejected", params={"store": "none"}).json()
     assert reply == {"items": [], "total": 0, "next": None, "kinds": []}
     page = client.get("/rejected?store=none", headers={"Accept": "text/html"}).text
-    assert 'data-testid="empty"' in page and "Every row of the data is in this store" in page
-    assert f"could read all {N_SAMPLES} rows" in page and 'href="/quality?store=none"' in page
+    assert 'data-testid="empty"' in page and page.count(f"all {N_SAMPLES} rows of the data are in this store") == 1
+    assert 'href="/quality?store=none"' in page
     quality = [client.get(f"/quality?store={name}", headers={"Accept": "text/html"}).text for name in ("none", "many")]
     assert ['data-testid="rejected-link"' in one for one in quality] == [False, True]
     front = client.get("/?store=none", headers={"Accept": "text/html"}).text

@@ -5,7 +5,7 @@ import { whenLoaded } from "../live.js";
 import { Answers, History } from "./answers.js";
 import { Features } from "./features.js";
 import { ImageInput } from "./image.js";
-import { EMPTY, address, generate, keepRun, newRun, readRuns } from "./runs.js";
+import { EMPTY, address, generate, inputOf, keepRun, newRun, readRuns } from "./runs.js";
 import { Several, pageAddress } from "./several.js";
 
 const SCOPES = { image: "image patches", prompt: "prompt text", generated: "generated text" };
@@ -13,6 +13,7 @@ const IDLE = { phase: "idle", address: "", ...EMPTY };
 const root = $("#steer");
 const start = JSON.parse(root.dataset.state);
 const live = root.dataset.ready === "yes";
+const isOpen = matchMedia("(min-width: 900px)").matches || Boolean(start.note); // on a phone the features come first
 
 /** Keep the address up to date: a run is an entry of the history, and so are the settings after it. */
 function useAddress(state, run) {
@@ -26,7 +27,7 @@ function useAddress(state, run) {
 
 function Input({ state, set }) {
   const tick = (value) => (e) => set({ scope: e.target.checked ? [...state.scope, value] : state.scope.filter((s) => s !== value) });
-  return html`<section class="panel" aria-labelledby="si-h"><header><h2 id="si-h">Input</h2></header>
+  return html`<details class="panel" open=${isOpen} data-testid="steer-input"><summary><h2>Input</h2><span class="small soft">${inputOf(state)}${state.prompt && `, “${state.prompt}”`}</span></summary>
     <div class="stack">
       ${start.images && html`<${ImageInput} state=${state} set=${set} live=${live} note=${start.note} />`}
       <label class="field">Prompt<textarea rows="2" value=${state.prompt} onInput=${(e) => set({ prompt: e.target.value })} data-testid="steer-prompt"></textarea></label>
@@ -38,13 +39,13 @@ function Input({ state, set }) {
         <label class="field">Seed<input type="number" min="0" step="1" value=${state.seed} onInput=${(e) => set({ seed: Number(e.target.value) })} /></label>
       </div>
     </div>
-  </section>`;
+  </details>`;
 }
 
 /** The button, after the form that it sends: between the features and the answers, in the order of use. */
 function Go({ state, busy, stop, n }) {
   const missing = !state.features.length ? "Select a feature first." : !state.scope.length ? "Select where to steer." : "";
-  return html`<p class="row"><button class="main" form="steer-form" disabled=${busy || !live || Boolean(missing)} data-testid="steer-go">${busy ? `Generating … ${n}/${state.max_tokens}` : "Steer"}</button>${busy ? html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>` : html`<span class=${`tiny soft${live && missing ? "" : " ctrl-enter"}`}>${(live && missing) || "Ctrl + Enter"}</span>`}</p>`;
+  return html`<p class="row"><button class="main" form="steer-form" disabled=${busy || !live || Boolean(missing)} data-testid="steer-go">${busy ? `Generating … ${n}/${state.max_tokens}` : "Steer"}</button>${busy ? html`<button type="button" onClick=${stop} data-testid="steer-stop">Stop</button>` : html`<span class=${`tiny soft${live && missing ? "" : " key-hint"}`}>${(live && missing) || "Ctrl + Enter"}</span>`}</p>`;
 }
 
 function App() {

@@ -42,8 +42,11 @@ export function keepRun(runs, run) {
 
 export const EMPTY = { default: [], steered: [], tokens: { default: [], steered: [] }, kl: [], done: null, error: "", before: 0 };
 
+/** The image of a run in words. */
+export const inputOf = (state) => (state.image ? "own image" : state.sample || "no image");
+
 export const newRun = (state) => ({
-  phase: "running", address: address(state), what: describe(state), max_tokens: state.max_tokens, input: state.image ? "own image" : state.sample || "no image",
+  phase: "running", address: address(state), what: describe(state), max_tokens: state.max_tokens, input: inputOf(state),
   ...EMPTY,
 });
 
