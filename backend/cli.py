@@ -59,8 +59,8 @@ def end(number: int, _frame: object = None) -> NoReturn:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Raise an exception, so that the running code can clean up. Libraries in C++ abort at an exception in the middle
     of an import, so there the process ends at once or, if it has child processes to end first, after the import."""
-    from precompute.errors import Terminated
     from precompute.utils import ownership
+    from precompute.utils.processes import interrupts
 
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -70,7 +70,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
             ownership.abandon()
             end(number)
         frame = frame.f_back
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    interrupts.raise_interrupt(number)
 
 
 def leave(status: int) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import gc
 import secrets
@@ -16,7 +15,8 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from backend.settings import Settings, is_loopback
-from precompute.errors import SaevxError, Terminated, first_line
+from precompute.errors import SaevxError, first_line
+from precompute.utils.processes.interrupts import until_terminated
 from precompute.utils.progress import harmless
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def serve(
         from backend.workers.supervisor import supervise
 
         sockets = bind_for(workers, host, port)
-        with contextlib.suppress(Terminated):
+        with until_terminated():
             supervise(settings, own_names(host), sockets, partial(announce, settings, host, sockets[0]))
         return
     if settings.log_json:
@@ -67,7 +67,7 @@ def serve(
     server_socket = bind(host, port)
     announce(settings, host, server_socket, list(state.stores), list(state.unavailable.values()))
     freeze_garbage_collector()
-    with contextlib.suppress(Terminated):  # services are stopped with SIGTERM
+    with until_terminated():
         server_of(app).run(sockets=[server_socket])  # on uvloop, if it is installed
 
 

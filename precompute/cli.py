@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from precompute.errors import SaevxError, Terminated, first_line
+from precompute.errors import SaevxError, first_line
 from precompute.options.controls import ControlsOptions
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.patches import PatchesOptions
@@ -20,9 +21,10 @@ from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
-from precompute.utils.failures import causes, sentence, sentence_of_cause, without_secrets, write_log
+from precompute.utils.failures import sentence, sentence_of_cause, without_secrets, write_log
 from precompute.utils.files import atomic_write, check_file, write_text
 from precompute.utils.ownership import exclusive
+from precompute.utils.processes import interrupts
 from precompute.utils.progress import harmless
 
 CLI_CONFIG = SettingsConfigDict(
@@ -182,34 +184,33 @@ def run(app: type[BaseSettings], args: Sequence[str] | None = None) -> int:
         run_command(app, arguments)
         if sys.stdout is not None:
             sys.stdout.flush()  # so that what cannot be written is known here
+        interrupts.raise_lost()
         return 0
-    except WrongUsage as error:
-        say_error(str(error))
-        return 2
-    except SaevxError as error:
-        say_error(sentence_of_cause(error, options_of(app, arguments)) or str(error))
-        return 1
-    except BrokenPipeError:
+    except (Exception, KeyboardInterrupt) as error:
+        if (number := interrupts.answer(error)) is not None:
+            say_error("terminated" if number == signal.SIGTERM else "interrupted")
+            return 128 + number  # as a shell has it
+        return exit_status(error, app, arguments)
+
+
+def exit_status(error: BaseException, app: type[BaseSettings], arguments: Sequence[str]) -> int:
+    """Say why a command ends with this error. Returns its exit status."""
+    if isinstance(error, BrokenPipeError):
         # The reader of a pipe has left, as `head` does; Python must not complain again at exit.
         drop_output()
         return 0
-    except Exception as error:
-        if interrupt_error := next((cause for cause in causes(error) if isinstance(cause, KeyboardInterrupt)), None):
-            return interrupt_status(interrupt_error)  # a library has made something else of it
-        if isinstance(error, OSError):
-            drop_output()
-        known_sentence = sentence(error, options=options_of(app, arguments)) or damage_of(arguments)
-        say_error(known_sentence or unexpected_sentence(error, arguments))
+    if isinstance(error, WrongUsage):
+        say_error(str(error))
+        return 2
+    options = options_of(app, arguments)
+    if isinstance(error, SaevxError):
+        say_error(sentence_of_cause(error, options) or str(error))
         return 1
-    except KeyboardInterrupt as error:
-        return interrupt_status(error)
-
-
-def interrupt_status(error: KeyboardInterrupt) -> int:
-    """Exit status as a shell has it: 128 and the signal's number."""
-    is_terminated = isinstance(error, Terminated)
-    say_error("terminated" if is_terminated else "interrupted")
-    return 143 if is_terminated else 130
+    if isinstance(error, OSError):
+        drop_output()
+    known_sentence = sentence(error, options=options) or damage_of(arguments)
+    say_error(known_sentence or unexpected_sentence(error, arguments))
+    return 1
 
 
 def damage_of(arguments: Sequence[str]) -> str | None:
@@ -225,7 +226,7 @@ def damage_of(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def unexpected_sentence(error: Exception, arguments: Sequence[str]) -> str:
+def unexpected_sentence(error: BaseException, arguments: Sequence[str]) -> str:
     """The sentence for what nobody has foreseen."""
     log = write_log(error, arguments)
     where = f"The details are in {log}." if log else "No file could be written with the details."

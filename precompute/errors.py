@@ -1,5 +1,6 @@
 """Errors that people read, and the sentences that several places raise."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -28,6 +29,20 @@ class PlaceError(SaevxError):
 
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM), as Ctrl-C does."""
+
+
+def causes(error: BaseException, *, explicit: bool = False) -> Iterator[BaseException]:
+    """The error and what it came from, the last first.
+
+    Args:
+        explicit: leave out what was only being handled when the error came.
+    """
+    cause: BaseException | None = error
+    ids: set[int] = set()
+    while cause is not None and id(cause) not in ids:
+        ids.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if explicit or cause.__suppress_context__ else cause.__context__)
 
 
 def first_line(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from precompute.errors import PairError, SaevxError
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
 from precompute.options.shared import ModelLoading
+from precompute.utils.processes.interrupts import raise_lost
 from precompute.utils.types import Array
 
 Item = TypeVar("Item")
@@ -168,6 +169,7 @@ def prefetch(work: Callable[[Item], Result], items: Iterable[Item], *, wait: boo
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode-ahead")
     try:
         for item in items:
+            raise_lost()
             futures.append(pool.submit(work, item))
             if len(futures) > PREFETCH:
                 yield futures.popleft().result()

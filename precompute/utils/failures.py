@@ -16,7 +16,7 @@ from collections.abc import Container, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from precompute.errors import PlaceError, SaevxError
+from precompute.errors import PlaceError, SaevxError, causes
 
 DISK_FULL = re.compile(r"no space left on device|disk is full|os error 28|not enough disk space", re.IGNORECASE)
 """How libraries say it that raise no OSError with its number: SQLite, safetensors, datasets."""
@@ -79,20 +79,6 @@ def sentence_of_cause(error: SaevxError, options: Container[str] = ()) -> str | 
     if cause is None or isinstance(error, PlaceError):
         return None
     return memory_sentence(cause, options) or _cache_sentence(cause) or disk_sentence(cause)
-
-
-def causes(error: BaseException, *, explicit: bool = False) -> Iterator[BaseException]:
-    """The error and what it came from, the last first.
-
-    Args:
-        explicit: leave out what was only being handled when the error came.
-    """
-    cause: BaseException | None = error
-    ids: set[int] = set()
-    while cause is not None and id(cause) not in ids:
-        ids.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or (None if explicit or cause.__suppress_context__ else cause.__context__)
 
 
 def disk_sentence(error: BaseException, place: Path | None = None, need: int | None = None) -> str | None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from precompute.utils.processes.interrupts import raise_lost
+
 _COMMANDS = dict.fromkeys(
     [*(i for i in range(32) if chr(i) not in "\t\n"), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)],
     "\N{REPLACEMENT CHARACTER}",
@@ -21,6 +23,7 @@ def harmless(line: str) -> str:
 
 def say(line: str) -> None:
     """Print a line of the running report on standard error: standard output is for results."""
+    raise_lost()
     tqdm.write(harmless(line), file=sys.stderr)
     sys.stderr.flush()
 
@@ -44,7 +47,13 @@ class _Report:
         """Nothing: `say` has flushed."""
 
 
-class _Lines(tqdm):
+class _Bar(tqdm):
+    def update(self, n: float | None = 1) -> bool | None:
+        raise_lost()
+        return super().update(n)
+
+
+class _Lines(_Bar):
     monitor_interval = 0
     """tqdm's thread, which would shorten the interval, is not started."""
 
@@ -53,7 +62,7 @@ def progress_bar(title: str, total: int | None, unit: str, n_done: int = 0, *, q
     """A tqdm that counts `unit`s from `n_done` up to `total`, which may be unknown; silent where `quiet`."""
     options: dict[str, Any] = {"total": total, "initial": n_done, "desc": title, "unit": f" {unit}", "disable": quiet}
     if sys.stderr.isatty():
-        return tqdm(**options, dynamic_ncols=True)
+        return _Bar(**options, dynamic_ncols=True)
     line = f"{{desc}}: {{n_fmt}}{'' if total is None else ' of {total_fmt}'}{{unit}} in {{elapsed}}, {{rate_noinv_fmt}}"
     # The delay suppresses the line that tqdm prints at the start; set to 0 afterwards, it leaves the last line alone.
     bar = _Lines(**options, file=_Report(), bar_format=line, mininterval=EVERY_S, miniters=1, delay=1e-9)

@@ -5,11 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from precompute.utils.processes import interrupts
+from precompute.utils.progress import progress_bar, say
 from tests.helpers import tiny
+from tests.helpers.every_command import COMMANDS, World
 from tests.helpers.in_process import saevx, sums
 from tests.helpers.machine import begin, environment
 from tests.helpers.tinies import Tiny
@@ -129,6 +133,118 @@ cli.main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert (done.returncode, done.stdout, done.stderr) == (130, "came again\n", "")
+
+
+LOSERS = {
+    "NumPy": """
+class Text:
+    def __len__(self):
+        signal.raise_signal(number)
+    def __getitem__(self, at):
+        raise IndexError
+def lose():
+    import numpy
+    numpy.array(Text())
+""",
+    "SQLite": """
+def lose():
+    import sqlite3
+    base = sqlite3.connect(":memory:")
+    base.set_progress_handler(lambda: signal.raise_signal(number), 1)
+    try:
+        base.execute("SELECT 1 UNION SELECT 2").fetchall()
+    except sqlite3.OperationalError:
+        pass
+""",
+    "except": """
+def lose():
+    try:
+        signal.raise_signal(number)
+    except:
+        pass
+""",
+}
+"""Code that loses the exception of a signal without a word."""
+LOST = """
+import signal, sys
+from backend import cli
+number = signal.Signals[sys.argv.pop(1)]
+{loser}
+from precompute.scoring import new_data
+place, name = {place}
+function = getattr(place, name)
+def lose_before(*args):
+    lose()
+    return function(*args)
+setattr(place, name, lose_before)
+cli.main()
+"""
+SCORE_SHARD, SCORE_FILE = "new_data.Job, 'shard'", "new_data, 'write'"
+
+
+def lost(loser: str, place: str, number: signal.Signals, *args: object) -> subprocess.CompletedProcess[str]:
+    """A command that loses the signal's exception each time before it does the work at the place."""
+    code = LOST.format(loser=LOSERS[loser], place=place)
+    command = [sys.executable, "-c", code, number.name, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("loser", "number"), [("NumPy", signal.SIGTERM), ("SQLite", signal.SIGINT), ("except", signal.SIGINT)]
+)
+def test_an_interrupt_that_a_library_swallows_ends_the_command(
+    loser: str, number: signal.Signals, world: World, tmp_path: Path
+) -> None:
+    """At the next batch; what is done stays, and the same command goes on."""
+    out = tmp_path / "out.jsonl"
+    args = (*COMMANDS["score"](world), "--shard-samples", 8, "--out", out)
+    done = lost(loser, SCORE_SHARD, number, *args)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == ANSWERS[number], done.stderr
+    assert "Traceback" not in done.stderr and not out.exists() and not list(tmp_path.glob(".*.lock"))
+    assert not list(tmp_path.glob("out.jsonl.part/000001.*")), "it went on to the next shard"
+    again = saevx(*args)
+    assert again.status == 0 and out.exists(), again.err
+
+
+def test_an_interrupt_that_is_lost_at_the_end_is_said_there(world: World, tmp_path: Path) -> None:
+    """All is done, but who loops over commands wants to know."""
+    out = tmp_path / "out.jsonl"
+    done = lost("SQLite", SCORE_FILE, signal.SIGINT, *COMMANDS["score"](world), "--out", out)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == ANSWERS[signal.SIGINT], done.stderr
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_an_error_after_a_lost_interrupt_is_not_its_cause(number: signal.Signals, tmp_path: Path) -> None:
+    """SQLite gives up the statement, so that an error follows from what was lost."""
+    place = "cli.__getattr__('Saevx'), 'cli_cmd'"
+    done = lost("SQLite", place, number, "verify", tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == ANSWERS[number], done.stderr
+
+
+def test_an_interrupt_on_its_way_is_not_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Reports and progress while the exception passes do not end what cleans up."""
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            interrupts.raise_interrupt(signal.SIGINT)
+        finally:
+            say("cleaned up")
+            try:
+                raise OSError
+            except OSError:
+                say("that too")
+    assert capsys.readouterr().err == "cleaned up\nthat too\n"
+    with pytest.raises(KeyboardInterrupt):
+        say("not printed")
+    with pytest.raises(KeyboardInterrupt), progress_bar("x", 3, "steps", quiet=True) as progress:
+        progress.update()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(interrupts.raise_lost).result()
+    with pytest.raises(KeyboardInterrupt), interrupts.until_terminated():
+        raise AssertionError
+    assert interrupts.answer(ValueError()) == signal.SIGINT and interrupts.answer(ValueError()) is None
+    with interrupts.until_terminated():
+        interrupts.raise_interrupt(signal.SIGTERM)
+    interrupts.raise_lost()
 
 
 def test_drawing_processes_say_nothing_and_end(tmp_path: Path) -> None:
