@@ -14,7 +14,6 @@ from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, TEXT
 from precompute.model.loader import LoadedBatch, load_batches
 from precompute.model.mllm import Mllm
-from precompute.utils.reading import cause
 from precompute.utils.tensors import on_float64_device
 from precompute.utils.types import Array
 
@@ -86,15 +85,7 @@ def calibrate(
         rejected_rows += batch.rejected_rows
         if batch.batch is None:
             continue
-        try:
-            hidden_bsd = hidden_of(batch)[: CALIBRATION_SAMPLES - n_samples]
-        except SaevxError:
-            raise
-        except Exception as error:  # whatever a family's code raises over sizes that do not fit
-            raise SaevxError(
-                f"The model cannot be run ({cause(error).rstrip('.')}): its files do not belong together, so "
-                "download all of its folder again."
-            ) from error
+        hidden_bsd = hidden_of(batch)[: CALIBRATION_SAMPLES - n_samples]
         for modality, parts in hidden_m.items():
             mask_bs = torch.from_numpy(batch.batch.modality_bs[: len(hidden_bsd)] == modality)
             parts.append(hidden_bsd[mask_bs.to(hidden_bsd.device)].float())

@@ -20,10 +20,11 @@ from precompute.errors import PairError, SaevxError, first_line
 from precompute.geometry import Layout
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
 from precompute.model.chat_template import WORKER, TemplateError, render
+from precompute.model.forward_errors import forward_errors
 from precompute.model.hooks import bfloat16_products, capture
 from precompute.model.loading import Loading, Parts, check_place, load_parts, needs_all_layers
 from precompute.model.patterns import no_panic
-from precompute.model.processor import media_marks, process
+from precompute.model.processor import check_processor, media_marks, process
 from precompute.utils.reading import reading
 from precompute.utils.tensors import on_float64_device
 from precompute.utils.token_text import text_of_token
@@ -77,7 +78,9 @@ class Mllm:
         WORKER.start()  # its libraries load while the model does
         parts = load_parts(source, layer=layer, full=full, **loading)
         with reading(f"The model {source}", source):  # its template is rendered here
-            return cls(source, parts, layer=layer, full=full)
+            mllm = cls(source, parts, layer=layer, full=full)
+            check_processor(mllm)
+            return mllm
 
     @property
     def device(self) -> torch.device:
@@ -230,7 +233,7 @@ class Mllm:
 
     def hidden(self, batch: Batch) -> Tensor:
         """h [b, s, d] in the model's dtype: layer L's own output, never after the final norm."""
-        with capture(self.decoder_layer()) as outputs, self._only_to_layer(), torch.inference_mode():
+        with forward_errors(), capture(self.decoder_layer()) as outputs, self._only_to_layer(), torch.inference_mode():
             self.model.base_model(**self.causal_inputs(batch), use_cache=False)
         return outputs[0]
 
@@ -250,7 +253,7 @@ class Mllm:
         keep = text_bs.shape[1] - first + 1
         last = self.last_positions(text_bs.shape[1], keep)
         rounding = self._rounded_above() if quick else nullcontext()
-        with capture(self.decoder_layer()) as outputs, rounding, torch.inference_mode():
+        with forward_errors(), capture(self.decoder_layer()) as outputs, rounding, torch.inference_mode():
             output = self.model(**self.causal_inputs(batch), use_cache=False, logits_to_keep=last)
             logits_bsv = output.logits[:, -keep:-1]
             text_bs = text_bs[:, first:]

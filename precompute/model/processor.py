@@ -5,13 +5,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from precompute.errors import PairError, first_line
+from precompute.errors import PairError, SaevxError, first_line
 from precompute.model.batch import Pair
 from precompute.model.patterns import no_panic
 
+TRIAL_SIDE = 336
+"""Pixels of a square image that every processor takes."""
 PARTS = {
     "image_processor": AutoImageProcessor,
     "tokenizer": AutoTokenizer,
@@ -38,6 +41,21 @@ def load_processor(source: str, config: Any) -> Any:
     ]
     settings, _ = processor_class.get_processor_dict(source)
     return without_video(processor_class).from_args_and_dict(args, settings)
+
+
+def check_processor(mllm: Any) -> None:
+    """Raises SaevxError where the processor of an `Mllm`, or the geometry with its settings, refuses any image: else
+    every row of the data would be rejected for its image."""
+    if not mllm.multimodal or mllm.family == "square":  # that takes images of some sizes alone
+        return
+    try:
+        mllm.prepare([Pair("", [Image.new("RGB", (TRIAL_SIDE, TRIAL_SIDE))])])
+    except PairError as error:
+        if error.__cause__ is not None:  # not for its length
+            raise SaevxError(
+                f"The model {mllm.source} cannot be loaded: {error.reason}, and any other image. Its config.json and "
+                "processor files do not belong together or are damaged, so download all of its folder again."
+            ) from error
 
 
 def mean_colour(processor: Any) -> tuple[int, int, int]:
