@@ -1,11 +1,11 @@
-"""Files of a data set: those that hold rows, and the images that rows name. Only those inside its folder are opened,
-unless the data is trusted."""
+"""Files of a data set: those that hold rows, of which split, and the images that rows name. Only those inside its
+folder are opened, unless the data is trusted."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +14,18 @@ from urllib.parse import unquote
 
 from precompute.data.records import BadRow, Columns, Listing
 from precompute.errors import SaevxError
+from precompute.utils.progress import say
 
 _ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MAX_NAME = 200
+SPLITS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "dev": "validation", "val": "validation",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+"""Splits by the words for them in names of files and folders, as `datasets` knows them."""
+_SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}")
+_WORD = re.compile(rf"(?<![^-._ 0-9])({'|'.join(SPLITS)})(?![^-._ 0-9])")
 
 
 def is_address(name: str) -> bool:
@@ -161,3 +170,52 @@ def unicode_name(name: str) -> str:
     """The name of a file or of a tar's member as valid Unicode: bytes that are no UTF-8, which Python keeps as half
     characters, are written as \\xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+# ---- splits
+
+
+def choose_split(splits: Sequence[str], source: str, columns: Columns) -> str:
+    """The split asked for, or the only one. Of several a line says which is read.
+
+    Raises:
+        SaevxError: there is none of that name.
+    """
+    names = sorted(map(str, splits))
+    if columns.split in names:
+        if len(names) > 1:
+            say(f"{source} has the splits {', '.join(names)}: {columns.split} is read, another with --split")
+        return columns.split
+    if len(names) == 1 and columns.split == Columns().split:
+        return names[0]
+    raise SaevxError(f"{source} has the splits {', '.join(names)}, not {columns.split}: choose with --split.")
+
+
+def files_of_split(files: Sequence[Path], folder: Path, columns: Columns) -> tuple[list[Path], bool]:
+    """Those of a folder's files that are of the split; and whether their names say of which split they are.
+
+    Raises:
+        SaevxError: no file is of that split, or one is of none beside files of several.
+    """
+    split_of = {file: split_of_name(file.relative_to(folder)) for file in files}
+    splits = sorted({split for split in split_of.values() if split is not None})
+    if not splits or (len(splits) == 1 and None in split_of.values()):
+        return [*files], False
+    if (other := next((file for file, split in split_of.items() if split is None), None)) is not None:
+        raise SaevxError(
+            f"{folder} has the splits {', '.join(splits)}, and {other.name} is of none of them: name the files to read "
+            "as DATA."
+        )
+    split = choose_split(splits, str(folder), columns)
+    return [file for file in files if split_of[file] == split], True
+
+
+def split_of_name(path: Path) -> str | None:
+    """The split that a name says: of a shard such as train_sft-00000-of-00002, else by the words in its name, else by
+    those in its folders' names."""
+    if (shard := _SHARD.match(path.name)) is not None:
+        return SPLITS.get(shard[1], shard[1])
+    for part in reversed(path.parts):
+        if words := _WORD.findall(part):
+            return SPLITS[words[0]]
+    return None

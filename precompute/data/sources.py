@@ -3,11 +3,12 @@
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from precompute.data.json_files import JsonFile, captioned_records, images_with_texts
-from precompute.data.paths import check_files, files_below, unicode_name
+from precompute.data.paths import check_files, files_below, files_of_split, unicode_name
 from precompute.data.records import Columns, Listing
 from precompute.data.table_files import TABLES, from_files, from_folder, from_hub
 from precompute.data.tars import IMAGE_SUFFIXES, from_tars
@@ -83,10 +84,10 @@ def _folder(path: Path, columns: Columns) -> Listing:
     check_files(path, [] if is_saved else [*tars, *parquet], columns.anywhere)
     if is_saved:
         return _table_folder(path, columns)
-    if tars:
-        return from_tars(tars, path.resolve(), columns)
-    if parquet:
-        return from_files(parquet, path, columns)
+    if shards := tars or parquet:
+        files, has_splits = files_of_split(shards, path, columns)
+        listing = from_tars(files, path.resolve(), columns) if tars else from_files(files, path, columns)
+        return replace(listing, has_splits=has_splits)
     metadata = sorted(path.rglob("metadata.*"))
     if metadata == [path / "metadata.csv"] and metadata[0].is_file():
         check_files(path, metadata, columns.anywhere)

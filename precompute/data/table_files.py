@@ -3,14 +3,13 @@
 `datasets` takes seconds to import, so it is imported only when there is a table.
 """
 
-import csv
 import glob
 import json
 import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -18,23 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from precompute.data.arrow_tables import listing
-from precompute.data.paths import check_files
+from precompute.data.paths import check_files, choose_split
 from precompute.data.records import Columns, Listing, Records, no_rows
 from precompute.data.signatures import foreign_format
-from precompute.errors import SaevxError
-from precompute.utils.failures import causes
+from precompute.data.table_faults import SEPARATORS, csv_header, difference_of, fault_of
+from precompute.errors import SaevxError, causes
 
 TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 """Builder of `datasets` by a file's suffix."""
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAME_OF = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 """What may stand between the cells of a table."""
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 NO_ROWS = ("EmptyDataError", "SchemaInferenceError", "EmptyDatasetError")
 NO_DATA = 'Instruction "train" corresponds to no data'
 """What `datasets` and pandas raise over data without a row."""
-MORE_CELLS = re.compile(r"Expected \d+ fields in line (\d+), saw \d+|leads to a loss of data")
-"""What pandas says of a row with more cells than there are columns, such as one with a comma in its text."""
 GENERATING = "An error occurred while generating the dataset"
 
 
@@ -53,7 +49,7 @@ def from_files(files: Sequence[Path], at: Path, columns: Columns) -> Listing:
             options = csv_options(with_rows, SEPARATORS[suffix])
     # A path is a pattern to `datasets`, and "::" in it a chain of file systems.
     names = [glob.escape(str(file.resolve())) for file in with_rows]
-    dataset = load(TABLES[suffix], source, data_files=names, split="train", **options)
+    dataset = load(TABLES[suffix], source, with_rows, data_files=names, split="train", **options)
     rows = listing(dataset, name, folder, [*files], columns)
     return replace(rows, records=partial(with_numbers, rows.records, columns)) if suffix in SEPARATORS else rows
 
@@ -83,13 +79,10 @@ def csv_options(files: Sequence[Path], separator: str) -> dict[str, Any]:
         if other := next((file for file in files if csv_header(file, separator) != header), None):
             raise SaevxError(f"{other} and {files[0]} have other columns, some without a name of their own: name them.")
         how |= {"header": 0, "names": names}
+    for file in files:  # `datasets` would leave out columns that the first file lacks
+        if sorted(columns := csv_header(file, separator)) != sorted(header):
+            raise SaevxError(difference_of(files[0], header, file, columns))
     return {**how, "features": datasets.Features(dict.fromkeys(names, datasets.Value("string")))}
-
-
-def csv_header(file: Path, separator: str) -> list[str]:
-    """The names of a CSV's columns, as its first line has them."""
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        return next(line for line in csv.reader(lines, delimiter=separator) if line)
 
 
 def with_numbers(records: Callable[[], Records], columns: Columns) -> Records:
@@ -189,7 +182,8 @@ def of_one_kind(folder: Path) -> list[Path]:
 def from_hub(name: str, columns: Columns) -> Listing:
     """`OWNER/NAME`, or `OWNER/NAME:CONFIG`."""
     repo, _, config = name.partition(":")
-    splits = load(repo, name, **({"name": config} if config else {}))
+    options: dict[str, Any] = {"name": config} if config else {}
+    splits = load(repo, name, **options)
     dataset = splits[choose_split(list(splits), name, columns)]
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -197,9 +191,14 @@ def from_hub(name: str, columns: Columns) -> Listing:
     return replace(listing(dataset, repo.rpartition("/")[2], cache, None, columns), has_splits=True)
 
 
-def load(builder: str | None, source: str, **options: Any) -> Any:
-    """`load_dataset(builder)`, or `load_from_disk(source)` where that is None."""
+def load(builder: str | None, source: str, files: Sequence[Path] = (), **options: Any) -> Any:
+    """`load_dataset(builder)`, or `load_from_disk(source)` where that is None.
+
+    Args:
+        files: as of `one_sentence`.
+    """
     import datasets
+    from pandas.errors import ParserWarning  # type: ignore[import-untyped]
 
     if Path(source).exists() and "::" in str(Path(source).resolve()):
         raise SaevxError(f"{source} has a :: in its name, which `datasets` takes for a chain of archives: rename it.")
@@ -207,40 +206,38 @@ def load(builder: str | None, source: str, **options: Any) -> Any:
     level = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error is said below
     try:
-        with one_sentence(source), warnings.catch_warnings():
-            warnings.filterwarnings("error", ".*leads to a loss of data")  # of pandas, where it drops cells
+        with one_sentence(source, files), warnings.catch_warnings():
+            warnings.simplefilter("error", ParserWarning)  # of pandas, where it drops cells
             return datasets.load_from_disk(source) if builder is None else datasets.load_dataset(builder, **options)
     finally:
         datasets.logging.set_verbosity(level)
 
 
 @contextmanager
-def one_sentence(source: str) -> Iterator[None]:
-    """Turns whatever a table's library raises into one sentence with the cause."""
+def one_sentence(source: str, files: Sequence[Path] = ()) -> Iterator[None]:
+    """Turns whatever a table's library raises into one sentence with the cause.
+
+    Args:
+        files: of the table, in which the cause is looked for.
+    """
     try:
         yield
     except SaevxError:
         raise
     except Exception as error:  # builders raise whatever their format's library raises
-        if any(type(cause).__name__ in NO_ROWS or NO_DATA in str(cause) for cause in causes(error, explicit=True)):
-            raise no_rows(source) from error
-        if (known_cause := known_cause_of(error)) is not None:
-            raise SaevxError(f"{source} {known_cause}.") from error
+        for cause in causes(error, explicit=True):
+            if type(cause).__name__ in NO_ROWS or NO_DATA in str(cause):
+                raise no_rows(source) from error
+            if isinstance(cause, UnicodeDecodeError):
+                byte = f"{cause.object[cause.start]:#04x}"
+                raise SaevxError(f"{source} is not text in UTF-8 (it has a byte {byte}): save it as UTF-8.") from error
+        with suppress(OSError, ValueError):
+            if files and (fault := fault_of(files)) is not None:
+                raise SaevxError(fault) from error
         raise SaevxError(
             f"There is no data at {source} that can be read ({cause_of(error)}): give an imagefolder, JSONL, Parquet, "
             "WebDataset tars or a data set of the hub."
         ) from error
-
-
-def known_cause_of(error: BaseException) -> str | None:
-    """What is wrong with a table of text and what to do, as the end of a sentence; None where its library says it."""
-    for cause in causes(error, explicit=True):
-        if isinstance(cause, UnicodeDecodeError):
-            return f"is not text in UTF-8 (it has a byte {cause.object[cause.start]:#04x}): save it as UTF-8"
-        if match := MORE_CELLS.search(str(cause)):
-            line = f" (line {match[1]})" if match[1] else ""
-            return f"has a row with more cells than there are columns{line}: put texts that hold a separator in quotes"
-    return None
 
 
 def cause_of(error: BaseException) -> str:
@@ -249,13 +246,3 @@ def cause_of(error: BaseException) -> str:
         if words := " ".join(str(cause).replace(GENERATING, "").split()):
             return words[:200]
     return type(error).__name__
-
-
-def choose_split(splits: list[str], source: str, columns: Columns) -> str:
-    """The split asked for, or the only one."""
-    if columns.split in splits:
-        return columns.split
-    names = sorted(map(str, splits))
-    if len(names) == 1 and columns.split == Columns().split:
-        return names[0]
-    raise SaevxError(f"{source} has the splits {', '.join(names)}, not {columns.split}: choose with --split.")

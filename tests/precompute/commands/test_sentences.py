@@ -14,13 +14,15 @@ ROOT = Path(__file__).parents[3]
 ERRORS = {"SaevxError", "PlaceError", "EventsNotStored"}
 MADE_ELSEWHERE = {
     ("precompute/utils/files.py", "text"),
+    ("precompute/utils/files.py", "full"),  # disk_sentence: test_migrate.py
     ("precompute/utils/ownership.py", "text"),
     ("precompute/utils/files.py", "sentence(error, path)"),  # failures.py, tested there
     ("precompute/utils/processes/ray_pool.py", "str(cause)"),  # another process's SaevxError
     ("precompute/store/making/verify_examples.py", "message"),  # caught, and shown behind its check's name
     ("precompute/data/json_files.py", "{self.path} is {file_format}."),  # signatures.py ends each with what to do
     ("precompute/data/table_files.py", "{file} is {file_format}."),
-    ("precompute/data/table_files.py", "{source} {known_cause}."),  # known_cause_of ends each with what to do
+    ("precompute/data/table_files.py", "fault"),  # of table_faults.py: test_tables.py
+    ("precompute/data/table_files.py", "difference_of(files[0], header, file, columns)"),
     ("precompute/utils/reading.py", "sentence(error, path)"),  # failures.py
     ("backend/api/annotations/command.py", "full"),  # disk_sentence: test_failures.py
     ("precompute/sae/formats.py", "NOT_LEARNT"),  # of sae/config.py, and checked there

@@ -252,8 +252,10 @@ def test_texts_kept_as_bytes_are_texts(tmp_path: Path) -> None:
         ("csv", b"n\ttext\n1\tred\n", r"one column, 'n\\ttext': save it with commas between the cells, not tabs\."),
         ("csv", b"n|text\n1|red\n", r"has one column, 'n\|text': save it with commas between the cells, not bars\."),
         ("tsv", b"n,text\n1,red\n", r"has one column, 'n,text': save it with tabs between the cells, not commas\."),
-        ("csv", b"n,text\n1,red, blue\n2,green\n", r"has a row with more cells than there are columns: put texts"),
+        ("csv", b"n,text\n1,red, blue\n2,green\n", r"more cells than there are columns \(line 2\): put texts"),
         ("csv", b"n,text\n2,green\n1,red, blue\n", r"more cells than there are columns \(line 3\): put"),
+        ("csv", b'n,text\n2,"a\ndog"\n1,red, blue\n', r"more cells than there are columns \(line 4\): put"),
+        ("csv", b'n,text\n2,green\n1,"red\n3,blue\n', r"cannot be read behind line 2 \(.*\): close every quote"),
     ],
 )  # fmt: skip
 def test_a_table_that_a_program_wrote_otherwise_is_refused_with_the_cause(
