@@ -6,7 +6,6 @@ stay null. Stores of schemas 1 to 3 are refused: their verdicts and directions r
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from precompute.store.making.writer import fill, top_word_rows
 from precompute.store.opening import DATABASE, damaged_error, read_manifest
 from precompute.store.reader import Store
 from precompute.store.sql import fetch_plain
-from precompute.utils.files import atomic_folder
+from precompute.utils.files import atomic_folder, copy_folder
 from precompute.utils.ownership import creating
 from precompute.utils.stats import histogram
 from precompute.utils.types import Array
@@ -61,7 +60,7 @@ def migrate(store: Path, out: Path) -> str:
     if _is_complete(store, manifest):
         raise SaevxError(f"{store} has all that this version stores: serve it as it is.")
     with creating(out, "and a store never changes"), atomic_folder(out) as part:
-        shutil.copytree(store, part, symlinks=True, dirs_exist_ok=True)
+        copy_folder(store, part)
         if checksums(part) != manifest["files"]:
             raise damaged_error(store, "a file is not the one that its manifest names, so it is not migrated")
         changes = _change(part, manifest)

@@ -177,6 +177,29 @@ def reserve(file: int, size: int) -> None:
         at += os.write(file, bytes(min(_ZEROS, size - at)))
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy all that is in a folder into another that is there, links as links.
+
+    Raises:
+        PlaceError: with the first file's own cause; `shutil` goes on, and tells causes as text alone.
+    """
+
+    def copy(path: str, to: str) -> None:
+        try:
+            shutil.copy2(path, to, follow_symlinks=False)
+        except OSError as error:
+            full = disk_sentence(OSError(error.errno, error.strerror), target)  # it names the file that is read
+            raise PlaceError(
+                full or sentence(error) or f"{path} cannot be copied ({error}): remove it, or give a whole copy."
+            ) from error
+
+    try:
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, copy_function=copy)
+    except shutil.Error as error:  # over a folder inside
+        path, _, reason = error.args[0][0]
+        raise PlaceError(f"{path} cannot be copied ({reason}): change its rights or remove it.") from error
+
+
 def hardlink(source: Path, target: Path) -> None:
     """The same file under another name, whatever had that name; a copy where the file system has no hard links."""
     target.unlink(missing_ok=True)

@@ -1,8 +1,10 @@
 """`saevx migrate`: an older store of this schema gets what this version stores; any other is refused."""
 
 import json
+import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from precompute.store import schema as s
 from precompute.store.making.sealing import seal
 from precompute.store.making.verify import verify_or_raise
 from precompute.store.reader import Store
-from tests.helpers import synthetic
+from tests.helpers import machine, synthetic
+from tests.helpers.machine import begin, refused, small_disk
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +112,46 @@ def test_nothing_to_do_and_damage_leave_nothing_behind(original: Path, tmp_path:
     with pytest.raises(SaevxError, match="damaged"):
         migrate(copy, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["older"]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 1.02, 1.3])
+def test_on_a_full_disk_nothing_is_left_and_the_same_command_goes_on(
+    share: float, original: Path, tmp_path: Path
+) -> None:
+    """Wherever the room ends: while files are copied, columns added, maps written or the database is packed."""
+    copy = older(
+        original, tmp_path, "DROP TABLE top_words", "ALTER TABLE features DROP COLUMN namesake", files=("map.bin",)
+    )
+    size = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
+    with small_disk(tmp_path / "disk") as resize:
+        disk = resize(str(int(share * size)))
+        done = machine.saevx("migrate", copy, "--out", disk / "new")
+        refused(done, f"No space is left in {disk}", "make room and run the same command again")
+        assert not list(disk.iterdir())
+        resize("100m")
+        again = machine.saevx("migrate", copy, "--out", disk / "new")
+        assert again.returncode == 0, again.stderr
+        verify_or_raise(disk / "new")
+        assert [path.name for path in disk.iterdir()] == ["new"]
+
+
+def test_what_cannot_be_copied_is_named(original: Path, tmp_path: Path) -> None:
+    copy = older(original, tmp_path, "DROP TABLE top_words")
+    os.mkfifo(copy / "images" / "pipe")
+    refused(machine.saevx("migrate", copy, "--out", tmp_path / "new"), str(copy / "images" / "pipe"), "remove it")
+    assert [path.name for path in tmp_path.iterdir()] == ["older"]
+
+
+def test_a_killed_migration_is_begun_again(original: Path, tmp_path: Path) -> None:
+    copy = older(original, tmp_path, "DROP TABLE top_words")
+    process = begin("migrate", copy, "--out", tmp_path / "new")
+    while process.poll() is None and not (tmp_path / ".new.part" / "store.sqlite").exists():
+        time.sleep(0.002)
+    assert process.poll() is None, "the migration was too fast for this test"
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (tmp_path / "new").exists()
+    again = machine.saevx("migrate", copy, "--out", tmp_path / "new")
+    assert again.returncode == 0, again.stderr
+    verify_or_raise(tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "older"]
