@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from precompute.errors import SaevxError, first_line
@@ -14,6 +14,13 @@ from precompute.options.shared import Dtype, Quantize, SaeFormat
 from precompute.utils.command_line import Device, DeviceMap, UrlPath
 
 EVERY = "*"
+BROWSER_HEADERS = {
+    "authorization", "cache-control", "connection", "cookie", "dnt", "host", "if-modified-since", "if-none-match",
+    "keep-alive", "origin", "pragma", "priority", "range", "referer", "te", "transfer-encoding", "upgrade",
+    "upgrade-insecure-requests", "user-agent",
+}  # fmt: skip
+"""Headers that any visitor's browser sends: as the header of a proxy's login each of them would let everybody in."""
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,79}")
 _HOST = re.compile(r"(\[[0-9a-z:.%]+\]|[^\s:/?#@\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
 
 
@@ -28,7 +35,16 @@ AllowedHost = Annotated[str, AfterValidator(_check_host)]
 """A name, a name with a port, `*.DOMAIN` for every name below DOMAIN, or `*` for any name."""
 
 
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=80)]
+def _check_proxy_header(name: str) -> str:
+    sent_by_browsers = name.lower() in BROWSER_HEADERS or name.lower().startswith(("accept", "content-", "sec-"))
+    if not _HEADER.fullmatch(name) or sent_by_browsers:
+        shown_name = name if len(name) <= 80 else f"{name[:80]}…"
+        raise ValueError(f"{shown_name!r} is no header that only a proxy sets: give its name, such as X-Forwarded-User")
+    return name
+
+
+ProxyHeader = Annotated[str, AfterValidator(_check_proxy_header)]
+Megabytes = Annotated[float, Field(gt=0, le=100_000)]
 
 
 def split_host(text: str) -> tuple[str, int | None] | None:
@@ -93,9 +109,9 @@ class ServerOptions(BaseModel):
     default: an SQLite file beside each store, STORE.annotations.sqlite."""
     read_only: bool = False
     """Nobody writes labels, notes, lists or marks; they are shown. For public demos."""
-    max_upload_mb: float = Field(default=16, gt=0)
+    max_upload_mb: Megabytes = 16
     """Largest request body, in MB."""
-    max_uploads_mb: float = Field(default=256, gt=0)
+    max_uploads_mb: Megabytes = 256
     """Memory for images that visitors upload, in MB: each has an address until the server stops or newer ones need the
     room. They are never written to disk."""
 
@@ -108,7 +124,7 @@ class ServerOptions(BaseModel):
     --token-file or the variable SAEVX_TOKEN."""
     token_file: Path | None = None
     """File that holds the token."""
-    trust_proxy_auth: HeaderName | None = None
+    trust_proxy_auth: ProxyHeader | None = None
     """Header that a proxy in front of this server sets for visitors that it has logged in, such as X-Forwarded-User:
     such requests need no token. The proxy must remove it from what visitors send."""
 
@@ -122,7 +138,7 @@ class Settings(ServerOptions, BaseSettings):
 
     stores: list[Path] = Field(default_factory=list)
     """Finished store folders; the first is the default."""
-    max_megapixels: float = Field(default=64, gt=0)
+    max_megapixels: float = Field(default=64, gt=0, le=100_000)
     """Largest image, in millions of unpacked pixels; the pass takes up to 64."""
 
     def secret_token(self) -> str | None:

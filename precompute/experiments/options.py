@@ -88,7 +88,7 @@ class HallucinationOptions(CommandOptions):
     """Result file; an existing one is replaced."""
     attach: bool = False
     """Also write STORE.hallucination.json, with the separation of every feature, which the explorer shows."""
-    n_scenes: Count = 200
+    n_scenes: int = Field(default=200, ge=4, lt=2**53)
     """Images; half of them choose features, threshold and strength, the others are reported."""
     n_features: Count = 8
     """Features that are steered together."""

@@ -19,12 +19,12 @@ from precompute.errors import SaevxError
 from precompute.experiments.figure3.data import Data, make_base, make_data
 from precompute.experiments.figure3.language import language_model
 from precompute.experiments.options import Figure3Options
+from precompute.experiments.result_lines import Line, append_line, read_lines
 from precompute.model.mllm import Mllm
 from precompute.options.evaluate import EvaluateOptions
 from precompute.options.train import TrainOptions
 from precompute.training.evaluate import SharedModel, evaluate
 from precompute.training.train import TRAINING, train
-from precompute.utils.files import write_text
 from precompute.utils.ownership import claim_folder
 from precompute.utils.progress import say
 from precompute.utils.provenance import fingerprint, machine
@@ -35,7 +35,6 @@ SETTINGS = ("base-text", "mllm-text", "mllm-pairs")
 """Measured in the base model on text, in the multimodal model on the same text, and on text after its image."""
 STARTED = "options.json"
 MAX_BUFFER = 262_144
-Line = dict[str, Any]
 
 
 def run(o: Figure3Options) -> None:
@@ -134,15 +133,7 @@ class Results:
 
     def __init__(self, path: Path, run_settings: Line) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        complete_lines = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
-        if complete_lines != text:
-            write_text(path, complete_lines)
-        try:
-            self.lines: list[Line] = [json.loads(line) for line in complete_lines.splitlines()]
-        except ValueError as error:
-            raise SaevxError(f"{path} is no result file of this experiment: choose another --out.") from error
+        self.lines: list[Line] = read_lines(path)
         if not self.lines:
             about = {"torch": torch.__version__, "machine": machine()}
             self.add(line="run", command="saevx experiment figure3", **run_settings, **about)
@@ -153,8 +144,7 @@ class Results:
         return any(all(line.get(name) == value for name, value in fields.items()) for line in self.lines)
 
     def add(self, **line: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(round_all(line), ensure_ascii=False) + "\n")
+        append_line(self.path, round_all(line))
         self.lines.append(line)
 
 

@@ -4,7 +4,6 @@ The demo's model and SAE-V score pairs that are new to them, some with another's
 what each score keeps, with the same number of steps, and asked about held-out scenes. One line a run, appended as it
 ends."""
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from precompute.experiments.filtering.pairs import held_out, image_name, make_pa
 from precompute.experiments.filtering.student import ORDER, Bench
 from precompute.experiments.filtering.vectors import pair_vectors
 from precompute.experiments.options import FilteringOptions
+from precompute.experiments.result_lines import append_line, read_lines
 from precompute.options.score import ScoreOptions
 from precompute.scoring.facility_location import representative_items
 from precompute.scoring.new_data import score_data
@@ -83,9 +83,9 @@ def run(options: FilteringOptions) -> None:
     for seed in o.seeds:
         for arm in arms(o):
             # Read again each time: a second process may work on the same grid from its other end.
-            if any(line["seed"] == seed and Arm(line["score"], line["keep"]) == arm for line in lines(o.out)[1:]):
+            if any(line["seed"] == seed and Arm(line["score"], line["keep"]) == arm for line in read_lines(o.out)[1:]):
                 continue
-            append(o.out, measure(bench, pool, arm, seed, o, work / "data"))
+            append_line(o.out, measure(bench, pool, arm, seed, o, work / "data"))
 
 
 def begin(o: FilteringOptions, content_id: str) -> None:
@@ -98,22 +98,12 @@ def begin(o: FilteringOptions, content_id: str) -> None:
         "torch": torch.__version__,
         "machine": machine(),
     }
-    if not o.out.exists():
-        o.out.parent.mkdir(parents=True, exist_ok=True)
-        append(o.out, {"about": about})
+    if not (old_lines := read_lines(o.out)):
+        append_line(o.out, {"about": about})
         return
-    old_about = lines(o.out)[0].get("about", {})
+    old_about = old_lines[0].get("about") or {}
     if any(old_about.get(name) != about[name] for name in ("command", "options", "content_id")):
         raise SaevxError(f"{o.out} holds runs with other options or another demo: choose another --out or delete it.")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def read_pool(path: Path, swapped: list[bool]) -> Pool:

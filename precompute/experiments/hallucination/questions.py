@@ -56,6 +56,8 @@ def own_scenes(path: Path, n: int) -> list[Seen]:
     for number, line in enumerate(read_regular(path).splitlines()[:n], 1):
         try:
             row = json.loads(line)
+            if not isinstance(row["objects"], list):
+                raise TypeError(f"objects is {row['objects']!r:.60}")
             names = frozenset(str(item["name"] if isinstance(item, dict) else item) for item in row["objects"])
             image = open_image(ImageRoot(path.parent).file(row["image"])).image
         except (ValueError, LookupError, TypeError, RecursionError, BadRow) as error:

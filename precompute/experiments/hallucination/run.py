@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precompute.errors import SaevxError
 from precompute.experiments.hallucination.questions import (
     ABSENT,
     Question,
@@ -29,7 +30,7 @@ from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
 from precompute.store.companion_files import HALLUCINATION, companion_path
 from precompute.store.reader import Store
-from precompute.utils.files import write_json
+from precompute.utils.files import check_file, write_json
 from precompute.utils.progress import say
 from precompute.utils.provenance import machine
 from precompute.utils.stats import auroc, bootstrap_weights, interval, spearman
@@ -188,10 +189,15 @@ class Run:
     """One half of the images chooses features, threshold and strength, the other is reported."""
 
     def __init__(self, o: HallucinationOptions, store: Store) -> None:
-        mllm, sae = load_engine(StoreModel(store=o.store), store.manifest, full=True)
-        self.o, self.store, self.model = o, store, Model(mllm, sae, Scale.from_manifest(store.manifest))
         self.scenes = own_scenes(o.objects, o.n_scenes) if o.objects else demo_scenes(o.n_scenes)
         self.questions = questions_about(self.scenes, o.seed)
+        if len({(q.scene % 2, q.kind == "present") for q in self.questions}) < 4:
+            raise SaevxError(
+                "In each half of the images one object must be there and another not: give more images, with more "
+                "objects."
+            )
+        mllm, sae = load_engine(StoreModel(store=o.store), store.manifest, full=True)
+        self.o, self.store, self.model = o, store, Model(mllm, sae, Scale.from_manifest(store.manifest))
         self.margin_n, self.active_nf = self.model.answer(self.scenes, self.questions)
         self.chooses_n = np.array([q.scene % 2 == 0 for q in self.questions])
         self.present_n = np.array([q.kind == "present" for q in self.questions])
@@ -260,6 +266,9 @@ def difference(one_n: Array, other_n: Array, of_n: Array, scene_n: Array, seed: 
 
 def run(o: HallucinationOptions) -> None:
     """Choose on one half of the images, report the other, and write the result file."""
+    companion_file = companion_path(o.store, HALLUCINATION)
+    for file in (o.out, *([companion_file] if o.attach else [])):
+        check_file(file)  # before the work
     store = Store.open(o.store)
     try:
         experiment = Run(o, store)
@@ -307,4 +316,4 @@ def run(o: HallucinationOptions) -> None:
         whole_f = experiment.separation(np.ones(len(experiment.questions), bool))
         separations = {"ids": active_ids.tolist(), "values": np.round(whole_f[active_ids], 4).tolist()}
         companion = {"content_id": store.manifest["content_id"], **result, "separation": separations}
-        write_json(companion_path(o.store, HALLUCINATION), companion)
+        write_json(companion_file, companion)

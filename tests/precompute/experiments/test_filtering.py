@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +11,10 @@ from precompute.errors import SaevxError
 from precompute.experiments.filtering import dpo, student
 from precompute.experiments.filtering.dpo import preferences
 from precompute.experiments.filtering.pairs import held_out, image_name, make_pairs
-from precompute.experiments.filtering.run import Arm, Pool, arms, chosen_rows, lines, run
+from precompute.experiments.filtering.run import Arm, Pool, arms, chosen_rows, run
 from precompute.experiments.filtering.student import Bench
 from precompute.experiments.options import FilteringOptions
+from precompute.experiments.result_lines import read_lines
 from tests.helpers.demo import Demo
 from tests.helpers.in_process import saevx
 
@@ -72,7 +72,7 @@ def small(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> FilteringOpti
 
 def test_a_grid_that_was_killed_goes_on(small: FilteringOptions) -> None:
     run(small)
-    report: list[dict[str, Any]] = lines(small.out)
+    report = read_lines(small.out)
     expected = [("full", 100.0), ("pooled-cosine", 50.0), ("facility-location", 50.0)]
     assert [(line["score"], line["keep"]) for line in report[1:]] == expected
     assert [line["n_kept"] for line in report[1:]] == [16, 8, 8]
@@ -84,7 +84,7 @@ def test_a_grid_that_was_killed_goes_on(small: FilteringOptions) -> None:
     whole = small.out.read_text()
     small.out.write_text("".join(line + "\n" for line in whole.splitlines()[:2]))
     run(small)
-    again = lines(small.out)
+    again = read_lines(small.out)
     for one, other in zip(report[1:], again[1:], strict=True):  # the same figures, whatever the time they took
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
@@ -110,7 +110,7 @@ def test_preferences_are_tuned_by_trl(small: FilteringOptions) -> None:
     with pytest.raises(SaevxError, match="Unknown score"):
         run(o)  # the oracle is a baseline, not a score
     run(o.model_copy(update={"scores": ["cooccurring-l0"]}))
-    report = lines(o.out)
+    report = read_lines(o.out)
     assert report[0]["about"]["options"]["method"] == "dpo"
     assert [line["n_kept"] for line in report[1:]] == [16, 8]
     assert all(0 <= line["accuracy"] <= 1 for line in report[1:])

@@ -22,6 +22,7 @@ from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.demo import Demo
+from tests.helpers.every_command import report
 from tests.helpers.in_process import saevx
 
 
@@ -53,13 +54,23 @@ def test_own_images(tmp_path: Path) -> None:
     (tmp_path / "objects.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     scenes = own_scenes(tmp_path / "objects.jsonl", 10)
     assert len(scenes) == 4 and scenes[0].objects == {"dog", "cup"}
-    for row in ({}, {"image": "a.png"}, {"image": "missing.png", "objects": []}, {"image": "a.png", "objects": 3}):
+    no_image = {"image": "missing.png", "objects": []}
+    for row in ({}, {"image": "a.png"}, no_image, *({"image": "a.png", "objects": wrong} for wrong in (3, "dog", {}))):
         (tmp_path / "wrong.jsonl").write_text(json.dumps(row))
         with pytest.raises(SaevxError, match="line 1"):
             own_scenes(tmp_path / "wrong.jsonl", 10)
     (tmp_path / "few.jsonl").write_text(json.dumps(rows[0]))
     with pytest.raises(SaevxError, match="at least 4"):
         own_scenes(tmp_path / "few.jsonl", 10)
+
+
+def test_images_of_which_none_lacks_an_object_are_refused(demo: Demo, tmp_path: Path) -> None:
+    """Before the model is loaded, and before a word is written where it cannot be."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "objects.jsonl").write_text(4 * (json.dumps({"image": "a.png", "objects": ["dog"]}) + "\n"))
+    args = ("experiment", "hallucination", "--store", demo.store, "--objects", tmp_path / "objects.jsonl")
+    report(saevx(*args, "--out", tmp_path / "out.json"), "one object must be there and another not: give more images")
+    report(saevx(*args, "--out", tmp_path), f"{tmp_path} is a folder, where a file is to be written")
 
 
 def test_captions_name_whole_words() -> None:

@@ -68,6 +68,19 @@ TRAIN = ("train", "x", "--model", "m", "--out", "o", "--layer", "1")
             "--root-path takes the path of a URL, such as /saevx, not '//elsewhere'.",
         ),
         (["serve", "x", "--max-upload-mb", "nan"], "--max-upload-mb takes a finite number, not nan."),
+        *(
+            ([command, "x", option, "1e308"], f"{option} takes a number that is at most 100000, not 1e308.")
+            for command in ("serve", "mcp")
+            for option in ("--max-upload-mb", "--max-uploads-mb")
+        ),
+        *(
+            (
+                ["serve", "x", "--trust-proxy-auth", name],
+                f"--trust-proxy-auth {name!r} is no header that only a proxy sets: give its name, such as "
+                "X-Forwarded-User.",
+            )
+            for name in ("a b", "X-User:", "é", "Host", "cookie", "User-Agent", "Accept-Language", "Sec-Fetch-Site")
+        ),
         (["serve", "x", ""], "STORES takes a path that is not empty."),
         *(
             ([*PASS, option, ""], f"{option} takes a text that is not empty.")
