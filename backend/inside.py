@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlencode
 
@@ -79,16 +78,3 @@ async def get_json(app: FastAPI, path: str, **params: Any) -> Any:
     parameters = {name: value for name, value in params.items() if value is not None}
     query = f"?{urlencode(parameters, doseq=True)}" if parameters else ""
     return json.loads((await request(app, "GET", f"/api/v1{path}{query}")).checked())
-
-
-def multipart(fields: dict[str, str], image: bytes | None) -> tuple[bytes, str]:
-    """A form with a file named `image`, and its content type."""
-    boundary = secrets.token_hex(16)
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in fields.items()
-    ]
-    if image is not None:
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="image"\r\n\r\n'
-        parts += [head.encode(), image, b"\r\n"]
-    return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"

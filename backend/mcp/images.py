@@ -1,7 +1,5 @@
 """Images of samples with where a feature fires, as PNG."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple

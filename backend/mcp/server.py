@@ -1,7 +1,5 @@
 """The server of the Model Context Protocol: over standard input and output, or at /mcp of the server of pages."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,7 +49,6 @@ def make_server(app: FastAPI) -> Server:
             tool,
             description=" ".join(str(inspect.getdoc(tool)).split()),
             annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
-            structured_output=None if tool.__annotations__["return"] == "JSON" else False,  # an image is no JSON
         )
     return server
 

@@ -1,7 +1,5 @@
 """The tools: each asks the application what its API answers, and returns the part that an agent needs."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii
@@ -11,9 +9,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from mcp.server.mcpserver import Image
+from urllib3 import encode_multipart_formdata
 
 from backend.drawing.heat import finest
-from backend.inside import RefusedError, get_json, multipart, request
+from backend.inside import RefusedError, get_json, request
 from backend.mcp import fields
 from backend.mcp.fields import EXAMPLE, FEATURE, NEIGHBOUR, SAMPLE, pick, shorten
 from backend.mcp.images import Tile, panel
@@ -87,7 +86,7 @@ class Tools:
         page = await self._examples(feature, side, band, limit)
         return {"items": [pick(example, EXAMPLE) for example in page["items"]]}
 
-    async def feature_image(self, feature: fields.Feature, limit: fields.Limit = 6) -> list[Any]:
+    async def feature_image(self, feature: fields.Feature, limit: fields.Limit = 6) -> list[Image | str]:
         """The images on which a feature fires most strongly, with where it fires on them, as one PNG; then their
         ids."""
         examples = [e for e in (await self._examples(feature, "image", "-1", limit))["items"] if e["images"]]
@@ -131,7 +130,7 @@ class Tools:
         }
         return {**pick(sample, ("sample_id", "text", "scores", "flags", "extra", "near_sample_id")), "features": groups}
 
-    async def sample_image(self, sample_id: fields.SampleId, feature: fields.MaybeFeature = None) -> list[Any]:
+    async def sample_image(self, sample_id: fields.SampleId, feature: fields.MaybeFeature = None) -> list[Image | str]:
         """The image of a sample as PNG; with `feature`, where it fires on it."""
         sample = await get_json(self.app, "/sample", id=sample_id)
         if not sample["images"]:
@@ -176,8 +175,8 @@ class Tools:
         image = None if image_base64 is None else decode(image_base64)
         if image is not None or words:
             await self._wait_for_model()
-        form = {name: value for name, value in (("sample_id", sample_id), ("text", words)) if value}
-        body, kind = multipart(form, image)
+        form: dict[str, Any] = {name: value for name, value in (("sample_id", sample_id), ("text", words)) if value}
+        body, kind = encode_multipart_formdata(form if image is None else {**form, "image": ("image", image)})
         reply = json.loads((await request(self.app, "POST", f"/api/v1/search?limit={limit}", body, kind)).checked())
         names = (*NEIGHBOUR, "verdict", "score", "strength_image", "strength_text", "density_image")
         return {
