@@ -64,8 +64,8 @@ from backend.pages.compare import page as compare_page
 from backend.pages.cooccurrence import page as cooccurrence_page
 from backend.pages.cooccurrence import pair as pair_page
 from backend.pages.explain import page as explain_page
-from backend.pages.feature import card as card_page
 from backend.pages.feature import effect as effect_page
+from backend.pages.feature import factsheet as factsheet_page
 from backend.pages.feature import page as feature_page
 from backend.pages.feature import partners as partners_page
 from backend.pages.map import page as map_page
@@ -97,7 +97,7 @@ FREQUENT_PAGES = features_page, feature_page, sample_page, search_page
 """Those of `STORE_PAGES` that are asked for most: before all others, since each address is compared with the routes one
 after the other."""
 STORE_PAGES = (
-    front_page, card_page, partners_page, samples_page, sample_map_page, map_page, cooccurrence_page, pair_page,
+    front_page, factsheet_page, partners_page, samples_page, sample_map_page, map_page, cooccurrence_page, pair_page,
     quality_page, rejected_page, docs_page,
 )  # fmt: skip
 """Pages that show one store and what was written about it, nothing else: rendered once, then reused."""

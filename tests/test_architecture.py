@@ -57,7 +57,8 @@ def test_each_question_is_answered_by_the_file_it_names() -> None:
     words = {
         "ω": "omega", "`cross-modal`": '"cross-modal"', "EXIF": "exif", "`/quality`": "select(", "Foo-VL": "FAMILIES",
         "killed": "def missing", "partners": "def partners", "steering": "class Steer", "its name": "def choose",
-        "configuration": "read_json", "ranked": "def rank", "flipped": "def checksums", "card on": "def card(",
+        "configuration": "read_json", "ranked": "def rank", "flipped": "def checksums",
+        "scorecard on": "def scorecard(",
     }  # fmt: skip
     assert len(rows) == len(words)
     for name, function in re.findall(r"\| `([^`]+)`, in `(\w+)`", table):

@@ -133,7 +133,7 @@ class Linked:
         )
 
     def sample_card(self, s: Mapping[str, Any], caller: Callable[[], str] | None = None) -> Markup:
-        """A sample as pages/cards.card has it; the template's own part comes last."""
+        """A sample as pages/cards.sample_card has it; the template's own part comes last."""
         own_label, tags, footer = "", "", ""
         if s.get("own_label"):
             own_label = f'<div class="label"><bdi>{escaped(s["own_label"])}</bdi>{parts.BY_PERSON}</div>'

@@ -150,14 +150,14 @@ def hist(
 
 
 def preview(images: Sequence[HeatImage], words: Sequence[str]) -> Markup:
-    """The preview of a feature in a list; pages/cards.previews caches it."""
+    """The preview of a feature in a list; pages/previews.previews caches it."""
     parts = [image(heat_image.url, "", heat_image.heat) for heat_image in images]
     parts = parts or [Markup(f'<bdi class="word">{escaped(word)}</bdi>') for word in words]
     return Markup("".join(parts) or '<span class="tiny soft">not active</span>')
 
 
 def top_words(words: Mapping[str, Mapping[str, Any] | None]) -> Markup:
-    """Both sides of a feature in a word each, from store.top_words; pages/cards.word_lines caches it."""
+    """Both sides of a feature in a word each, from store.top_words; pages/previews.word_lines caches it."""
     return Markup(
         "".join(
             f'<span class="nowrap {side}-side">{side} <mark class="word {side}"><bdi>{escaped(visible(word["word"]))}'

@@ -13,7 +13,7 @@ from backend.api.controls import get_controls
 from backend.api.feature_table import get_distributions, get_verdicts, random_feature
 from backend.api.features import FeatureQuery
 from backend.drawing.charts import place_map, range_filter
-from backend.pages.cards import previews, word_lines
+from backend.pages.previews import previews, word_lines
 from backend.pages.visit import PageDep
 from backend.params import MAP_STATE, FromMap
 from backend.schemas.common import FeatureSort, Order

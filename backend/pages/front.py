@@ -11,8 +11,9 @@ from backend.api.features import FeatureQuery
 from backend.api.stores import get_store_detail
 from backend.drawing.charts import verdict_bar
 from backend.drawing.figures import format_significant
-from backend.pages.cards import list_flags, previews, word_lines
 from backend.pages.feature.summary import DIFFERS
+from backend.pages.previews import previews, word_lines
+from backend.pages.scores_and_flags import list_flags
 from backend.pages.visit import PageDep
 from backend.schemas.common import StoreDetail
 from backend.schemas.features import Feature

@@ -14,7 +14,8 @@ from backend.api.annotations.lists import get_filters
 from backend.api.annotations.marks import get_marks
 from backend.api.samples import SampleQuery
 from backend.drawing.charts import chart
-from backend.pages.cards import card, list_flags, list_scores
+from backend.pages.cards import sample_card
+from backend.pages.scores_and_flags import list_flags, list_scores
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import Cursor, FormQuery
 from backend.schemas.common import FlagName, ScoreName
@@ -217,5 +218,5 @@ def flagged_card(visit: PageVisit, sample_id: str, flag: str) -> dict[str, Any]:
     sample = samples_api.get_sample(visit.request, visit.store, sample_id, 1)
     reasons = [flag_hit.reason.text for flag_hit in sample.flags if flag_hit.name == flag and flag_hit.reason]
     twin_id = sample.near_sample_id if flag == "near-duplicate" else None
-    twin = card(samples_api.get_sample(visit.request, visit.store, twin_id, 1)) if twin_id else None
-    return {**card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else ""), "twin": twin}
+    twin = sample_card(samples_api.get_sample(visit.request, visit.store, twin_id, 1)) if twin_id else None
+    return {**sample_card(sample, sample.flag_scores.get(flag), reasons[0] if reasons else ""), "twin": twin}

@@ -14,7 +14,7 @@ from backend.drawing.charts import Bar, Curves, curves, range_bars, verdict_bar
 from backend.drawing.figures import format_figure, format_percent, with_minus, with_noun
 from backend.pages.hallucination import hallucination_panel
 from backend.pages.visit import PageDep
-from backend.schemas.sae import CardLine, DensityGrid, SaeTraining, Spread
+from backend.schemas.sae import DensityGrid, SaeTraining, ScorecardFigure, Spread
 from precompute.store.schema import PLACE_SIDE
 
 ABOUT_ONE = 1.2
@@ -27,7 +27,7 @@ router = APIRouter(default_response_class=HTMLResponse)
 def sae(visit: PageDep) -> HTMLResponse:
     """Figures of the SAE."""
     report = sae_api.get_sae(visit.state, visit.store)
-    card = card_lines(report.evaluation.card) if report.evaluation else []
+    scorecard = scorecard_lines(report.evaluation.card) if report.evaluation else []
     return visit.render(
         "sae.html",
         section="/sae",
@@ -39,8 +39,8 @@ def sae(visit: PageDep) -> HTMLResponse:
         ],
         parts=[("all", ""), ("text only", "_text"), ("image only", "_image")],
         halluc=hallucination_panel(get_hallucination(visit.store)),
-        card=card,
-        card_sentence=card_sentence(card),
+        scorecard=scorecard,
+        scorecard_sentence=scorecard_sentence(scorecard),
         charts=training_charts(report.training) if report.training else [],
         split=verdict_bar(report.verdicts),
         density=density_map(report.density),
@@ -61,7 +61,7 @@ def sae(visit: PageDep) -> HTMLResponse:
 
 
 class DrawnFigure(NamedTuple):
-    """A figure of the card between 0 and 1, and those of its controls, on an axis of 200 units."""
+    """A figure of the scorecard between 0 and 1, and those of its controls, on an axis of 200 units."""
 
     value: float
     low: float
@@ -71,44 +71,44 @@ class DrawnFigure(NamedTuple):
     untrained: float | None
 
 
-class CardFigure(NamedTuple):
-    """A figure of the card as a row."""
+class ScorecardRow(NamedTuple):
+    """A figure of the scorecard as a row."""
 
-    figure: CardLine
+    figure: ScorecardFigure
     drawn: DrawnFigure | None
     beaten_by: list[str]
     """The controls that are better than the interval."""
 
 
-def card_lines(card: list[CardLine]) -> list[tuple[str, list[CardFigure]]]:
+def scorecard_lines(figures: list[ScorecardFigure]) -> list[tuple[str, list[ScorecardRow]]]:
     """The figures of each line."""
-    return [(line, [card_figure(c) for c in rows]) for line, rows in groupby(card, lambda figure: figure.line)]
+    return [(line, [scorecard_row(c) for c in rows]) for line, rows in groupby(figures, lambda figure: figure.line)]
 
 
-def card_figure(figure: CardLine) -> CardFigure:
+def scorecard_row(figure: ScorecardFigure) -> ScorecardRow:
     """With its drawing where it is a share and so are its controls."""
     if figure.value is None or figure.better is None:
-        return CardFigure(figure, drawn_figure(figure), [])
+        return ScorecardRow(figure, drawn_figure(figure), [])
     low, high = figure.interval or (figure.value, figure.value)
     beaten_by = [
         name
         for name, value in controls_of(figure).items()
         if value is not None and (value < low if figure.better == "lower" else value > high)
     ]
-    return CardFigure(figure, drawn_figure(figure), beaten_by)
+    return ScorecardRow(figure, drawn_figure(figure), beaten_by)
 
 
-def controls_of(figure: CardLine) -> dict[str, float | None]:
+def controls_of(figure: ScorecardFigure) -> dict[str, float | None]:
     return {"random decoder": figure.control_random_decoder, "untrained model": figure.control_untrained}
 
 
-def has_contest(figure: CardLine) -> bool:
+def has_contest(figure: ScorecardFigure) -> bool:
     """Whether the figure can be better or worse than one of its controls."""
     has_control = any(value is not None for value in controls_of(figure).values())
     return figure.value is not None and figure.better is not None and has_control
 
 
-def card_sentence(lines: list[tuple[str, list[CardFigure]]]) -> str:
+def scorecard_sentence(lines: list[tuple[str, list[ScorecardRow]]]) -> str:
     """In how many figures the SAE is at least as good as its controls, and in which it is not; "" without controls."""
     rows = [f for _, rows in lines for f in rows if has_contest(f.figure)]
     if not rows:
@@ -123,7 +123,7 @@ def card_sentence(lines: list[tuple[str, list[CardFigure]]]) -> str:
     return sentence + (f" A control is better in: {'; '.join(worse_figures)}." if worse_figures else "")
 
 
-def drawn_figure(figure: CardLine) -> DrawnFigure | None:
+def drawn_figure(figure: ScorecardFigure) -> DrawnFigure | None:
     """None for counts and for what is below 0: on one axis with shares they would say nothing."""
     value, of_random, of_untrained = figure.value, figure.control_random_decoder, figure.control_untrained
     if value is None or any(v is not None and not 0 <= v <= ABOUT_ONE for v in (value, of_random, of_untrained)):

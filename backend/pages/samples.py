@@ -9,7 +9,8 @@ from backend.api import samples as samples_api
 from backend.api.annotations.lists import get_filters
 from backend.api.samples import SampleQuery
 from backend.drawing.charts import Chart, chart
-from backend.pages.cards import card, list_flags, list_scores
+from backend.pages.cards import sample_card
+from backend.pages.scores_and_flags import list_flags, list_scores
 from backend.pages.visit import PageDep
 from backend.params import FormQuery
 from backend.schemas.samples import Score
@@ -40,7 +41,7 @@ def samples(visit: PageDep, query: Annotated[SampleList, Query()]) -> HTMLRespon
     page = samples_api.get_samples(visit.request, visit.store, query.model_copy(update={"limit": 60}))
     scores = list_scores(visit.store)
     score = next((s for s in scores if s.name == query.by), None)
-    cards = [card(s, next((v for k, v in s.scores.items() if k == query.sort), None)) for s in page.items]
+    cards = [sample_card(s, next((v for k, v in s.scores.items() if k == query.sort), None)) for s in page.items]
     flags_on = [*query.flag_options(), *([query.flag] if query.flag else [])]
     names_on = [option.partition(":")[0] for option in flags_on]
     return visit.render(

@@ -14,7 +14,8 @@ from backend.api.search import SearchInput
 from backend.drawing.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.links import sample_key, uploaded_url
 from backend.live import live_answers
-from backend.pages.cards import card, nearest_cards, previews, word_lines
+from backend.pages.cards import nearest_cards, sample_card
+from backend.pages.previews import previews, word_lines
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_patch
 from backend.schemas.live import FeatureHit, LiveSearch
@@ -145,7 +146,7 @@ def word_search(visit: PageVisit, q: str) -> dict[str, Any]:
         "no_feature": f"There is no feature {number[1]}. This store has features 0 to {n - 1}." if number else None,
         "hits": hits,
         "words": hits.features,
-        "nearest": [(f"{texts} with these words", [card(sample) for sample in hits.samples])],
+        "nearest": [(f"{texts} with these words", [sample_card(sample) for sample in hits.samples])],
         "n": len(hits.features),
     }
 

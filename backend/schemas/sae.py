@@ -45,8 +45,8 @@ class UsedData(Model):
     n_samples: int
 
 
-class CardLine(Model):
-    """A figure of the card of an SAE."""
+class ScorecardFigure(Model):
+    """A figure of the scorecard of an SAE."""
 
     line: str
     """One of twelve."""
@@ -81,7 +81,7 @@ class SaeEvaluation(Model):
     l0: dict[str, Estimate | None]
     dead: dict[str, int]
     tokens: dict[str, int]
-    card: list[CardLine] = Field(default_factory=list)
+    card: list[ScorecardFigure] = Field(default_factory=list)
     """Empty in files of older versions."""
 
 

@@ -39,25 +39,25 @@ class EvaluateOptions(DataFields, ModelLoading, SaeFile, Sinks):
     """Also measure the loss recovered with so many of a token's strongest features alone; give it several times, or as
     8,16,32. Each takes three more runs of the model."""
     store: Path | None = None
-    """Store made with this SAE, for the card's lines on pairs, texts alone and names."""
+    """Store made with this SAE, for the scorecard's lines on pairs, texts alone and names."""
     boxes: Path | None = None
     """JSON lines {"id": …, "boxes": [{"word": …, "box": [x0, y0, x1, y1]}]}, in pixels, of the store's samples: for the
-    card's line on localisation."""
+    scorecard's line on localisation."""
     embedding: Path | None = None
     """NumPy array [samples, d] of another model's embedding of the image of each of the store's samples, in its order:
-    for the card's line on monosemanticity."""
+    for the scorecard's line on monosemanticity."""
     other_sae: Texts = Field(default_factory=list)
-    """The same SAE trained with another seed, for the card's line on stability; give it several times."""
+    """The same SAE trained with another seed, for the scorecard's line on stability; give it several times."""
     patches: Path | None = None
-    """What `saevx patches … --knock-out 25` wrote, for the card's line on patches."""
+    """What `saevx patches … --knock-out 25` wrote, for the scorecard's line on patches."""
     hallucination: Path | None = None
-    """What `saevx experiment hallucination` wrote, for the card's line on hallucination; default: the file
+    """What `saevx experiment hallucination` wrote, for the scorecard's line on hallucination; default: the file
     STORE.hallucination.json, where the store has one."""
     line: Texts = Field(default_factory=list)
-    """A line of the card from a result file, as NAME=FILE#PATH, such as steering=steering.json#harmonic_mean; NAME is
-    patches, hallucination or steering; PATH leads to a number or to {value, low, high}. Give it several times."""
+    """A line of the scorecard from a result file, as NAME=FILE#PATH, such as steering=steering.json#harmonic_mean; NAME
+    is patches, hallucination or steering; PATH leads to a number or to {value, low, high}. Give it several times."""
     random_decoder: Path | None = None
-    """What this command wrote for an SAE trained with --freeze-decoder, to stand beside each line of the card."""
+    """What this command wrote for an SAE trained with --freeze-decoder, to stand beside each line of the scorecard."""
     untrained: Path | None = None
     """What this command wrote for an SAE of a model with random weights."""
     out: Path | None = None

@@ -27,8 +27,8 @@ from precompute.options.shared import NAMED_COLUMNS
 from precompute.sae.encode import NOT_FINITE, chunk_tokens
 from precompute.sae.reconstruction import sae_warning
 from precompute.sae.sae import SaeV
-from precompute.training.card import Activity, card, read_inputs
 from precompute.training.figures import PARTS, Sums, figures, runs_of
+from precompute.training.scorecard import Activity, read_inputs, scorecard
 from precompute.utils.progress import progress_bar, say
 from precompute.utils.provenance import code_version, plain_name
 from precompute.utils.tensors import on_float64_device
@@ -159,7 +159,7 @@ def evaluate(options: EvaluateOptions, cache: SharedModel | None = None) -> dict
     if warning is not None:
         say(warning)
     counts = {"name": data.name, "n_samples": len(sums.n_target), "n_set_aside": len(rejected_rows)}
-    lines = card(result, o, sae, Activity(evaluation.count_mf, evaluation.energy_mf), inputs)
+    lines = scorecard(result, o, sae, Activity(evaluation.count_mf, evaluation.energy_mf), inputs)
     return {**provenance(o, sae, mllm, counts), **result, "card": lines}
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MEASURED = Path(__file__).parents[2] / "precompute" / "demo" / "weights" / "sae" / "evaluation.json"
-"""A real card, whose SAE the test renames."""
+"""A real scorecard, whose SAE the test renames."""
 RATE = {"value": 0.125, "low": 0.05, "high": 0.25}
 WAY = {"accuracy": RATE, "hallucinated": RATE, "missed": RATE, "chair": RATE}
 HALLUCINATED: dict[str, Any] = {

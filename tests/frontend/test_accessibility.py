@@ -20,8 +20,8 @@ NOT_WORDS = "axe.configure({rules: [{id: 'target-size', selector: '*:not(a.tok)'
 RUN = f"{NOT_WORDS}, axe.run(document, {{resultTypes: ['violations'], rules: {{'target-size': {{enabled: true}}}}}})"
 PATHS = [
     "/", "/features", "/features/0", "/map", "/samples", "/samples/s00000", "/search?q=red", "/quality", "/sae",
-    "/cooccurrence", "/steer", "/explain", "/docs", "/method", "/rejected", "/features/0/card", "/features/0/partners",
-    "/lists", "/basket?features=0,1", "/map?of=samples",
+    "/cooccurrence", "/steer", "/explain", "/docs", "/method", "/rejected", "/features/0/factsheet",
+    "/features/0/partners", "/lists", "/basket?features=0,1", "/map?of=samples",
     "/map?of=samples&q=red&row=3&area=0-0_65534-0_65534-65534_0-65534",
     "/features/0?tour=2", "/features?cols=place_map,agreement", "/features/0?modality=image&heat=spotlight",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ PAGES = [
     "/",
     "/features",
     "/features/0",
-    "/features/0/card",
+    "/features/0/factsheet",
     "/features/0?tour=2",
     "/map",
     "/map?of=samples",

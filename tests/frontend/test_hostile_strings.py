@@ -149,7 +149,7 @@ def test_every_hostile_sample_and_feature_runs_nothing(watch: Watch, server: Run
     for case in CASES[::3]:
         watch.visit(sample_path(case.text))
     for feature in used_features(server)[:3]:
-        for tail in ("", "/card", "/card.svg", "/effect"):
+        for tail in ("", "/factsheet", "/factsheet.svg", "/effect"):
             watch.visit(f"/features/{feature}{tail}")
 
 

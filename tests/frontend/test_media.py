@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RED = word_feature("red")
 PATHS = [
     "/", "/features", "/features?cols=place_map,agreement", f"/features/{RED}", f"/features/{RED}?modality=text&band=0",
-    f"/features/{RED}?band=counter", f"/features/{RED}/partners", f"/features/{RED}/card", "/map", "/samples",
+    f"/features/{RED}?band=counter", f"/features/{RED}/partners", f"/features/{RED}/factsheet", "/map", "/samples",
     "/samples/s00000", "/samples/s00000?f=0,3", "/search?q=red", "/quality", "/sae", "/cooccurrence",
     f"/cooccurrence?feature={RED}", "/steer", "/docs", "/method", "/rejected", "/features/99999",
     "/map?of=samples", "/lists", f"/basket?features={RED}&sample=s00000", "/try", "/samples?by=cosine&min_score=0",
@@ -123,7 +123,7 @@ def test_nothing_is_cut_on_paper_and_controls_are_left_out(paper: Page, path: st
     assert paper.evaluate(CLOSED) == []
     assert paper.evaluate(SHOWN, HIDDEN) == []
     assert paper.evaluate("getComputedStyle(document.body).color") == "rgb(23, 27, 33)"  # the light theme's ink
-    if "/card" not in path and path not in ("/docs", "/features/99999"):  # pages of no store have no provenance
+    if "/factsheet" not in path and path not in ("/docs", "/features/99999"):  # pages of no store have no provenance
         assert paper.get_by_test_id("provenance").locator("dl").is_visible()
 
 

@@ -11,7 +11,7 @@ def test_tables_of_figures_need_no_scrolling_on_a_phone(browser: Browser, measur
     names = {
         "sae-table": [],
         "evaluation-table": ["Original", "Reconstruction", "Zeros", "Loss recovered"],
-        "card-table": ["This SAE", "Random decoder", "Untrained model"],
+        "scorecard-table": ["This SAE", "Random decoder", "Untrained model"],
         "score-table": ["AUROC", "Mean"],
         "hallucination-ways": ["Hallucinated", "Captions"],
     }
@@ -37,7 +37,7 @@ def test_a_table_stays_a_table_where_there_is_space(browser: Browser, measured_u
     with page_of(browser, measured_url, viewport={"width": 1000, "height": 800}) as page:
         page.goto("/sae")
         expect(page.get_by_test_id("sae-glance")).to_contain_text("the model keeps 100 % of what it loses by zeros")
-        table = page.get_by_test_id("card-table")
+        table = page.get_by_test_id("scorecard-table")
         expect(table.locator("thead th").nth(2)).to_be_visible()
         tops = (
             table.locator("tbody tr:nth-child(2)")

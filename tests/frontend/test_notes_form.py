@@ -66,7 +66,7 @@ def test_undo_goes_back_and_forth(client: TestClient) -> None:
 def test_a_label_stands_wherever_the_feature_does(client: TestClient) -> None:
     send(client, label="my dog", tags="animal")
     one = f"feature={DOG}"
-    for path in (f"/cooccurrence?{one}", f"/steer?{one}", f"/features/{DOG}/card", "/features?q=my dog"):
+    for path in (f"/cooccurrence?{one}", f"/steer?{one}", f"/features/{DOG}/factsheet", "/features?q=my dog"):
         assert "my dog" in html.unescape(client.get(path).text), path
     assert "<option selected>gone</option>" in client.get("/features?tag=gone").text, "what filters is in its field"
 

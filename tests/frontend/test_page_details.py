@@ -50,8 +50,8 @@ def test_verdicts_that_no_feature_has_are_no_chips(client: TestClient) -> None:
     assert 'data-testid="verdict-dead"' in client.get("/features?q=red&verdict=dead").text  # what is chosen stays
 
 
-def test_all_of_a_card_is_in_the_api(client: TestClient) -> None:
-    feature, images, texts, store = links(client.get(f"/features/{RED}/card").text, "card-json")
+def test_all_of_a_fact_sheet_is_in_the_api(client: TestClient) -> None:
+    feature, images, texts, store = links(client.get(f"/features/{RED}/factsheet").text, "factsheet-json")
     assert client.get(feature).json()["id"] == RED and client.get(store).json()["model"]
     for path in (images, texts):
         assert len(client.get(path).json()["items"]) == 6
@@ -79,7 +79,7 @@ def test_a_store_without_words_does_not_say_that_there_is_none(pages_app: FastAP
     db.close()
     for path, has_words in ((pages_app.state.saevx.default.path, True), (old, False)):
         with TestClient(create_app(Settings(stores=[path], live=False)), headers={"Accept": "text/html"}) as client:
-            for place in ("", "/card", "/card.svg"):
+            for place in ("", "/factsheet", "/factsheet.svg"):
                 page = client.get(f"/features/{RED}{place}").text
                 assert ("text: red" in page) == has_words and "no common word" not in page
 

@@ -13,8 +13,9 @@ from backend.api.own.matrix import OwnList, OwnResult, read_all
 from backend.drawing.figures import with_noun
 from backend.links import Links, check_feature, sample_key, sample_of
 from backend.pages.annotations.panel import in_words, signature
-from backend.pages.cards import card, previews
+from backend.pages.cards import sample_card
 from backend.pages.own.on_list import matrix_values, own_of
+from backend.pages.previews import previews
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.annotations import MAX_MEMBERS, ListBody
@@ -139,7 +140,9 @@ def cards(visit: PageVisit, ids: list[str], rows: dict[str, int]) -> list[Item]:
     items = visit.reader.samples.items(rows_of_cards)
     with_images = Links(visit.request, visit.store).all_images(items[row] for row in rows_of_cards)
     notes = visit.store.annotations
-    return [card(Sample.model_validate({**s, **notes.list_fields("sample", s["sample_id"])})) for s in with_images]
+    return [
+        sample_card(Sample.model_validate({**s, **notes.list_fields("sample", s["sample_id"])})) for s in with_images
+    ]
 
 
 def history(store: OpenStore, name: str | None) -> list[Item]:

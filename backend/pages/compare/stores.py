@@ -12,8 +12,8 @@ from backend.api.compare.matching import LEAST
 from backend.api.compare.stores import compare, get_points, get_unmatched, note
 from backend.api.features import FeatureQuery
 from backend.drawing.figures import with_minus
-from backend.pages.cards import previews
 from backend.pages.compare.layer import LayerLink
+from backend.pages.previews import previews
 from backend.pages.visit import PageVisit
 from backend.params import FormQuery
 from backend.schemas.common import FeatureSort, Order, VerdictFilter

@@ -9,8 +9,8 @@ from backend.api import cooccurrence as cooccurrence_api
 from backend.api.cooccurrence import PairQuery
 from backend.api.features import features_of_words
 from backend.live.lru import Lru
-from backend.pages.cards import previews
 from backend.pages.cooccurrence.drawings import Graph, Matrix, draw_graph, draw_matrix, with_own_labels
+from backend.pages.previews import previews
 from backend.pages.visit import PageDep
 from backend.params import FormQuery, Words
 from backend.schemas.features import Feature

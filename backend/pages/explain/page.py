@@ -13,7 +13,7 @@ from backend.api.samples import SampleQuery
 from backend.drawing.text import visible
 from backend.links import uploaded_url
 from backend.live.explain import request_explanation, request_test
-from backend.pages.cards import card
+from backend.pages.cards import sample_card
 from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
 from backend.pages.sample.view import toggle
@@ -163,7 +163,7 @@ def samples_with(visit: PageVisit, words: str | None) -> list[dict[str, Any]]:
     if not words or len(words) > MAX_WORDS or visit.reader.samples.list(ids=[words], limit=1).items:
         return []
     matches = samples_api.get_samples(visit.request, visit.store, SampleQuery(q=words, limit=N_CANDIDATES))
-    return [card(sample) for sample in matches.items]
+    return [sample_card(sample) for sample in matches.items]
 
 
 def explanation_values(

@@ -12,7 +12,7 @@ from backend.api.map import Layout, has_map
 from backend.api.stores import get_store_detail
 from backend.drawing.parts import VERDICT_HELP
 from backend.links import Links, check_sample
-from backend.pages.cards import previews
+from backend.pages.previews import previews
 from backend.pages.visit import PageDep
 from backend.params import FormQuery, Words
 from backend.schemas.common import Page

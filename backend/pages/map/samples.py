@@ -14,8 +14,9 @@ from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery, has_sample_map
 from backend.drawing.figures import with_minus
 from backend.links import Links
-from backend.pages.cards import card, colour_help, list_flags, list_scores
+from backend.pages.cards import sample_card
 from backend.pages.samples import SIDES
+from backend.pages.scores_and_flags import colour_help, list_flags, list_scores
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery
 from backend.schemas.samples import Sample
@@ -115,7 +116,7 @@ def other_words(query: SampleMapQuery) -> list[str]:
 def samples_in(visit: PageVisit, query: SampleMapQuery) -> dict[str, Any]:
     """The first samples of a list as cards with their rows, and how many there are."""
     page = samples_api.get_samples(visit.request, visit.store, query.model_copy(update={"limit": N_LISTED}))
-    return {"items": [{**card(sample), "row": sample.row} for sample in page.items], "total": page.total}
+    return {"items": [{**sample_card(sample), "row": sample.row} for sample in page.items], "total": page.total}
 
 
 def chosen_sample(visit: PageVisit, query: SampleMapQuery) -> dict[str, Any] | None:
@@ -128,7 +129,7 @@ def chosen_sample(visit: PageVisit, query: SampleMapQuery) -> dict[str, Any] | N
     cosine_of = store.nearest.of_both(row, N_NEAR)
     items = store.samples.items([row, *cosine_of])
     samples = {at: Sample.model_validate(links.images(item)) for at, item in items.items()}
-    cards = {at: card(sample) for at, sample in samples.items()}
+    cards = {at: sample_card(sample) for at, sample in samples.items()}
     value = next((value for name, value in samples[row].scores.items() if name == query.colour), None)
     near_samples = [{**cards[near_row], "row": near_row, "cosine": cosine} for near_row, cosine in cosine_of.items()]
     return {**cards[row], "value": value, "row": row, "near": near_samples}

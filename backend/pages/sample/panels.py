@@ -5,7 +5,8 @@ from typing import Any, Literal, NamedTuple
 
 from backend.api.sample.explained import get_nearest
 from backend.drawing.figures import format_signed
-from backend.pages.cards import card, is_possible, list_scores
+from backend.pages.cards import sample_card
+from backend.pages.scores_and_flags import is_possible, list_scores
 from backend.pages.visit import PageVisit
 from backend.schemas.samples import NearSamples, PairDetail, PairWhy, SampleDetail, ScorePart
 from backend.stores import OpenStore
@@ -76,7 +77,7 @@ def near_panel(visit: PageVisit, detail: SampleDetail, modality: Literal["text",
     answer = get_nearest(visit.request, visit.store, detail.sample_id, side, N_NEAR)
     notes = visit.store.annotations
     cards = [
-        {**card(item, item.cosine), "shared": item.shared, **notes.list_fields("sample", item.sample_id)}
+        {**sample_card(item, item.cosine), "shared": item.shared, **notes.list_fields("sample", item.sample_id)}
         for item in answer.items
     ]
     return Near(side, cards, answer)

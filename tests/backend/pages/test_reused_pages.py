@@ -22,8 +22,8 @@ from tests.helpers.synthetic import write_store
 API = "/api/v1"
 PAGES = (
     "/", "/features", "/features?sort=omega&min_omega=0.2", "/features/3", "/features/3?modality=image", "/samples",
-    "/samples/s00003", "/map", "/map?of=samples&row=3", "/cooccurrence", "/quality", "/rejected", "/features/3/card",
-    "/search?q=red", "/docs", "/docs?q=sample", "/method",
+    "/samples/s00003", "/map", "/map?of=samples&row=3", "/cooccurrence", "/quality", "/rejected",
+    "/features/3/factsheet", "/search?q=red", "/docs", "/docs?q=sample", "/method",
 )  # fmt: skip
 
 

@@ -22,12 +22,12 @@ from tests.helpers.synthetic import word_feature, write_store
 
 RED = word_feature("red")
 PATHS = [
-    "/", "/features", "/features?sort=id&cols=density,agreement,omega", f"/features/{RED}", f"/features/{RED}/card",
-    f"/features/{RED}?modality=text&band=counter", "/map", f"/map?feature={RED}&q=red", "/map?of=samples&row=3",
-    "/samples", f"/samples?feature={RED}", "/samples/s00003", f"/samples/s00003?f={RED}", "/search", "/search?q=red",
-    "/try", "/quality", "/quality?flag=repeated-text&by=l0", "/sae", "/cooccurrence", f"/cooccurrence?feature={RED}",
-    "/compare", f"/compare?a={RED}&b=3", f"/steer?feature={RED}:add:1", "/explain", "/lists", "/basket",
-    f"/basket?features={RED}", f"/basket?features={RED},4&sample=s00003", "/nosuch",
+    "/", "/features", "/features?sort=id&cols=density,agreement,omega", f"/features/{RED}",
+    f"/features/{RED}/factsheet", f"/features/{RED}?modality=text&band=counter", "/map", f"/map?feature={RED}&q=red",
+    "/map?of=samples&row=3", "/samples", f"/samples?feature={RED}", "/samples/s00003", f"/samples/s00003?f={RED}",
+    "/search", "/search?q=red", "/try", "/quality", "/quality?flag=repeated-text&by=l0", "/sae", "/cooccurrence",
+    f"/cooccurrence?feature={RED}", "/compare", f"/compare?a={RED}&b=3", f"/steer?feature={RED}:add:1", "/explain",
+    "/lists", "/basket", f"/basket?features={RED}", f"/basket?features={RED},4&sample=s00003", "/nosuch",
     *(f"/?tour={step}" for step in range(1, 6)),
 ]  # fmt: skip
 NAMES = [name for name in OF_IMAGES if "-" in name] + [title for name, (title, _) in FLAGS.items() if name in OF_IMAGES]

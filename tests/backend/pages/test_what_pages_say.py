@@ -9,12 +9,12 @@ from backend.drawing.figures import format_figure, format_number
 from backend.drawing.parts import name_text
 from backend.pages.explain.page import sentence_of_test
 from backend.pages.feature.summary import difference
-from backend.pages.sae import card_lines, card_sentence
+from backend.pages.sae import scorecard_lines, scorecard_sentence
 from backend.pages.sample.view import pair_groups
 from backend.schemas.common import ImageRef, Modal
 from backend.schemas.explain import ExplanationTest
 from backend.schemas.features import FeatureDetail, TopWord
-from backend.schemas.sae import CardLine
+from backend.schemas.sae import ScorecardFigure
 from backend.schemas.samples import SampleDetail, SampleGroups
 
 
@@ -71,31 +71,32 @@ def test_a_name_that_failed_is_a_guess_and_one_at_chance_is_not_shown(score: flo
     assert " ".join(text.split()) == says
 
 
-def line(value: float | None, random: float | None = None, **more: tuple[float, float]) -> CardLine:
-    return CardLine(line="names", name="one", value=value, control_random_decoder=random, note="", **more)
+def line(value: float | None, random: float | None = None, **more: tuple[float, float]) -> ScorecardFigure:
+    return ScorecardFigure(line="names", name="one", value=value, control_random_decoder=random, note="", **more)
 
 
-def test_the_card_draws_shares_beside_their_controls() -> None:
-    [(title, rows)] = card_lines([line(0.5, 0.25, interval=(0.4, 1.05)), line(25.6, 0.3), line(0.2, 3.0), line(None)])
+def test_the_scorecard_draws_shares_beside_their_controls() -> None:
+    figures = [line(0.5, 0.25, interval=(0.4, 1.05)), line(25.6, 0.3), line(0.2, 3.0), line(None)]
+    [(title, rows)] = scorecard_lines(figures)
     assert title == "names" and [row.drawn is not None for row in rows] == [True, False, False, False]
     drawn = rows[0].drawn
     assert drawn == (100.0, 80.0, 200.0, 50.0, None), "an end above 1 is drawn at 1"
 
 
-def test_the_card_has_a_heading_for_each_line() -> None:
-    other = CardLine(line="stability", name="nearest", value=0.8, note="")
-    titles = [(title, len(rows)) for title, rows in card_lines([line(0.1), line(0.2), other])]
+def test_the_scorecard_has_a_heading_for_each_line() -> None:
+    other = ScorecardFigure(line="stability", name="nearest", value=0.8, note="")
+    titles = [(title, len(rows)) for title, rows in scorecard_lines([line(0.1), line(0.2), other])]
     assert titles == [("names", 2), ("stability", 1)]
 
 
-def test_the_card_says_where_a_control_is_better() -> None:
+def test_the_scorecard_says_where_a_control_is_better() -> None:
     """Of figures in which lower is better too; within the interval neither is; L0 is no matter of better."""
 
-    def figure(name: str, value: float, better: Literal["higher", "lower"] | None, **controls: float) -> CardLine:
+    def figure(name: str, value: float, better: Literal["higher", "lower"] | None, **more: float) -> ScorecardFigure:
         interval = (value - 0.02, value + 0.02)
-        return CardLine(line="one", name=name, better=better, value=value, interval=interval, note="", **controls)
+        return ScorecardFigure(line="one", name=name, better=better, value=value, interval=interval, note="", **more)
 
-    lines = card_lines(
+    lines = scorecard_lines(
         [
             figure("FVU, image", 0.1, "lower", control_random_decoder=0.57, control_untrained=0.017),
             figure("strongest patch in the box", 0.58, "higher", control_random_decoder=0.64, control_untrained=0.12),
@@ -104,11 +105,11 @@ def test_the_card_says_where_a_control_is_better() -> None:
             figure("L0, text", 25, None, control_untrained=3),
         ]
     )
-    assert card_sentence(lines) == (
+    assert scorecard_sentence(lines) == (
         "In 1 of 3 figures with a control this SAE is at least as good as it. A control is better in: FVU, image "
         "(untrained model 0.017 against 0.100); strongest patch in the box (random decoder 0.640 against 0.580)."
     )
-    assert card_sentence(card_lines([figure("all", 0.9, "higher")])) == ""
+    assert scorecard_sentence(scorecard_lines([figure("all", 0.9, "higher")])) == ""
 
 
 @pytest.mark.parametrize(("score", "step"), [(1.0, 10), (0.996, 10), (0.796, 8), (0.794, 7), (0.9, 9), (0.6, 6)])

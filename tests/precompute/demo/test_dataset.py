@@ -15,7 +15,7 @@ from precompute.demo import dataset as D
 from precompute.demo.boxes import boxes, truth
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import SIZE, make_scene
-from precompute.training.card_store import read_boxes
+from precompute.training.scorecard_store import read_boxes
 
 N = 150
 

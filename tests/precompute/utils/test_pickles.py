@@ -18,7 +18,7 @@ from precompute.options.train import TrainOptions
 from precompute.sae.sae import SaeV
 from precompute.store.events import map_array
 from precompute.training.activation_stream import Meter
-from precompute.training.card_store import read_embedding
+from precompute.training.scorecard_store import read_embedding
 from precompute.training.train import RESUME, checkpoints, train
 from tests.helpers import tiny
 from tests.helpers.architecture import ROOT

@@ -1,4 +1,4 @@
-"""The card of `saevx evaluate`: what an SAE is worth in twelve lines, each beside its controls (docs/training.md).
+"""The scorecard of `saevx evaluate`: what an SAE is worth in twelve lines, each beside its controls (docs/training.md).
 
 A figure that cannot be computed is null: `needs` names the options that were not given, or its note says why.
 """
@@ -14,8 +14,8 @@ from precompute.model.batch import IMAGE
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from precompute.training.card_files import of_files
-from precompute.training.card_store import Figure, of_store
+from precompute.training.scorecard_files import of_files
+from precompute.training.scorecard_store import Figure, of_store
 from precompute.utils.reading import read_result
 from precompute.utils.stats import unit
 from precompute.utils.types import Array
@@ -34,7 +34,7 @@ class Activity(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What the card takes from elsewhere."""
+    """What the scorecard takes from elsewhere."""
 
     by_line: dict[str, list[Figure]]
     """Figures of the store, and of other commands' files."""
@@ -51,7 +51,7 @@ def read_inputs(o: EvaluateOptions, sae: SaeV) -> Inputs:
     for source in o.other_sae:
         load_other(source, o, sae)
     controls = {"control_random_decoder": o.random_decoder, "control_untrained": o.untrained}
-    control_values = {name: read_card(path) if path else {} for name, path in controls.items()}
+    control_values = {name: read_scorecard(path) if path else {} for name, path in controls.items()}
     files = of_files(o)
     if o.store is None:
         lines = ("pair evidence", "text alone", "localisation", "monosemanticity", "names")
@@ -67,10 +67,10 @@ def read_inputs(o: EvaluateOptions, sae: SaeV) -> Inputs:
     return Inputs({**by_line, **files}, control_values)
 
 
-def card(
+def scorecard(
     result: dict[str, Any], o: EvaluateOptions, sae: SaeV, activity: Activity, inputs: Inputs
 ) -> list[dict[str, Any]]:
-    """All figures, in the order of the card.
+    """All figures, in the order of the scorecard.
 
     Args:
         result: the other figures of the evaluation.
@@ -165,14 +165,14 @@ def unit_centred(directions_fd: Array) -> Array:
     return unit(unit_fd - unit_fd.mean(0))
 
 
-def read_card(path: Path) -> dict[tuple[str, str], float | None]:
-    """Values of a card by line and name.
+def read_scorecard(path: Path) -> dict[tuple[str, str], float | None]:
+    """Values of a scorecard by line and name.
 
     Raises:
-        SaevxError: the file has no card.
+        SaevxError: the file has no scorecard.
     """
     content = read_result(path)
     try:
         return {(line["line"], line["name"]): line["value"] for line in content["card"]}
     except (KeyError, TypeError) as error:
-        raise SaevxError(f"{path} has no card: name a file that `saevx evaluate` wrote.") from error
+        raise SaevxError(f"{path} has no scorecard: name a file that `saevx evaluate` wrote.") from error

@@ -1,4 +1,5 @@
-"""The card of `saevx evaluate`, each line against a plain reference, and what it says where something is missing."""
+"""The scorecard of `saevx evaluate`, each line against a plain reference, and what it says where something is
+missing."""
 
 import json
 import os
@@ -17,9 +18,6 @@ from precompute.model.batch import IMAGE, TEXT
 from precompute.options.evaluate import EvaluateOptions
 from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
-from precompute.training.card import Activity, modality_figures, unit_centred
-from precompute.training.card_files import of_files
-from precompute.training.card_store import localisation, monosemanticity, of_store, similar_samples
 from precompute.training.evaluate import evaluate, rebuild
 from precompute.training.hard_negatives import (
     OTHERS,
@@ -29,6 +27,9 @@ from precompute.training.hard_negatives import (
     nearest_others,
     one_word_apart,
 )
+from precompute.training.scorecard import Activity, modality_figures, unit_centred
+from precompute.training.scorecard_files import of_files
+from precompute.training.scorecard_store import localisation, monosemanticity, of_store, similar_samples
 from precompute.utils.text import words_of
 from tests.helpers.synthetic import write_store
 from tests.helpers.tinies import Tiny, make_tiny_store
@@ -256,7 +257,7 @@ def test_patches_and_hallucination_fill_their_lines(make: Maker, tmp_path: Path)
         ({"line": ["speed=a.json#b"]}, "NAME of patches, hallucination, steering"),
         ({"line": ["steering=FILE#nowhere"]}, "has no figure at nowhere"),
         ({"line": ["steering=no/such#x"]}, "There is no file or folder no/such"),
-        ({"untrained": Path("FILE")}, "has no card"),
+        ({"untrained": Path("FILE")}, "has no scorecard"),
         ({"patches": Path("LIST")}, "no result of `saevx patches`"),
         ({"hallucination": Path("FILE")}, "or of an older one"),
         ({"store": Path("OTHER")}, "was made with another SAE"),

@@ -1,4 +1,4 @@
-"""Lines of the card that a store can fill: pairs, texts alone, names, localisation, monosemanticity."""
+"""Lines of the scorecard that a store can fill: pairs, texts alone, names, localisation, monosemanticity."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ FIRST = 16
 
 
 class Figure(NamedTuple):
-    """A figure of the card."""
+    """A figure of the scorecard."""
 
     line: str
     name: str

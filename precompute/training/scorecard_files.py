@@ -1,4 +1,4 @@
-"""Lines of the card from files that other commands wrote: patches, hallucination, steering."""
+"""Lines of the scorecard from files that other commands wrote: patches, hallucination, steering."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,12 @@ from precompute.errors import SaevxError
 from precompute.options.evaluate import EvaluateOptions
 from precompute.store.companion_files import HALLUCINATION, companion_path, read_companion
 from precompute.store.opening import read_manifest
-from precompute.training.card_store import Better, Figure
+from precompute.training.scorecard_store import Better, Figure
 from precompute.utils.reading import read_result
 
 FROM_FILES = ("patches", "hallucination", "steering")
 PATCH_SCORE = "cosine-cross-modal"
-"""The patch score of the card's line on patches: ω over the features that are cross-modal."""
+"""The patch score of the scorecard's line on patches: ω over the features that are cross-modal."""
 
 
 def of_files(o: EvaluateOptions) -> dict[str, list[Figure]]:

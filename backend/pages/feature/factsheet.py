@@ -1,6 +1,6 @@
-"""The card of a feature, for print and for slides: a page of one sheet, and the same as an SVG that stands alone.
+"""The fact sheet of a feature, for print and for slides: one printed page, and the same as an SVG that stands alone.
 
-A PNG is drawn from the SVG in the reader's browser (static/js/card.js): it has the fonts for every script."""
+A PNG is drawn from the SVG in the reader's browser (static/js/factsheet.js): it has the fonts for every script."""
 
 import base64
 import io
@@ -35,8 +35,8 @@ WIDTH, LINE_CHARACTERS, HALF_LINE = 960, 130, 46
 NOT_XML = regex.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class Card(NamedTuple):
-    """What both forms of the card show."""
+class Factsheet(NamedTuple):
+    """What both forms of the fact sheet show."""
 
     feature: FeatureDetail
     parts: list[str]
@@ -50,12 +50,12 @@ class Card(NamedTuple):
     citation: str
 
 
-def card_of(visit: PageVisit, id: int) -> Card:
-    """The card of a feature. Raises HTTP 404 where there is none."""
+def factsheet_of(visit: PageVisit, id: int) -> Factsheet:
+    """The fact sheet of a feature. Raises HTTP 404 where there is none."""
     f = get_feature(visit.store, id)
     images, lines = strongest_examples(visit, f, N_EXAMPLES)
     named_partners = {p.id: p for group in (f.cooccurring.text_to_image, f.cooccurring.image_to_text) for p in group}
-    return Card(
+    return Factsheet(
         feature=f,
         parts=[part.text for part in summary(f, visit.reader.top_words.held, visit.store.has_images)],
         images=images,
@@ -90,23 +90,23 @@ def citation(store: OpenStore, f: FeatureDetail) -> str:
     )
 
 
-@router.get("/features/{id}/card")
-def card(visit: PageDep, id: int) -> HTMLResponse:
-    """The card as a page."""
-    values = card_of(visit, id)._asdict()
-    return visit.render("card.html", section="/features", **values, f=values["feature"])
+@router.get("/features/{id}/factsheet")
+def factsheet(visit: PageDep, id: int) -> HTMLResponse:
+    """The fact sheet as a page."""
+    values = factsheet_of(visit, id)._asdict()
+    return visit.render("factsheet.html", section="/features", **values, f=values["feature"])
 
 
-@router.get("/features/{id}/card.svg", dependencies=[Cached])
-def card_svg(visit: PageDep, response: Response, id: int) -> Response:
-    """The card as an SVG with its images inside."""
-    svg = draw_svg(visit.store, card_of(visit, id))
+@router.get("/features/{id}/factsheet.svg", dependencies=[Cached])
+def factsheet_svg(visit: PageDep, response: Response, id: int) -> Response:
+    """The fact sheet as an SVG with its images inside."""
+    svg = draw_svg(visit.store, factsheet_of(visit, id))
     headers = {**dict(response.headers), "Content-Disposition": f'inline; filename="feature-{id}.svg"'}
     return Response(svg, media_type="image/svg+xml", headers=headers)
 
 
-def draw_svg(store: OpenStore, values: Card) -> str:
-    """The card as SVG, from the top down; nothing in it is styled from outside."""
+def draw_svg(store: OpenStore, values: Factsheet) -> str:
+    """The fact sheet as SVG, from the top down; nothing in it is styled from outside."""
     name = short_name(values.feature)
     says = list(wrap(values.parts, " · "))
     notes = [
@@ -119,23 +119,23 @@ def draw_svg(store: OpenStore, values: Card) -> str:
     foot_y = notes_y + 20 * len(notes) + 8
     foot = [*wrap([f"{key}: {value}" for key, value in values.provenance], " · ")]
     foot += wrap(values.citation.split(", "), ", ")
-    svg = templates.env.get_template("feature/card.xml").render(
+    svg = templates.env.get_template("feature/factsheet.xml").render(
         name=name, says=says, notes=notes, foot=foot, images_y=images_y, lines_y=lines_y, notes_y=notes_y,
         foot_y=foot_y, width=WIDTH, height=foot_y + 18 * len(foot) + 22, colours=COLOURS, place=values.place,
         verdict=values.feature.verdict, lines=[halves(line) for line in values.lines],
-        images=[embed(store, card) for card in values.images],
+        images=[embed(store, example) for example in values.images],
     )  # fmt: skip
     return NOT_XML.sub("", svg)
 
 
-def embed(store: OpenStore, card: dict[str, Any]) -> dict[str, Any]:
+def embed(store: OpenStore, example: dict[str, Any]) -> dict[str, Any]:
     """An example with its image inside, and its place in few words."""
-    data = as_jpeg(store, card["sample_id"], card["images"][0].number)
-    return {**card, "where": card["where"].partition(" · ")[0], "data": data}
+    data = as_jpeg(store, example["sample_id"], example["images"][0].number)
+    return {**example, "where": example["where"].partition(" · ")[0], "data": data}
 
 
 def wrap(parts: Sequence[str], separator: str) -> Iterator[str]:
-    """The parts in lines that fit on the card; a part that is too long alone is cut."""
+    """The parts in lines that fit on the fact sheet; a part that is too long alone is cut."""
     line = ""
     for part in parts:
         part = part if len(part) <= LINE_CHARACTERS else part[: LINE_CHARACTERS - 1] + "…"

@@ -1,4 +1,4 @@
-// The card of a feature: print it, or save it as a PNG. The browser draws the SVG, because it has the fonts.
+// The fact sheet of a feature: print it, or save it as a PNG. The browser draws the SVG, because it has the fonts.
 import { $, h, say } from "./dom.js";
 
 const SCALE = 2;
@@ -10,7 +10,7 @@ $("[data-png]").addEventListener("click", async ({ currentTarget: button }) => {
   try {
     await image.decode();
   } catch {
-    $("[data-note]").textContent = "The card could not be drawn. Is the server still running?";
+    $("[data-note]").textContent = "The fact sheet could not be drawn. Is the server still running?";
     return;
   }
   const canvas = h("canvas", { width: SCALE * image.naturalWidth, height: SCALE * image.naturalHeight });
