@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from backend.api.annotations.common import author_name
 from backend.live.model_worker import Reservation
 from backend.live.uploads import UploadedImage, add_upload
-from backend.problems import Answered, NotModified
+from backend.problems import Answered, check_modified
 from backend.replies import page_headers
 from backend.schemas.common import LiveStatus
 from backend.stores import OpenStore, State
@@ -126,9 +126,7 @@ async def revalidate(request: Request, response: Response, state: StateDep, stor
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
     }
-    known_tags = request.headers.get("if-none-match", "")
-    if headers["ETag"] in (tag.strip() for tag in known_tags.split(",")):
-        raise NotModified(headers)
+    check_modified(request, headers)
     response.headers.update(headers)
 
 
@@ -145,8 +143,7 @@ async def reuse_page(request: Request, state: StateDep, store: StoreDep) -> None
     if waits_for_model or request.method != "GET" or not OF_MODEL.isdisjoint(request.query_params):
         return
     tag = page_tag(request, state, store)
-    if tag in (part.strip() for part in request.headers.get("if-none-match", "").split(",")):
-        raise NotModified(page_headers(tag))
+    check_modified(request, page_headers(tag))
     if (page := store.pages.get(tag)) is not None:
         raise Answered(page.reply())
     request.state.page_tag = tag

@@ -22,6 +22,7 @@ from pydantic import AfterValidator
 from backend.problems import http_status
 from backend.stores import OpenStore, State
 
+IMMUTABLE = "public, max-age=31536000, immutable"
 PARTS = ("activations", "features", "image", "nearest", "why")
 """Last parts of the addresses below the address of a sample."""
 MAX_PLAIN_LENGTH = 500
@@ -102,6 +103,10 @@ class Links:
         self.version = store.content_id[:12]
         self.store = None if store.name == state.default_name else store.name
         self.of_store = f"&{urlencode({'store': self.store})}" if self.store else ""
+
+    def cache_control(self, version: str | None) -> str:
+        """For ever at an address with this store's version; any other may be of a store that was replaced."""
+        return IMMUTABLE if version == self.version else "no-cache"
 
     def image(self, sample_id: str, index: int) -> str:
         """Address of a sample's image; `&size=` and `&crop=` may be added to it."""

@@ -1,5 +1,6 @@
 """Query parameters that several endpoints share."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import HTTPException, Query
@@ -10,6 +11,9 @@ Limit = Annotated[int, Query(ge=1, le=500, description="Items per page.")]
 Cursor = Annotated[str | None, Query(max_length=500, pattern=r"^[\w=-]*$", description="`next` of the previous page.")]
 FeatureId = Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Feature number.")]
 Words = Annotated[str | None, Query(max_length=500)]
+Version = Annotated[
+    str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
+]
 
 CameFrom = Annotated[str | None, Query(alias="from", max_length=300)]
 """Where a visitor comes from in another layer: the store's name, a colon, and numbers of features."""
@@ -61,6 +65,11 @@ OF_MAP = {"marked": "q", "around": "area", "pinned": "feature"}
 MAP_STATE = ("view", "layout", "colour", "sample", "hide", *OF_MAP)
 
 
+def split_names(texts: Iterable[str]) -> list[str]:
+    """Names from repeated parameters, or separated by commas in one."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+
 def parse_patch(text: str) -> tuple[int, int, int]:
     """`view,row,col` of a patch. Raises HTTP 422."""
     parts = text.split(",")
@@ -74,7 +83,7 @@ def parse_patch(text: str) -> tuple[int, int, int]:
 
 def parse_numbers(text: str, name: str, max_length: int = 500) -> list[int]:
     """Whole numbers, separated by commas. Raises HTTP 422."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = split_names([text])
     if len(parts) > max_length or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise HTTPException(422, f"{name}: give at most {max_length} whole numbers, separated by commas.")
     return [int(part) for part in parts]

@@ -66,6 +66,13 @@ class NotModified(Answered):
         super().__init__(Response(status_code=304, headers=dict(headers)))
 
 
+def check_modified(request: Request, headers: Mapping[str, str]) -> None:
+    """Raises NotModified where the client has the reply with this `ETag`, which a proxy may have marked as weak."""
+    held_tags = request.headers.get("if-none-match", "").split(",")
+    if headers["ETag"].removeprefix("W/") in (tag.strip().removeprefix("W/") for tag in held_tags):
+        raise NotModified(headers)
+
+
 @contextlib.contextmanager
 def http_status(status: int) -> Iterator[None]:
     """Turns a SaevxError of the block into this HTTP status, except what has an answer of its own everywhere: a store

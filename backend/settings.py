@@ -164,5 +164,5 @@ class Settings(ServerOptions, BaseSettings):
 
     @field_validator("allowed_host", mode="before")
     @classmethod
-    def _names(cls, value: object) -> object:
+    def _split_names(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import numpy as np
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from backend.api.samples import IMMUTABLE, SampleQuery, check_sample_map
+from backend.api.samples import SampleQuery, check_sample_map
 from backend.deps import Cached, StoreDep
 from backend.links import Links, check_sample
-from backend.problems import NotModified, http_status
+from backend.params import Version
+from backend.problems import check_modified, http_status
 from backend.stores import OpenStore
 from precompute.store import mapfile
 from precompute.store.relations import map_colours
@@ -22,9 +23,6 @@ BINARY: dict[int | str, dict[str, Any]] = {
     200: {"content": {MEDIA: {}}},
     304: {"description": "The client's copy is current."},
 }
-Version = Annotated[
-    str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
-]
 
 
 Layout = Literal["decoder", "profile"]
@@ -146,9 +144,10 @@ def cache_headers(
 
 def validators(request: Request, store: OpenStore, v: str | None, name: str) -> dict[str, str]:
     """As `cache_headers`, of any reply."""
-    etag = f'W/"{store.content_id[:16]}-{name}"'
-    is_immutable = v == Links(request, store).version
-    headers = {"ETag": etag, "Cache-Control": IMMUTABLE if is_immutable else "no-cache", "Vary": "Accept-Encoding"}
-    if etag in request.headers.get("if-none-match", ""):
-        raise NotModified(headers)
+    headers = {
+        "ETag": f'W/"{store.content_id[:16]}-{name}"',
+        "Cache-Control": Links(request, store).cache_control(v),
+        "Vary": "Accept-Encoding",
+    }
+    check_modified(request, headers)
     return headers

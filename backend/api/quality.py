@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from backend.annotations.filters import rightly_flagged
 from backend.deps import Cached, StoreDep
-from backend.params import QueryModel
+from backend.params import QueryModel, split_names
 from backend.problems import http_status
 from backend.schemas.common import FilterName, FlagName, Page
 from backend.schemas.quality import FilterPreview, FlagOverlap
@@ -50,7 +50,7 @@ ENDINGS = {"ids": "txt"}
 def flag_names(values: list[str]) -> list[str]:
     """Flags from repeated parameters or lists separated by commas, each as NAME or NAME:THRESHOLD; `all` stands for
     every flag at its own threshold."""
-    names = [name.strip() for part in values for name in part.split(",") if name.strip()]
+    names = split_names(values)
     names_with_limit = {name.partition(":")[0] for name in names if ":" in name}
     if "all" in names:
         names += [name for name in FLAGS if name not in names_with_limit]

@@ -12,8 +12,8 @@ from backend.annotations.filters import filter_of_notes
 from backend.deps import Cached, StoreDep, VisitDep
 from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
-from backend.params import Cursor, Limit, QueryModel, Words, parse_box, parse_numbers, parse_patch
-from backend.problems import MEDIA_TYPE, NotModified, http_status
+from backend.params import Cursor, Limit, QueryModel, Version, Words, parse_box, parse_numbers, parse_patch, split_names
+from backend.problems import MEDIA_TYPE, check_modified, http_status
 from backend.replies import as_json, render_webp
 from backend.schemas.common import FlagName, Order, Page, Problem, SampleSort, ScoreName
 from backend.schemas.samples import Activations, FeaturesHere, Sample, SampleDetail
@@ -35,7 +35,6 @@ NO_EVENTS: dict[int | str, dict[str, Any]] = {
     }
 }
 ADVICE = "check the store with `saevx verify`"
-IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 at_sample = partial(add_sample_route, router)
@@ -79,10 +78,6 @@ class SampleQuery(QueryModel):
     limit: Limit = 50
     cursor: Cursor = None
 
-    def flag_options(self) -> list[str]:
-        """Each of `flags`."""
-        return [name.strip() for part in self.flags for name in part.split(",") if name.strip()]
-
     def selection(self, store: OpenStore) -> dict[str, Any]:
         """The filters as `store.selection` takes them."""
         if self.area is not None:
@@ -91,7 +86,7 @@ class SampleQuery(QueryModel):
         order = {"sort", "order", "limit", "cursor"}
         of_others = type(self).model_fields.keys() - SampleQuery.model_fields.keys()
         excluded_names = {*order, "threshold", "tag", "reviewed", *of_others}
-        changes = {"flags": self.flag_options() or None, "flag": flag, "marked": self.marks_of_notes(store)}
+        changes = {"flags": split_names(self.flags) or None, "flag": flag, "marked": self.marks_of_notes(store)}
         return self.model_dump(exclude=excluded_names, exclude_none=True) | changes
 
     def marks_of_notes(self, store: OpenStore) -> Marked | None:
@@ -107,7 +102,7 @@ class SampleQuery(QueryModel):
         """Whether `store.samples` answers at once from an index: with more than one flag the database would look up
         every sample of one of them."""
         limits = (self.feature, self.min_score, self.max_score, self.min_length, self.max_length, self.area)
-        one_flag = len(self.flag_options()) + (self.flag is not None) < 2
+        one_flag = len(split_names(self.flags)) + (self.flag is not None) < 2
         return one_flag and limits == (None,) * len(limits)
 
 
@@ -145,7 +140,7 @@ def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
     if not query.is_plain():
         return selection.list(**order, **query.selection(store))
     filters: dict[str, Any] = {name: getattr(query, name) for name in ("flag", "threshold", "q")}
-    return samples.list(**order, **filters, flags=query.flag_options(), marked=query.marks_of_notes(store))
+    return samples.list(**order, **filters, flags=split_names(query.flags), marked=query.marks_of_notes(store))
 
 
 def samples_in(store: OpenStore, rows: list[int]) -> StorePage:
@@ -259,9 +254,7 @@ class ImageQuery:
     crop: Annotated[str | None, Query(description="x0,y0,x1,y1 in pixels of the original image.", max_length=100)] = (
         None
     )
-    v: Annotated[
-        str | None, Query(description="Content id: an address with it may be cached for ever.", max_length=80)
-    ] = None
+    v: Version = None
 
 
 @at_sample(
@@ -276,14 +269,14 @@ def get_image(
     image, size = query.image, query.size
     box = parse_box(query.crop) if query.crop is not None else None
     shape = "full" if box is None else "x".join(f"{edge:g}" for edge in box)
-    etag = f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"'
-    is_immutable = query.v == Links(request, store).version  # otherwise the address may be of a store that was replaced
-    headers = {"Cache-Control": IMMUTABLE if is_immutable else "no-cache", "ETag": etag}
+    headers = {
+        "ETag": f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"',
+        "Cache-Control": Links(request, store).cache_control(query.v),
+    }
     matches = store.store.samples.list(ids=[sample_id], limit=1).items
     if not matches:
         raise HTTPException(404, f"There is no sample {sample_id!r} in this store.")
-    if etag in request.headers.get("if-none-match", ""):
-        raise NotModified(headers)
+    check_modified(request, headers)
     images = matches[0]["images"]
     if image >= len(images):
         raise HTTPException(404, f"Sample {sample_id!r} has {len(images)} images, counted from 0.")

@@ -12,7 +12,7 @@ from backend.drawing.charts import Chart, chart
 from backend.pages.cards import sample_card
 from backend.pages.scores_and_flags import list_flags, list_scores
 from backend.pages.visit import PageDep
-from backend.params import FormQuery
+from backend.params import FormQuery, split_names
 from backend.schemas.samples import Score
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -42,7 +42,7 @@ def samples(visit: PageDep, query: Annotated[SampleList, Query()]) -> HTMLRespon
     scores = list_scores(visit.store)
     score = next((s for s in scores if s.name == query.by), None)
     cards = [sample_card(s, next((v for k, v in s.scores.items() if k == query.sort), None)) for s in page.items]
-    flags_on = [*query.flag_options(), *([query.flag] if query.flag else [])]
+    flags_on = [*split_names(query.flags), *([query.flag] if query.flag else [])]
     names_on = [option.partition(":")[0] for option in flags_on]
     return visit.render(
         "samples.html",

@@ -148,6 +148,7 @@ class Accumulator:
             self._cut_band()
 
     def _cut_top(self) -> None:
+        """Choose the TOP strongest entries of each group, and set `gate` to the weakest of these."""
         top = self.top.all_entries()
         order = rank_entries(top)
         rank = torch_rank_in_run(top.group[order])
@@ -156,6 +157,7 @@ class Accumulator:
         self.gate[top.group[last]] = bits_of(top.value[last])
 
     def _cut_band(self) -> None:
+        """Choose the BAND entries of each cell with the smallest hashes, and set `limit` to the largest of these."""
         octave_g = octave(self.max)
         band = pick_bands(self.band.all_entries(), octave_g, self.seed)
         self.band.replace_chosen(band)

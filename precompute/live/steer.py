@@ -24,7 +24,7 @@ from precompute.live.frozen_attention import frozen_attention, why_not_frozen
 from precompute.live.intervention import Intervention, Scope, Steer, prompt_scope
 from precompute.live.steer_hook import SteerHook
 from precompute.live.steer_rows import ROLES, AllRows, Role, SharedRows, why_not_shared
-from precompute.live.steer_sampling import Cast, Event, TokenSampler
+from precompute.live.steer_sampling import Channels, Event, TokenSampler
 from precompute.model.batch import IMAGE, Batch
 from precompute.model.hooks import remove_at_end
 from precompute.model.loading import needs_all_layers
@@ -177,16 +177,16 @@ def steer_candidates(
     edits = {key: Steer(sae, key[0], control=key[1]) for key in dict.fromkeys(keys)}
     edit_number = {key: i for i, key in enumerate(edits, 1)}
     seeds = [c.seed for c in o.candidates]
-    cast = Cast.of([edit_number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
+    channels = Channels.of_candidates([edit_number[key] for key in keys], seeds, alternatives=o.alternatives > 0)
     chosen_s = prompt_scope(batch, o.scope, o.mask)
-    rows = rows_for(mllm, batch, chosen_s, o, cast.roles)
-    steered_roles = [cast.roles[cast.writers[channel].role] for channel in cast.steered]
+    rows = rows_for(mllm, batch, chosen_s, o, channels.roles)
+    steered_roles = [channels.roles[channels.writers[channel].role] for channel in channels.steered]
     modality_s = torch.from_numpy(np.asarray(batch.modality_bs[0]).astype(np.int64))
     hook = SteerHook(
         rows, list(edits.values()), steered_roles, torch.from_numpy(chosen_s), modality_s, "generated" in o.scope,
         o.sink_norm, o.hooked,
     )  # fmt: skip
-    sampler = TokenSampler(mllm, cast, emit, o.temperature, eos_ids(mllm) if o.eos is None else o.eos)
+    sampler = TokenSampler(mllm, channels, emit, o.temperature, eos_ids(mllm) if o.eos is None else o.eos)
     sampler.target, sampler.n_alternatives = list(o.target), o.alternatives
     with frozen_attention(mllm, rows) if o.frozen else nullcontext():
         decode(mllm, rows, hook, batch, Decoding(mllm, rows, hook, sampler, o.max_tokens, stop))
@@ -283,8 +283,8 @@ def report(sampler: TokenSampler, candidate: int, parts: Sequence[Tensor], secon
         warning = f"‖Δ‖ reached {max_ratio:.2f} ‖h‖, above {WARN_RATIO}: {AT_THIS_LENGTH}"
     return Done(
         text={
-            "default": sampler.new_text(sampler.cast.default[candidate]),
-            "steered": sampler.new_text(sampler.cast.steered[candidate]),
+            "default": sampler.new_text(sampler.channels.default[candidate]),
+            "steered": sampler.new_text(sampler.channels.steered[candidate]),
         },
         mean_kl=float(np.mean(sampler.kl[candidate])) if sampler.kl[candidate] else None,
         delta_ratio=max_ratio,

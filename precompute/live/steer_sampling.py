@@ -68,7 +68,7 @@ class Writer(NamedTuple):
 
 
 @dataclass
-class Cast:
+class Channels:
     """The channels and roles of k candidates. Those of one seed have the unchanged model's text in common."""
 
     writers: list[Writer] = field(default_factory=list)
@@ -80,19 +80,19 @@ class Cast:
     """Of each candidate: the channel of the edited model."""
 
     @classmethod
-    def of(cls, edits: Sequence[int], seeds: Sequence[int], *, alternatives: bool = False) -> Self:
+    def of_candidates(cls, edits: Sequence[int], seeds: Sequence[int], *, alternatives: bool = False) -> Self:
         """Args: the edit of each candidate, from 1; its seed; whether the edit of a seed's first candidate also reads
         the default text, for alternatives."""
-        cast, of_seed = cls(), dict[int, int]()
+        channels, of_seed = cls(), dict[int, int]()
         for edit, seed in zip(edits, seeds, strict=True):
             if is_new := seed not in of_seed:
-                of_seed[seed] = cast.add(0, seed)
-            cast.default.append(of_seed[seed])
-            cast.steered.append(cast.add(edit, seed))
-            cast.read_too(0, cast.steered[-1])
+                of_seed[seed] = channels.add(0, seed)
+            channels.default.append(of_seed[seed])
+            channels.steered.append(channels.add(edit, seed))
+            channels.add_reader(0, channels.steered[-1])
             if is_new and alternatives:
-                cast.read_too(edit, of_seed[seed])
-        return cast
+                channels.add_reader(edit, of_seed[seed])
+        return channels
 
     def add(self, edit: int, seed: int) -> int:
         """A channel more, and the role that writes it."""
@@ -100,7 +100,7 @@ class Cast:
         self.roles.append(Role(edit, len(self.writers) - 1))
         return len(self.writers) - 1
 
-    def read_too(self, edit: int, channel: int) -> None:
+    def add_reader(self, edit: int, channel: int) -> None:
         """A role more, which reads a channel that another writes."""
         self.writers[channel] = self.writers[channel]._replace(other=len(self.roles))
         self.roles.append(Role(edit, channel))
@@ -117,16 +117,16 @@ class TokenSampler:
     """
 
     def __init__(
-        self, mllm: Mllm, cast: Cast, emit: Callable[[int, Event], None], temperature: float, eos: set[int]
+        self, mllm: Mllm, channels: Channels, emit: Callable[[int, Event], None], temperature: float, eos: set[int]
     ) -> None:
-        self.mllm, self.cast, self.emit, self.temperature, self.eos = mllm, cast, emit, temperature, eos
-        self.noise = {writer.seed: torch.Generator().manual_seed(writer.seed) for writer in cast.writers}
-        n = len(cast.writers)
+        self.mllm, self.channels, self.emit, self.temperature, self.eos = mllm, channels, emit, temperature, eos
+        self.noise = {writer.seed: torch.Generator().manual_seed(writer.seed) for writer in channels.writers}
+        n = len(channels.writers)
         self.ids: list[list[int]] = [[] for _ in range(n)]
         self.text = [""] * n  # as far as it was reported
         self.live = list(range(n))
         """Channels that have not ended."""
-        self.kl: list[list[float]] = [[] for _ in cast.steered]
+        self.kl: list[list[float]] = [[] for _ in channels.steered]
         self.step = 0
         self.target: list[int] = []
         """Tokens whose probability at the first step is reported."""
@@ -167,24 +167,23 @@ class TokenSampler:
             row: index in them of each role, by its number.
         """
         logprob_rv = logits_rv.log_softmax(dim=-1)
-        writers = [self.cast.writers[channel] for channel in self.live]
+        writers = [self.channels.writers[channel] for channel in self.live]
         token_ids = self.choose(logits_rv[[row[w.role] for w in writers]], [w.seed for w in writers]).tolist()
         token = dict(zip(self.live, token_ids, strict=True))
         pieces = {c: "" if t in self.eos else self.piece(c, t) for c, t in token.items()}
         logprobs = {number: logprob_rv[r] for number, r in row.items()}
-        for candidate, channels in enumerate(zip(self.cast.default, self.cast.steered, strict=True)):
-            default_writer, steered_writer = (self.cast.writers[channel] for channel in channels)
+        for candidate, pair in enumerate(zip(self.channels.default, self.channels.steered, strict=True)):
+            pair_writers = [self.channels.writers[channel] for channel in pair]
             if self.target and not self.step:
-                pair = default_writer, steered_writer
-                p_2 = [float(logprobs[w.role][self.target].double().exp().sum()) for w in pair]
+                p_2 = [float(logprobs[w.role][self.target].double().exp().sum()) for w in pair_writers]
                 self.emit(candidate, TargetEvent(*p_2))
-            for channel, name in zip(channels, NAMES, strict=True):
+            for channel, name in zip(pair, NAMES, strict=True):
                 if channel in token:
                     fields = self.likely(channel, token[channel], logprobs)
                     self.emit(candidate, TokenEvent(name, pieces[channel], **fields))
-            if channels[1] in token and steered_writer.other is not None:
-                logprob_2v = logprobs[steered_writer.role], logprobs[steered_writer.other]
-                self.compare(candidate, *logprob_2v, token[channels[1]])
+            steered, writer = pair[1], pair_writers[1]
+            if steered in token and writer.other is not None:
+                self.compare(candidate, logprobs[writer.role], logprobs[writer.other], token[steered])
         self.live = [c for c in self.live if token[c] not in self.eos]
         self.step += 1
         return token
@@ -195,12 +194,12 @@ class TokenSampler:
         Args:
             logprob_of: log-probabilities [V] of each role.
         """
-        writer = self.cast.writers[channel]
+        writer = self.channels.writers[channel]
         fields: dict[str, Any] = {"logprob": float(logprob_of[writer.role][token]), "step": self.step}
         if not self.n_alternatives or writer.other is None:
             return fields
         roles = [writer.role, writer.other]
-        if self.cast.roles[writer.role].edit:
+        if self.channels.roles[writer.role].edit:
             roles.reverse()
         alternatives = {name: self.likeliest(logprob_of[role]) for name, role in zip(NAMES, roles, strict=True)}
         return {**fields, "other_logprob": float(logprob_of[writer.other][token]), "alternatives": alternatives}

@@ -104,7 +104,7 @@ class Labeller:
         failed_in_row, lock = 0, threading.Lock()
         _ = (data.examples, data.samples, data.vocabulary)  # read once, before threads share them
 
-        def work(i: int) -> str | None:
+        def name_one(i: int) -> str | None:
             nonlocal failed_in_row
             if failed_in_row >= MAX_FAILURES_IN_A_ROW:
                 return None
@@ -115,7 +115,7 @@ class Labeller:
             return name
 
         with progress_bar("labeller", len(features), "features") as progress, ThreadPoolExecutor(WORKERS) as pool:
-            names = list(pool.map(work, range(len(features))))
+            names = list(pool.map(name_one, range(len(features))))
         if failed_in_row >= MAX_FAILURES_IN_A_ROW:
             gave_up = f"labeller: {MAX_FAILURES_IN_A_ROW} failures in a row"
             say(f"{gave_up}: no more was asked, the other features keep their keywords")

@@ -18,7 +18,7 @@ from backend.pages.cards import sample_card
 from backend.pages.samples import SIDES
 from backend.pages.scores_and_flags import colour_help, list_flags, list_scores
 from backend.pages.visit import PageDep, PageVisit
-from backend.params import FormQuery
+from backend.params import FormQuery, split_names
 from backend.schemas.samples import Sample
 from precompute.store import mapfile
 from precompute.store.schema import SCORES
@@ -75,7 +75,7 @@ def sample_map(visit: PageDep, query: Annotated[SampleMapQuery, Query()]) -> HTM
         other_filters={name: value for name, value in filters.items() if name not in ("q", "flags", "match")},
         other_words=other_words(query),
         flags=flags,
-        flags_on={option.partition(":")[0]: option for option in query.flag_options()},
+        flags_on={option.partition(":")[0]: option for option in split_names(query.flags)},
         scores=[(score.name, *visit.reader.quality.score_ends(score.name)) for score in scores],
         colour_help={"flags": (FLAGS_HELP, ""), **colour_help(visit.store)},
         matches=matches,

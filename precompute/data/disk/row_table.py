@@ -26,14 +26,15 @@ class RowRecords:
     def __init__(self, table: JsonTable, holders: list[Any], index_n: Array) -> None:
         self.table, self.holders, self.index_n = table, holders, index_n
 
-    def images(self, places: list[Any]) -> tuple[Source, ...]:
-        return tuple(Path(place) if isinstance(place, str) else self._embedded(*place) for place in places)
-
-    def _embedded(self, holder: int, first: int, second: int) -> Source:
-        at = self.holders[holder]
-        if isinstance(at, Path):
-            return Slice(at, first, second)
-        return at if isinstance(at, EmbeddedImage) else Cell(at, first, second)
+    def image(self, place: str | list[int]) -> Source:
+        """Where an image is, of its place as `RowTableWriter` writes it."""
+        if isinstance(place, str):
+            return Path(place)
+        number, first, second = place
+        holder = self.holders[number]
+        if isinstance(holder, Path):
+            return Slice(holder, first, second)
+        return holder if isinstance(holder, EmbeddedImage) else Cell(holder, first, second)
 
 
 class RowTableWriter:
@@ -55,6 +56,7 @@ class RowTableWriter:
         self.index_n.append(row.index)
 
     def _place(self, image: Source) -> str | list[int]:
+        """A path, or the number of what holds the image and two numbers that tell where in it."""
         if isinstance(image, Path):
             return str(image)
         if isinstance(image, Slice):
@@ -101,7 +103,7 @@ class RowTable(LazySequence[Row]):
             images = [] if image_row < 0 else records.table[image_row][2]
         if self.length_n is not None and (length := int(self.length_n[number])) >= 0:
             text = text[:length]
-        return Row(int(records.index_n[at]), sample_id, text, records.images(images), fields, source)
+        return Row(int(records.index_n[at]), sample_id, text, tuple(map(records.image, images)), fields, source)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[at] for at in range(len(self)))

@@ -1,9 +1,21 @@
 """`store.hallucination`: which features tell right answers from hallucinated ones, from STORE.hallucination.json."""
 
+from typing import NamedTuple
+
 from precompute.store.companion_files import HALLUCINATION, companion_path, read_companion
 from precompute.store.core import Core
 from precompute.store.opening import Stamp
 from precompute.utils.types import Item
+
+
+class Content(NamedTuple):
+    """What the file held when it was read last."""
+
+    stamp: Stamp | None
+    item: Item | None
+    note: str | None
+    """Why a file that is there is not shown."""
+    separation: dict[int, float]
 
 
 class Hallucination:
@@ -13,7 +25,7 @@ class Hallucination:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._path = companion_path(core.path, HALLUCINATION)
-        self._content: tuple[Stamp | None, Item | None, str | None, dict[int, float]] = (None, None, None, {})
+        self._content = Content(None, None, None, {})
 
     @property
     def stamp(self) -> Stamp | None:
@@ -22,23 +34,24 @@ class Hallucination:
 
     def read(self) -> tuple[Item | None, str | None]:
         """The file's content, or None; and why a file that is there is not shown, in a sentence."""
-        return self._current()[1:3]
+        content = self._current()
+        return content.item, content.note
 
     @property
     def separation(self) -> dict[int, float]:
         """id → P(active | right answer) − P(active | hallucinated), of the features that were active on any question;
         empty where nothing was measured."""
-        return self._current()[3]
+        return self._current().separation
 
-    def _current(self) -> tuple[Stamp | None, Item | None, str | None, dict[int, float]]:
+    def _current(self) -> Content:
         stamp = self.stamp
-        if stamp != self._content[0]:
-            content, note = read_companion(self._core.path, HALLUCINATION, self._core.manifest["content_id"])
+        if stamp != self._content.stamp:
+            item, note = read_companion(self._core.path, HALLUCINATION, self._core.manifest["content_id"])
             try:
-                columns = content["separation"] if content is not None else {"ids": [], "values": []}
+                columns = item["separation"] if item is not None else {"ids": [], "values": []}
                 separation = {int(k): float(v) for k, v in zip(columns["ids"], columns["values"], strict=True)}
             except (KeyError, TypeError, ValueError):
-                content, separation = None, {}
+                item, separation = None, {}
                 note = f"{self._path.name} cannot be read, so it is not shown."
-            self._content = stamp, content, note, separation  # at once, as several threads read
+            self._content = Content(stamp, item, note, separation)  # at once, as several threads read
         return self._content

@@ -167,11 +167,11 @@ def _events(store: Store) -> str:
     need(entry["kept"] in ("examples", "none"), f"some events were left out, the manifest says {entry}")
     need(len(rows) == entry["n"], f"the events of {len(rows)} samples are there, the manifest says {entry['n']}")
     need(entry["kept"] != "none" or not len(rows), "events are kept, the manifest says none")
-    need(bool((np.diff(rows) > 0).all()), "the kept rows do not rise")
+    need((np.diff(rows) > 0).all(), "the kept rows do not rise")
     need(not len(rows) or (rows[0] >= 0 and rows[-1] < store.n_samples), "a kept row is no sample")
     length_n = np.diff(e.sample_token)[rows]
     need(len(e.kept_token) == len(rows) + 1, "kept_token has not one run per kept sample")
-    need(bool((np.diff(e.kept_token) == length_n).all()), "a kept sample's tokens are not its own")
+    need((np.diff(e.kept_token) == length_n).all(), "a kept sample's tokens are not its own")
     if entry["kept"] == "examples":
         with store.engine.connect() as conn:
             on_pages = {row for (row,) in conn.execute(select(s.examples.c.row).distinct())}
@@ -209,12 +209,12 @@ def _arrays(store: Store) -> str:
     count = np.zeros((n_features, 2), np.int64)
     both_sides = BothSides(store)
     for run in _runs(store):
-        need(bool((run.feature_e < n_features).all()), "an event names a feature beyond the last")
-        need(bool((run.value_e > 0).all() and np.isfinite(run.value_e).all()), "an event value is not positive")
+        need((run.feature_e < n_features).all(), "an event names a feature beyond the last")
+        need((run.value_e > 0).all() and np.isfinite(run.value_e).all(), "an event value is not positive")
         key = run.token_e * n_features + run.feature_e
-        need(bool((np.diff(key) > 0).all()), "features do not rise inside a token")
+        need((np.diff(key) > 0).all(), "features do not rise inside a token")
         kind = e.token_modality[run.token_e]
-        need(bool((kind <= s.IMAGE).all()), "a special token has events")
+        need((kind <= s.IMAGE).all(), "a special token has events")
         for m in (s.TEXT, s.IMAGE):
             count[:, m] += np.bincount(run.feature_e[kind == m], minlength=n_features)
         by_group = _by_group(store, run, kind)
@@ -222,11 +222,11 @@ def _arrays(store: Store) -> str:
         both_sides.update(run, by_group)
         _maxima_agree(store, run, by_group)
     if e.kept_rows is None:
-        need(bool((count == count_of_table).all()), "token counts of features differ from the events")
+        need((count == count_of_table).all(), "token counts of features differ from the events")
         examples.check_strongest()
         both_sides.check(store)
     else:
-        need(bool((count <= count_of_table).all()), "features have more events than active tokens")
+        need((count <= count_of_table).all(), "features have more events than active tokens")
     return f"{len(e.event_value)} events, {len(examples)} examples, {len(e.max_value)} maxima agree"
 
 
@@ -242,17 +242,18 @@ def _by_group(store: Store, run: EventRun, kind_e: Array) -> ByGroup:
 
 
 def _maxima_agree(store: Store, run: EventRun, by_group: ByGroup) -> None:
+    """Each sample's largest activation of a feature is that of its events, group (sample, modality) by group."""
     e = store.events
     group = (2 * run.rows[:, None] + np.arange(2)).ravel()
     start = np.asarray(e.max_offset[group])
     length = e.max_offset[group + 1] - start
     at = expand(start, length)
     key_of_maxima = np.repeat(group - group[0], length) * store.n_features + e.max_feature[at].astype(np.int64)
-    need(bool((np.diff(key_of_maxima) > 0).all()), "features do not rise among a sample's maxima")
+    need((np.diff(key_of_maxima) > 0).all(), "features do not rise among a sample's maxima")
     key, value = by_group.group[by_group.last], of_bits(by_group.bits[by_group.last])
     at_key, is_there = find(key, key_of_maxima)
     agrees = is_there.all() and (value[at_key] == e.max_value[at]).all()
-    need(bool(agrees), "a sample's maximum is not that of its events")
+    need(agrees, "a sample's maximum is not that of its events")
 
 
 def _indices(store: Store) -> str:
@@ -288,13 +289,13 @@ def _pairs(store: Store) -> str:
         need(span == (0, len(pairs), store.n_features + 1), f"co-occurrence of {kind} has not one run per feature")
         a = np.repeat(np.arange(store.n_features), np.diff(pairs.start))
         b = pairs.column("b").astype(np.int64)
-        need(bool((np.diff(a * store.n_features + b) > 0).all()), f"co-occurrence of {kind} does not rise")
+        need((np.diff(a * store.n_features + b) > 0).all(), f"co-occurrence of {kind} does not rise")
         for name in COLUMNS[3:]:
             n_seen = np.bincount(pairs.column(name), minlength=len(pairs))
             need(len(n_seen) == len(pairs) and bool((n_seen == 1).all()), f"{name} of {kind} is no order")
         counts = pairs.counts(np.arange(len(pairs)))
         is_possible = counts.support <= np.minimum(counts.n_a, counts.n_b)
-        need(bool(is_possible.all()), f"a support of {kind} is too large")
+        need(is_possible.all(), f"a support of {kind} is too large")
         n += len(pairs)
     return f"{n} pairs of features"
 

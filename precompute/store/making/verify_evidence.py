@@ -43,7 +43,7 @@ class BothSides:
         """Compares the count with the store's, unless it was made from a part of the pairs."""
         if int(self.is_pair_n.sum()) == store.manifest["pair_evidence"]["n_samples"]:
             stored_n_both = table(store, "SELECT n_both FROM features ORDER BY id", 1)[:, 0]
-            need(bool((self.n_both_f == stored_n_both).all()), "n_both of a feature differs from the events")
+            need((self.n_both_f == stored_n_both).all(), "n_both of a feature differs from the events")
 
 
 def check_evidence(store: Store) -> str:
@@ -53,23 +53,23 @@ def check_evidence(store: Store) -> str:
     verdict, *columns, place, share = zip(*rows, strict=True)
     values = {name: np.array(column, dtype=np.float64) for name, column in zip(s.PAIR_FIELDS, columns, strict=True)}
     is_tested = ~np.isnan(values["pair_p"])
-    need(bool((np.isin(verdict, s.TESTED_VERDICTS) == is_tested).all()), "a verdict and its test do not go together")
+    need((np.isin(verdict, s.TESTED_VERDICTS) == is_tested).all(), "a verdict and its test do not go together")
     beyond = discoveries(values["pair_p"], s.FALSE_DISCOVERY)
     need(not np.isin(verdict, FAILING)[beyond].any(), "a feature that passes the test is called unpaired")
-    need(bool(beyond[np.isin(verdict, PASSING)].all()), "a feature that fails the test is called paired")
+    need(beyond[np.isin(verdict, PASSING)].all(), "a feature that fails the test is called paired")
     for name in ("pair_lift", "agreement"):
         _check_rising(*(values[name + end] for end in ("_low", "", "_high")), name=name)
     has_n = is_tested & (values["n_both"] > 0)
     n_both = values["n_both"][has_n].astype(np.int64)
     for end, factor in zip(("_low", "_high"), poisson_interval(n_both), strict=True):
         agrees = np.isclose(values["pair_lift" + end][has_n] * n_both, values["pair_lift"][has_n] * factor, rtol=1e-6)
-        need(bool(agrees.all()), f"pair_lift{end} is not that of pair_lift and n_both")
+        need(agrees.all(), f"pair_lift{end} is not that of pair_lift and n_both")
     is_tied = np.array([name is not None for name in place])
-    need(bool((np.array(share, dtype=np.float64)[is_tied] >= s.TIED).all()), "a place has too little of a feature")
+    need((np.array(share, dtype=np.float64)[is_tied] >= s.TIED).all(), "a place has too little of a feature")
     return f"{int(is_tested.sum())} features tested, {int(is_tied.sum())} tied to a place"
 
 
 def _check_rising(low: Array, value: Array, high: Array, *, name: str) -> None:
     is_known = ~np.isnan(value)
-    need(bool((low[is_known] <= value[is_known] + 1e-12).all()), f"{name} lies below its interval")
-    need(bool((value[is_known] <= high[is_known] + 1e-12).all()), f"{name} lies above its interval")
+    need((low[is_known] <= value[is_known] + 1e-12).all(), f"{name} lies below its interval")
+    need((value[is_known] <= high[is_known] + 1e-12).all(), f"{name} lies above its interval")

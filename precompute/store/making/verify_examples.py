@@ -96,16 +96,16 @@ class ExampleTable:
     def check_lists(self) -> None:
         """Checks that need the table and the lists of tokens only, and no events."""
         e = self.store.events
-        need(bool((self.token < e.sample_token[self.row + 1]).all()), "an example lies beyond its sample")
-        need(bool((e.token_modality[self.token] == self.modality).all()), "an example has the wrong modality")
-        need(bool((np.diff(self.list) >= 0).all()), "the examples are not in order")
-        need(bool((self.rank == rank_in_run(self.list)).all()), "ranks of examples have gaps")
+        need((self.token < e.sample_token[self.row + 1]).all(), "an example lies beyond its sample")
+        need((e.token_modality[self.token] == self.modality).all(), "an example has the wrong modality")
+        need((np.diff(self.list) >= 0).all(), "the examples are not in order")
+        need((self.rank == rank_in_run(self.list)).all(), "ranks of examples have gaps")
         need(distinct(self.list, self.row), "a sample stands twice in a list of examples")
-        need(bool((self.n_active > 0).all() and (self.n_same >= 0).all()), "an example's counts are no counts")
+        need((self.n_active > 0).all() and (self.n_same >= 0).all(), "an example's counts are no counts")
         top = self.band == -1
         follows = top[1:] & (self.list[1:] == self.list[:-1])
         falls = (self.bits[:-1] > self.bits[1:]) | ((self.bits[:-1] == self.bits[1:]) & (self.row[:-1] < self.row[1:]))
-        need(bool(falls[follows].all()), "the strongest examples do not fall")
+        need(falls[follows].all(), "the strongest examples do not fall")
         self._check_folding()
 
     def _check_folding(self) -> None:
@@ -122,8 +122,8 @@ class ExampleTable:
         n_passed = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
         is_short = top & (n_listed < s.SHOWN)
         agrees = (n <= n_passed).all() and (n[is_short] == n_passed[is_short]).all()
-        need(bool(agrees), "examples that were folded are miscounted")
-        need(bool(samples_fm.astype(bool).sum() == top.sum()), "a feature that fires has no example")
+        need(agrees, "examples that were folded are miscounted")
+        need(samples_fm.astype(bool).sum() == top.sum(), "a feature that fires has no example")
 
     def sample_counts(self) -> Array:
         """int64, of each list: the samples that it shows or counts."""
@@ -141,11 +141,11 @@ class ExampleTable:
             return
         key_e, key = run.token_e * self.n_features + run.feature_e, self.token[at] * self.n_features + self.feature[at]
         event, is_event = find(key_e, key)
-        need(bool(is_event.all()), "an example is no event")
-        need(bool((run.value_e[event].view(np.uint16) == self.bits[at]).all()), "an example's value is not its event's")
+        need(is_event.all(), "an example is no event")
+        need((run.value_e[event].view(np.uint16) == self.bits[at]).all(), "an example's value is not its event's")
         example_key = ((self.row[at] - run.rows[0]) * 2 + self.modality[at]) * self.n_features + self.feature[at]
         first, end = (np.searchsorted(group, example_key, to) for to in ("left", "right"))
-        need(bool((end - first == self.n_active[at]).all()), "an example's sample has another number of active tokens")
+        need((end - first == self.n_active[at]).all(), "an example's sample has another number of active tokens")
         # What of the sample is larger than its example lies in a higher band; over the strongest there is nothing.
         larger = np.searchsorted(group << 16 | bits, example_key << 16 | self.bits[at], "right")
         top_octave = self.octave_fm[self.feature[at], self.modality[at]]
@@ -154,15 +154,15 @@ class ExampleTable:
             for x in (self.bits[at], bits[np.minimum(larger, len(bits) - 1)])
         ]
         band = self.band[at]
-        need(bool(((band == -1) | (band == bands[0])).all()), "an example lies in another band")
-        need(bool(((larger == end) | (bands[1] < band)).all()), "an example is not its sample's strongest")
+        need(((band == -1) | (band == bands[0])).all(), "an example lies in another band")
+        need(((larger == end) | (bands[1] < band)).all(), "an example is not its sample's strongest")
 
     def check_strongest(self) -> None:
         """Once the events of all samples were seen: none that is stronger than a list's last is missing from it."""
         top = self.band[self.begin] == -1
         n_fm = np.zeros_like(self.n_above_fm)
         n_fm[self.feature[self.begin[top]], self.modality[self.begin[top]]] = self.sample_counts()[top]
-        need(bool((self.n_above_fm <= np.maximum(n_fm - 1, 0)).all()), "a stronger sample is not among the examples")
+        need((self.n_above_fm <= np.maximum(n_fm - 1, 0)).all(), "a stronger sample is not among the examples")
 
 
 def distinct(*keys: Array) -> bool:

@@ -18,7 +18,7 @@ def check_maps(store: Store) -> str:
         nowhere = (map_columns.x == mapfile.NOWHERE) | (map_columns.y == mapfile.NOWHERE)
         is_dead = map_columns.verdict == s.VERDICTS.index("dead")
         right = nowhere[is_dead] if name == "profile" else nowhere == is_dead
-        need(bool(right.all()), "the map leaves out other features than the dead ones")
+        need(right.all(), "the map leaves out other features than the dead ones")
         n_places.append(f"{int((~nowhere).sum())} places")
     if (store.path / mapfile.SAMPLES_NAME).is_file():
         n_places.append(_check_samples(store))
@@ -29,7 +29,7 @@ def _check_samples(store: Store) -> str:
     columns, summary = store.sample_map, store.manifest.get("sample_map", {})
     need(len(columns.x) == store.n_samples, f"the map of samples has {len(columns.x)} samples, not {store.n_samples}")
     nowhere = columns.x == mapfile.NOWHERE
-    need(bool((nowhere == (columns.y == mapfile.NOWHERE)).all()), "a sample has half a place on the map")
+    need((nowhere == (columns.y == mapfile.NOWHERE)).all(), "a sample has half a place on the map")
     counts = {"n": int((~nowhere).sum()), "laid_out": int((~nowhere & (columns.source == 0)).sum())}
     need(counts.items() <= summary.items(), f"the map of samples has {counts}, the manifest says otherwise")
     return f"{counts['n']} places of samples"

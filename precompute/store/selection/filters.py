@@ -158,7 +158,7 @@ class Selection:
 
     @cached_property
     def map(self) -> SampleMap:
-        """`Store.sample_map`."""
+        """Where each sample lies on the map of samples."""
         return read_sample_map(self._core.file(SAMPLES_NAME))
 
     def values(self, name: str) -> Array:

@@ -11,7 +11,7 @@ from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope, Steer
 from precompute.live.steer import Done, Steering, steer
 from precompute.live.steer_rows import CONTROL_ROW, DEFAULT, STEERED
-from precompute.live.steer_sampling import Cast, Event, KlEvent, TargetEvent, TokenEvent
+from precompute.live.steer_sampling import Channels, Event, KlEvent, TargetEvent, TokenEvent
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -254,7 +254,7 @@ def test_the_same_seed_gives_the_same_noise_to_both_rows(mllm: Mllm, sae: SaeV, 
     assert sum(same) >= len(same) / 2
     # Gumbel-max draws from the softmax: the first token follows the model's own probabilities.
     prob_v = first.logits[0][DEFAULT].double().softmax(-1)
-    sampler = steering.TokenSampler(mllm, Cast.of([1], [0]), lambda candidate, event: None, 1.0, set())
+    sampler = steering.TokenSampler(mllm, Channels.of_candidates([1], [0]), lambda candidate, event: None, 1.0, set())
     drawn = torch.stack([sampler.choose(first.logits[0][[DEFAULT]], [0])[0] for _ in range(4000)])
     top = int(prob_v.argmax())
     share = float((drawn == top).double().mean())
