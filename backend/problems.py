@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -86,26 +85,20 @@ def http_status(status: int) -> Iterator[None]:
 
 
 def problem(
-    request: Request,
-    status: int,
-    detail: str,
-    errors: list[dict[str, Any]] | None = None,
-    headers: Mapping[str, str] | None = None,
+    request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> JSONResponse:
-    """The body of an error."""
-    title, path = HTTPStatus(status).phrase, request.url.path
-    body = Problem(title=title, status=status, detail=detail, instance=path, errors=errors)
-    return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type=MEDIA_TYPE)
+    """An error as problem details, with further `fields`."""
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, instance=request.url.path)
+    return JSONResponse(body.model_dump(exclude_none=True) | fields, status, headers, media_type=MEDIA_TYPE)
 
 
 def conflict_problem(request: Request, error: ConflictError) -> JSONResponse:
-    """The body of a conflict, with both versions (schemas.annotations.ConflictProblem)."""
-    reply = problem(request, 409, str(error))
+    """A conflict with both versions (schemas.annotations.ConflictProblem)."""
     entry: Entry = error.current
     current = {"kind": entry.kind, "key": entry.key, "version": entry.version, "author": entry.author, "at": entry.at,
                "deleted": entry.body is None, "body": entry.body}  # fmt: skip
-    body = {**json.loads(bytes(reply.body)), "current": current, "yours": error.yours}
-    return JSONResponse(body, 409, {"ETag": f'"{entry.version}"'}, media_type=MEDIA_TYPE)
+    tag = {"ETag": f'"{entry.version}"'}
+    return problem(request, 409, str(error), tag, current=current, yours=error.yours)
 
 
 def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
@@ -182,6 +175,12 @@ class DamageCheck:
         return next((slot.store for slot in state.slots if slot.name == name), None)
 
 
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks for a page: outside /api, with HTML among what it accepts."""
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    return "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
+
+
 def damage_of(store: Path) -> str | None:
     """`damage_sentence`; None too for a store that was moved away."""
     with contextlib.suppress(SaevxError):
@@ -194,20 +193,14 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     damage_check = DamageCheck()
 
     async def answer(
-        request: Request,
-        status: int,
-        detail: str,
-        errors: list[dict[str, Any]] | None = None,
-        headers: Mapping[str, str] | None = None,
+        request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None, **fields: Any
     ) -> Response:
-        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
-        wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
-        if error_page is not None and wants_page:
+        if error_page is not None and wants_page(request):
             title = PAGE_TITLES.get(status, HTTPStatus(status).phrase)
             page = await run_in_threadpool(error_page, request, status, title, detail)
             page.headers.update(headers or {})
             return page
-        return problem(request, status, detail, errors, headers)
+        return problem(request, status, detail, headers, **fields)
 
     @app.exception_handler(Answered)
     async def answered(request: Request, error: Answered) -> Response:
@@ -215,12 +208,12 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http_error(request: Request, error: StarletteHTTPException) -> Response:
-        return await answer(request, error.status_code, detail_of(request, error), headers=headers_of(request, error))
+        return await answer(request, error.status_code, detail_of(request, error), headers_of(request, error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         errors = _reasons(error)
-        return await answer(request, 422, _sentence(errors), errors)
+        return await answer(request, 422, _sentence(errors), errors=errors)
 
     @app.exception_handler(SaevxError)
     async def user_error(request: Request, error: SaevxError) -> Response:

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from precompute.data import summary
 from precompute.data.records import stamps
+from precompute.data.rejections import summary
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER, LATER_OPTIONS, PASS_OPTIONS, PrecomputeOptions, Step
 from precompute.options.shared import SAE_LENS, absolute_path

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from markupsafe import Markup
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.problems import problem
+from backend.problems import problem, wants_page
 from backend.templating import templates
 
 COOKIE = "saevx_login"
@@ -109,8 +109,7 @@ class Login:
     async def _ask(self, request: Request, path: str) -> Response:
         if path == OPEN:
             return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
-        wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
-        if not wants_page or request.method not in ("GET", "HEAD"):
+        if not wants_page(request) or request.method not in ("GET", "HEAD"):
             return problem(request, 401, ASKS, headers={"WWW-Authenticate": "Bearer"})
         address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return login_page(request, address)

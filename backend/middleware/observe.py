@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.live.model_worker import CLIENT
 from backend.middleware.metrics import Metrics
+from backend.problems import METHODS
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """An id that a proxy or client may give: anything else could forge lines of a log."""
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 access = logging.getLogger("saevx.access")
 
 

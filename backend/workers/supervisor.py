@@ -127,8 +127,8 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
 
     def run(self, announce: Announce) -> None:
-        """Until interrupted. The first worker opens the stores before the others do, so that what is wrong with them
-        is message once."""
+        """Until interrupted. The first worker opens the stores before the others do, so that a fault of theirs is
+        reported once."""
         first, *other_workers = self.workers
         self.start(first)
         match self.hear(first):

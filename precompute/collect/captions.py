@@ -7,8 +7,8 @@ import numpy as np
 from PIL.Image import Image
 from torch import Tensor
 
-from precompute.data import Data, Row
 from precompute.data.batches import Plan
+from precompute.data.records import Data, Row
 from precompute.errors import PairError
 from precompute.model.batch import Pair
 from precompute.model.loader import LoadedBatch

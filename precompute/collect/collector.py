@@ -36,8 +36,9 @@ from precompute.collect.shard import (
     sums_of,
     write_shard,
 )
-from precompute.data import Data, DecodedImage, RejectedRow, Row, write_thumbnail
 from precompute.data.batches import CALIBRATION_SAMPLES, Plan
+from precompute.data.images import DecodedImage, write_thumbnail
+from precompute.data.records import Data, RejectedRow, Row
 from precompute.errors import SaevxError
 from precompute.model.calibration import average_factor, calibrate
 from precompute.model.loader import LoadedBatch, load_batch, prefetch, write_in_background

@@ -16,7 +16,8 @@ from precompute.collect.captions import row_of
 from precompute.collect.collector import CALIBRATION_FILE, THUMBS, Collector
 from precompute.collect.sample_records import SampleHeaders, shards, write_records
 from precompute.collect.shard import SHARDS, feature_type, resid_path, shard_path, write_arrays
-from precompute.data import RejectedRow, all_rejected_message
+from precompute.data.records import RejectedRow
+from precompute.data.rejections import all_rejected_message
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.reconstruction import QualitySums

@@ -11,8 +11,9 @@ import numpy as np
 
 from precompute.collect.collector import Collector, thumb_path
 from precompute.collect.shard import shard_path
-from precompute.data import RejectedRow, indices
 from precompute.data.disk.json_table import JsonTable, JsonTableWriter
+from precompute.data.disk.row_table import indices
+from precompute.data.records import RejectedRow
 from precompute.utils.files import atomic_write, hardlink
 from precompute.utils.types import Array
 

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from precompute.collect.collector import Collector
-from precompute.data import Data, read
 from precompute.data.batches import Batching, Plan, plan_rows, shuffle_images
+from precompute.data.records import Data
+from precompute.data.rows import read
 from precompute.model.identity import model_sha256
 from precompute.model.mllm import Mllm
 from precompute.products.setting import Products

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from precompute.collect import accumulators as acc
 from precompute.collect.entries import Activations, BySample
-from precompute.data import RejectedRow
+from precompute.data.records import RejectedRow
 from precompute.model.batch import IMAGE, TEXT
 from precompute.model.loader import LoadedBatch
 from precompute.sae.encode import EncodedBatch

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from precompute.collect.collector import Clock, Collector
 from precompute.collect.merge import merge_node, merge_tree
 from precompute.collect.session import Session
-from precompute.data import Data
 from precompute.data.batches import Plan
+from precompute.data.records import Data
 from precompute.utils.processes.ray_pool import pool
 from precompute.utils.progress import progress_bar
 

@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from precompute.data.records import BadRow, Columns, Listing, Records, Stamp, key_of
+from precompute.data.records import IMAGE_FIELDS, BadRow, Columns, Listing, Records, Stamp, key_of
 from precompute.errors import SaevxError
 
-NAMES = ("image", "images", "file_name", "file_names")
-"""What a column of image paths may be called, in any case; a column of bytes may have any name."""
 ROWS_AT_ONCE = 1000
 """Rows listed at a time."""
 
@@ -87,8 +85,8 @@ def image_column(names: list[str], of_bytes: list[str], source: str, columns: Co
         if key not in names:
             raise SaevxError(f"{source} has the columns {', '.join(names)}, not {columns.image!r}: see --image-column.")
         return key
-    by_rank = sorted(of_bytes, key=lambda name: (name.lower() not in NAMES, names.index(name)))
-    by_name = [name for known_name in NAMES for name in names if name.lower() == known_name]
+    by_rank = sorted(of_bytes, key=lambda name: (name.lower() not in IMAGE_FIELDS, names.index(name)))
+    by_name = [name for known_name in IMAGE_FIELDS for name in names if name.lower() == known_name]
     return next(iter([*by_rank, *by_name]), None)
 
 

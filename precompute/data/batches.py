@@ -13,23 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import (
-    ALL_REJECTED,
-    BadRow,
-    Data,
-    RejectedRow,
-    Row,
-    RowTable,
-    SampleIds,
-    all_rejected_message,
-    as_table,
-    check_size,
-    guess_line,
-    header_size,
-    refuse_no_image,
-    summary_of,
-    take,
-)
+from precompute.data.disk.row_table import RowTable, SampleIds, as_table, take
+from precompute.data.images import check_size, header_size
+from precompute.data.records import BadRow, Data, RejectedRow, Row
+from precompute.data.rejections import all_rejected_message, summary_of
+from precompute.data.rows import ALL_REJECTED, guess_line, refuse_no_image
 from precompute.errors import PairError, SaevxError
 from precompute.utils.progress import say
 from precompute.utils.ragged import batched, expand, offsets

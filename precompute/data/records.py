@@ -8,6 +8,8 @@ from typing import IO, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_ch
 
 from precompute.errors import SaevxError
 
+IMAGE_FIELDS = ("image", "images", "file_name", "file_names")
+"""What a field of image paths may be called, in any case; a table's column of bytes may have any name."""
 Stamp = list[str | int]
 """Path, size and time of a file, or an image's place in it: shows a change without reading the file."""
 

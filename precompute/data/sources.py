@@ -9,13 +9,12 @@ from pathlib import Path
 
 from precompute.data.json_files import JsonFile, captioned_records, images_with_texts
 from precompute.data.paths import check_files, files_below, files_of_split, unicode_name
-from precompute.data.records import Columns, Listing
+from precompute.data.records import IMAGE_FIELDS, Columns, Listing
 from precompute.data.table_files import TABLES, from_files, from_folder, from_hub
 from precompute.data.tars import IMAGE_SUFFIXES, from_tars
 from precompute.errors import SaevxError
 
 METADATA = "metadata.jsonl"
-IMAGE_FIELDS = ("image", "images", "file_name", "file_names")
 FOLDER_FIELDS = ("file_name", "file_names", "image", "images")
 """An imagefolder's own names first."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")

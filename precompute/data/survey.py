@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from precompute.data.paths import ImageRoot, is_address
-from precompute.data.records import BadRow, Columns, Listing, key_of
+from precompute.data.records import IMAGE_FIELDS, BadRow, Columns, Listing, key_of
 from precompute.data.rejections import ROW
-from precompute.data.sources import IMAGE_FIELDS, find
+from precompute.data.sources import find
 from precompute.data.tars import IMAGE_SUFFIXES
 from precompute.errors import SaevxError
 

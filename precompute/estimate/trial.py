@@ -15,8 +15,9 @@ from precompute.collect import merge
 from precompute.collect.collector import Collector
 from precompute.collect.session import Session
 from precompute.collect.shard import SHARDS
-from precompute.data import Data, all_rejected_message
 from precompute.data.batches import Plan
+from precompute.data.records import Data
+from precompute.data.rejections import all_rejected_message
 from precompute.errors import SaevxError
 from precompute.options.precompute import LATER
 from precompute.steps.registry import STEPS

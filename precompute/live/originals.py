@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from precompute.data import BadRow, Columns, Row, SampleIds, open_image, read
 from precompute.data.batches import shuffle_images
+from precompute.data.disk.row_table import SampleIds
+from precompute.data.images import open_image
+from precompute.data.records import BadRow, Columns, Row
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
 from precompute.model.batch import Pair

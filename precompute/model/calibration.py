@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.data import Data, RejectedRow, all_rejected_message
 from precompute.data.batches import CALIBRATION_SAMPLES, Plan
+from precompute.data.records import Data, RejectedRow
+from precompute.data.rejections import all_rejected_message
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, TEXT
 from precompute.model.loader import LoadedBatch, load_batches

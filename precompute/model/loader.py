@@ -11,7 +11,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from torch import Tensor
 
-from precompute.data import BadRow, Data, DecodedImage, RejectedRow, Row, as_table, open_image
+from precompute.data.disk.row_table import as_table
+from precompute.data.images import DecodedImage, open_image
+from precompute.data.records import BadRow, Data, RejectedRow, Row
 from precompute.errors import PairError, SaevxError
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm

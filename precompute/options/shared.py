@@ -13,7 +13,7 @@ from pydantic import model_validator
 from precompute.utils.command_line import CommandOptions, Count, Device, DeviceMap, SinkMultiple
 
 if TYPE_CHECKING:
-    from precompute.data import Columns
+    from precompute.data.records import Columns
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["8bit", "4bit"]
@@ -46,7 +46,7 @@ class DataFields(CommandOptions):
 
     @property
     def columns(self) -> Columns:
-        from precompute.data import Columns
+        from precompute.data.records import Columns
 
         return Columns(
             self.image_column,
@@ -183,7 +183,7 @@ class FromStore(DataFields, StoreModel):
 
 def absolute_path(source: str) -> str:
     """The absolute path of a file, a folder or a glob of files; a hub id as it is."""
-    from precompute.data import matching_paths
+    from precompute.data.sources import matching_paths
 
     path = Path(source)
     return str(path.resolve()) if path.exists() or matching_paths(path) else source

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from precompute.data import RejectedRow
+from precompute.data.records import RejectedRow
 from precompute.model.mllm import Mllm
 from precompute.model.vision import SOURCES
 from precompute.options.patches import PatchesOptions

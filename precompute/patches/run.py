@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from precompute.data import BadRow, Data, RejectedRow, Row, all_rejected_message, open_image, read, summary_of
 from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
-from precompute.data.records import stamps
+from precompute.data.images import open_image
+from precompute.data.records import BadRow, Data, RejectedRow, Row, stamps
+from precompute.data.rejections import all_rejected_message, summary_of
+from precompute.data.rows import read
 from precompute.errors import PairError, SaevxError
 from precompute.geometry import View
 from precompute.geometry.painting import paint, regions, visible_pixels

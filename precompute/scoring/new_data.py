@@ -24,23 +24,12 @@ import numpy as np
 from precompute.collect.collector import Collector, thumb_path
 from precompute.collect.entries import by_sample
 from precompute.collect.shard import Sample, pair_events, samples_of
-from precompute.data import (
-    METADATA,
-    Data,
-    RejectedRow,
-    Row,
-    Survey,
-    all_rejected_message,
-    count_kinds,
-    guess_line,
-    no_rows,
-    refuse_no_image,
-    stream,
-    summary,
-    survey,
-)
 from precompute.data.batches import make_plan, usable
-from precompute.data.records import stamps
+from precompute.data.records import Data, RejectedRow, Row, no_rows, stamps
+from precompute.data.rejections import all_rejected_message, count_kinds, summary
+from precompute.data.rows import guess_line, refuse_no_image, stream
+from precompute.data.sources import METADATA
+from precompute.data.survey import Survey, survey
 from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
 from precompute.model.loading import pick_device

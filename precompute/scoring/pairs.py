@@ -260,7 +260,7 @@ def live_pair(
     Args:
         encoded_pair, nll_3: as of `sample_of`. folder: where thumbnails are written.
     """
-    from precompute.data import write_thumbnail
+    from precompute.data.images import write_thumbnail
 
     files = [folder / f"{i}.webp" for i in range(len(images))]
     for image, file in zip(images, files, strict=True):

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precompute.data import Data, Row
 from precompute.data.batches import Plan
+from precompute.data.records import Data, Row
 from precompute.model.batch import IMAGE
 from precompute.model.calibration import MODALITIES, mark_sinks, token_norms
 from precompute.model.loader import LoadedBatch, load_batch, prefetch

@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precompute.data import RejectedRow, SampleIds, read, summary_of, take
 from precompute.data.batches import Batching, plan_rows, smallest_hashes
+from precompute.data.disk.row_table import SampleIds, take
+from precompute.data.records import RejectedRow
+from precompute.data.rejections import summary_of
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT, Batch
 from precompute.model.calibration import calibrate_data, mark_sinks, token_norms

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-from precompute.data import BadRow, Data, as_table, count_kinds, read, summary
 from precompute.data.batches import OVERHEAD, Batching, n_image_tokens, plan_rows
-from precompute.data.records import stamps
+from precompute.data.disk.row_table import as_table
+from precompute.data.records import BadRow, Data, stamps
+from precompute.data.rejections import count_kinds, summary
+from precompute.data.rows import read
 from precompute.errors import PairError, SaevxError
 from precompute.model.calibration import average_factor, calibrate_data
 from precompute.model.loader import check_images, load_model, without_images

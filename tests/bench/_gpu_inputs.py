@@ -21,8 +21,9 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 
 from precompute.collect import merge
 from precompute.collect.collector import Collector
-from precompute.data import Columns, read
 from precompute.data.batches import Batching, plan_rows
+from precompute.data.records import Columns
+from precompute.data.rows import read
 from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from precompute.collect.collector import Collector, thumb_path
 from precompute.collect.session import Session
-from precompute.data import Row
+from precompute.data.records import Row
 from precompute.model.loader import LoadedBatch
 from precompute.utils.files import hardlink
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from precompute.collect import merge
 from precompute.collect.collector import Collector
-from precompute.data import Columns, Data, read
 from precompute.data.batches import Batching, Plan, plan_rows
+from precompute.data.records import Columns, Data
+from precompute.data.rows import read
 from precompute.model.loader import LoadedBatch
 from precompute.model.mllm import Mllm
 from precompute.options.precompute import PrecomputeOptions

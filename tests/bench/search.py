@@ -9,7 +9,7 @@ from backend.live.engines import Engine
 from backend.live.engines import load_engine as load
 from backend.settings import Settings
 from backend.stores import OpenStore
-from precompute.data import open_image
+from precompute.data.images import open_image
 from precompute.model.batch import Pair
 from precompute.store.reader import Store
 from tests.bench.common import Figure, Setup, alternately, ratio

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria
 
-from precompute.data import Columns, open_image, read
+from precompute.data.images import open_image
+from precompute.data.records import Columns
+from precompute.data.rows import read
 from precompute.live import steer as steering
 from precompute.live.intervention import Intervention, Scope
 from precompute.live.steer import Candidate, Steering, steer, steer_candidates

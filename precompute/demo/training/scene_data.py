@@ -7,7 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from precompute.data import Data, read
+from precompute.data.records import Data
+from precompute.data.rows import read
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import Scene
 from precompute.utils.files import write_text

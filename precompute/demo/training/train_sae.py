@@ -19,7 +19,7 @@ from pydantic import Field
 from pydantic_settings import CliApp
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from precompute.data import Data
+from precompute.data.records import Data
 from precompute.demo.assemble import base_lm
 from precompute.demo.scenes import make_scene
 from precompute.demo.training.adapter_data import plain_texts

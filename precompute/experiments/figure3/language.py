@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precompute.data import read
 from precompute.data.batches import Batching, plan_rows
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from precompute.experiments.options import Figure3Options
 from precompute.model.loader import load_batches, load_model

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from precompute.data import BadRow, open_image
+from precompute.data.images import open_image
 from precompute.data.paths import ImageRoot
+from precompute.data.records import BadRow
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import article, plural, scenes_from
 from precompute.errors import SaevxError

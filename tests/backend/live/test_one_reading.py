@@ -10,7 +10,7 @@ from fastapi import HTTPException
 
 from backend.live.uploads import read_image
 from backend.settings import Settings
-from precompute.data import write_thumbnail
+from precompute.data.images import write_thumbnail
 from precompute.errors import PairError
 from precompute.live.engine import encode_pair
 from precompute.model.batch import Pair

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from precompute.collect.captions import row_of
-from precompute.data import open_image
+from precompute.data.images import open_image
 from precompute.model.batch import Pair
 from precompute.model.mllm import Mllm
 from precompute.pipeline import Pipeline

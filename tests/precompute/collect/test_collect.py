@@ -15,7 +15,7 @@ from backend.settings import Settings
 from precompute.collect import accumulators as acc
 from precompute.collect import merge
 from precompute.collect.collector import Collector
-from precompute.data import open_image
+from precompute.data.images import open_image
 from precompute.live.engine import encode_pair
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT, Pair
 from precompute.model.mllm import Mllm

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute.data import Row, read
+from precompute.data.records import Row
+from precompute.data.rows import read
 from precompute.errors import PairError
 from precompute.model.batch import Batch, Pair
 from precompute.model.loader import load_batch

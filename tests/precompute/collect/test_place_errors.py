@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.data import open_image
+from precompute.data.images import open_image
 from precompute.model.batch import IMAGE, Pair
 from precompute.pipeline import Pipeline
 from precompute.steps.flag import fvu_places, variance_of

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.data import BadRow, open_image
+from precompute.data.images import open_image
+from precompute.data.records import BadRow
 from tests.helpers import tiny
 from tests.helpers.hostile import captions
 from tests.helpers.hostile.images import CASES, USED, ImageCase

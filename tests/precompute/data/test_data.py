@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from precompute.data import BadRow, Columns, open_image, read
-from precompute.data.images import header_size
+from precompute.data.images import header_size, open_image
+from precompute.data.records import BadRow, Columns
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
 from tests.helpers.hostile.images import png

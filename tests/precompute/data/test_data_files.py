@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Cell, Columns, Slice, header_size, open_image, read
-from precompute.data import arrow_tables as tables_module
-from precompute.data.records import stamps
+from precompute.data.arrow_tables import Cell
+from precompute.data.images import header_size, open_image
+from precompute.data.records import Columns, Slice, stamps
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from precompute.pipeline import Pipeline
 from precompute.store.making.unfinished import Collected

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from precompute.data import Columns, Data, open_image, read
+from precompute.data.images import open_image
 from precompute.data.paths import ImageRoot
+from precompute.data.records import Columns, Data
 from precompute.data.rejections import kind_of
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
 from tests.helpers.hostile.paths import CASES, USED, make_data

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Columns, all_rejected_message, read, summary, summary_of
-from precompute.data.records import RejectedRow
-from precompute.data.rejections import KINDS, count_kinds, kind_of
+from precompute.data.records import Columns, RejectedRow
+from precompute.data.rejections import KINDS, all_rejected_message, count_kinds, kind_of, summary, summary_of
+from precompute.data.rows import read
 from precompute.store.reader import Store
 from tests.helpers import tiny
 from tests.helpers.in_process import saevx

@@ -11,8 +11,8 @@ from PIL import Image
 
 from backend.app import create_app
 from backend.settings import Settings
-from precompute.data import Row
 from precompute.data.batches import shuffle_images
+from precompute.data.records import Row
 from precompute.errors import SaevxError
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute

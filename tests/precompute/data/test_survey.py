@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Columns, read
+from precompute.data.records import Columns
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
 

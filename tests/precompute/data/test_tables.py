@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Columns, open_image, read
+from precompute.data.images import open_image
+from precompute.data.records import Columns
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from tests.helpers import tiny
 from tests.helpers.tiny import png

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from precompute.data import Columns, open_image, read
+from precompute.data.images import open_image
+from precompute.data.records import Columns
+from precompute.data.rows import read
 from precompute.data.tars import BLOCK
 from precompute.errors import SaevxError
 from tests.helpers.tiny import png

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from precompute.data import read
+from precompute.data.rows import read
 from precompute.demo import dataset as D
 from precompute.demo.boxes import boxes, truth
 from precompute.demo.drawing import draw

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from precompute.data import read
+from precompute.data.rows import read
 from precompute.demo.scenes import make_scene
 from precompute.errors import SaevxError
 from precompute.experiments.questions import FIRST, KINDS, questions, write

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from precompute.collect.session import Session
-from precompute.data import open_image
+from precompute.data.images import open_image
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair
 from precompute.model.batch import IMAGE, TEXT, Pair

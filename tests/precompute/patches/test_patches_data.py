@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from precompute.data import open_image
+from precompute.data.images import open_image
 from precompute.errors import SaevxError
 from precompute.live.engine import encode_pair, load_sae
 from precompute.model.batch import IMAGE, Pair

@@ -6,7 +6,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from precompute.collect.session import Session
-from precompute.data import open_image
+from precompute.data.images import open_image
 from precompute.model.batch import IMAGE, Pair
 from precompute.options.precompute import PrecomputeOptions
 from precompute.store.reader import Store

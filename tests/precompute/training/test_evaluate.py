@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.data import open_image, read
+from precompute.data.images import open_image
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, TEXT, Batch, Pair
 from precompute.model.mllm import Mllm

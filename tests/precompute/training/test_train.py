@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.data import read
 from precompute.data.batches import Batching, plan_rows
+from precompute.data.rows import read
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, TEXT
 from precompute.model.calibration import calibrate_data

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from precompute.data import Row, RowTable, Slice, as_table, indices, take
 from precompute.data.disk import json_table
 from precompute.data.disk.id_set import IdSet
-from precompute.data.disk.row_table import RowTableWriter
+from precompute.data.disk.row_table import RowTable, RowTableWriter, as_table, indices, take
+from precompute.data.records import Row, Slice
 
 
 def rows(n: int) -> list[Row]:
