@@ -94,8 +94,8 @@ def uploaded_url(request: Request, hash: str) -> str:
     return f"{base_path(request)}/api/v1/images/{quote(hash)}"
 
 
-class Links:
-    """Addresses for one request and store."""
+class ImageLinks:
+    """Addresses of the images of samples, for one request and store."""
 
     def __init__(self, request: Request, store: OpenStore) -> None:
         state: State = request.app.state.saevx

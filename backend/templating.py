@@ -121,8 +121,8 @@ def _quote(text: str) -> str:
     return text if text.isascii() and text.isalnum() else quote_plus(text, safe=",")  # most are names and numbers
 
 
-class Addresses:
-    """Addresses for one request: with the root path and, unless it is the default, the store."""
+class PageLinks:
+    """Addresses of pages, for one request: with the root path and, unless it is the default, the store."""
 
     def __init__(self, request: Request, store: str) -> None:
         self.base: str = request.scope.get("root_path", "").rstrip("/")
@@ -181,7 +181,7 @@ def render(
         state: the server's, for the menu of stores; None without a menu.
     """
     default, stores = (state.default_name, list(state.stores.values())) if state else ("", [])
-    links = Addresses(request, store.name if store and store.name != default else "")
+    links = PageLinks(request, store.name if store and store.name != default else "")
     has_images = not store or store.n_image_tokens > 0
     context: dict[str, Any | Callable[..., str]] = {
         "base": links.base,

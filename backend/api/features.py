@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from backend.annotations.filters import filter_of_notes
 from backend.api.map import features_in_area
 from backend.deps import Cached, StoreDep, VisitDep
-from backend.links import Links, check_feature
+from backend.links import ImageLinks, check_feature
 from backend.live.effects import request_effect
 from backend.live.recompute import events_if_ready
 from backend.params import Cursor, FeatureId, Limit, QueryModel, Words, parse_numbers
@@ -229,7 +229,7 @@ def example_items(
         items = store.store.examples.of(
             feature, modality=query.modality, band=int(query.band), limit=query.limit, compute=compute
         )
-    return Links(request, store).all_images(items)
+    return ImageLinks(request, store).all_images(items)
 
 
 @router.get(

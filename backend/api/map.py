@@ -7,7 +7,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from backend.api.samples import SampleQuery, check_sample_map
 from backend.deps import Cached, StoreDep
-from backend.links import Links, check_sample
+from backend.links import ImageLinks, check_sample
 from backend.params import Version
 from backend.problems import check_modified, http_status
 from backend.stores import OpenStore
@@ -146,7 +146,7 @@ def validators(request: Request, store: OpenStore, v: str | None, name: str) -> 
     """As `cache_headers`, of any reply."""
     headers = {
         "ETag": f'W/"{store.content_id[:16]}-{name}"',
-        "Cache-Control": Links(request, store).cache_control(v),
+        "Cache-Control": ImageLinks(request, store).cache_control(v),
         "Vary": "Accept-Encoding",
     }
     check_modified(request, headers)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from backend.annotations.filters import filter_of_notes
 from backend.deps import Cached, StoreDep, VisitDep
-from backend.links import InPath, Links, add_sample_route, check_feature, check_sample
+from backend.links import ImageLinks, InPath, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, QueryModel, Version, Words, parse_box, parse_numbers, parse_patch, split_names
 from backend.problems import MEDIA_TYPE, check_modified, http_status
@@ -165,7 +165,7 @@ def as_page(request: Request, store: OpenStore, page: StorePage) -> Page[Sample]
     """Samples with the addresses of their images and what people wrote about them."""
     items = [
         {**item, **store.annotations.list_fields("sample", item["sample_id"])}
-        for item in Links(request, store).all_images(page.items)
+        for item in ImageLinks(request, store).all_images(page.items)
     ]
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
@@ -271,7 +271,7 @@ def get_image(
     shape = "full" if box is None else "x".join(f"{edge:g}" for edge in box)
     headers = {
         "ETag": f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"',
-        "Cache-Control": Links(request, store).cache_control(query.v),
+        "Cache-Control": ImageLinks(request, store).cache_control(query.v),
     }
     matches = store.store.samples.list(ids=[sample_id], limit=1).items
     if not matches:
@@ -306,7 +306,7 @@ def get_sample(
 ) -> SampleDetail:
     check_sample(store, sample_id)
     item = {**store.store.samples.get(sample_id, top), **store.annotations.list_fields("sample", sample_id)}
-    return SampleDetail.model_validate(Links(request, store).images(item))
+    return SampleDetail.model_validate(ImageLinks(request, store).images(item))
 
 
 @lru_cache(maxsize=512)

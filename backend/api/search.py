@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
 from backend.deps import AnsweredDep, Cached, StoreDep, Visit, VisitDep
-from backend.links import Links, check_sample
+from backend.links import ImageLinks, check_sample
 from backend.live import live_answers
 from backend.live.query import Query
 from backend.live.reading import read_pair
@@ -33,7 +33,7 @@ def get_search(
     limit: Annotated[int, QueryParam(ge=1, le=200, description="Number of features and of samples.")] = 20,
 ) -> WordSearch:
     answer = with_annotated(store, store.store.search.words(q, limit), limit)
-    answer["samples"] = Links(request, store).all_images(answer["samples"])
+    answer["samples"] = ImageLinks(request, store).all_images(answer["samples"])
     return WordSearch.model_validate(answer)
 
 
@@ -114,7 +114,7 @@ async def input_images(visit: Visit, inputs: SearchInput) -> list[Image.Image]:
 
 def as_live_search(request: Request, store: OpenStore, answer: dict[str, Any]) -> LiveSearch:
     """The reply to a search, with addresses of the images."""
-    samples = Links(request, store).all_images(answer["samples"])
+    samples = ImageLinks(request, store).all_images(answer["samples"])
     return LiveSearch.model_validate({**answer, "samples": samples})
 
 

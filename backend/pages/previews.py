@@ -7,7 +7,7 @@ from markupsafe import Markup
 from backend.drawing.heat import HeatImage, example_image
 from backend.drawing.parts import preview, top_words
 from backend.drawing.text import visible
-from backend.links import Links
+from backend.links import ImageLinks
 from backend.live.lru import Lru
 from backend.pages.feature.examples import as_examples
 from backend.pages.visit import PageVisit
@@ -25,7 +25,7 @@ CACHE: Lru[Key, Markup] = Lru(32_000_000, lambda preview: 2 * len(preview) + 500
 def previews(visit: PageVisit, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, the preview that a list shows: at most three small images with activations, one per sample; for a
     feature without images its strongest tokens, each once."""
-    links = Links(visit.request, visit.store)
+    links = ImageLinks(visit.request, visit.store)
     key_of = {id: (visit.store.content_id, links.base, links.store, id) for id in ids}
     return cached(key_of, lambda ids: draw_previews(links, visit.store, ids))
 
@@ -47,7 +47,7 @@ def cached(key_of: Mapping[int, Key], draw: Callable[[list[int]], dict[int, Mark
     return parts
 
 
-def draw_previews(links: Links, open_store: OpenStore, ids: list[int]) -> dict[int, Markup]:
+def draw_previews(links: ImageLinks, open_store: OpenStore, ids: list[int]) -> dict[int, Markup]:
     """By feature id, a preview that is not in the cache."""
     by_patch = open_store.store.examples.strongest(ids, "image", N_IMAGES)
     images: dict[int, list[HeatImage]] = {}

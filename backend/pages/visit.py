@@ -6,16 +6,16 @@ from fastapi import Depends, HTTPException
 from fastapi.responses import HTMLResponse
 
 from backend.deps import Visit, VisitDep
-from backend.templating import Addresses, render_for
+from backend.templating import PageLinks, render_for
 
 
 class PageVisit(Visit):
     """A request for a page."""
 
     @property
-    def links(self) -> Addresses:
+    def links(self) -> PageLinks:
         """Addresses of pages and of the API, with the store in them."""
-        return Addresses.of_store(*self)
+        return PageLinks.of_store(*self)
 
     def render(self, template: str, *, section: str, fault: HTTPException | None = None, **values: Any) -> HTMLResponse:
         """A page about the store; with a fault, which the page says, under its status and headers."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from backend.api.own.pairs import MAX_TEXT, Result, own_image, plain_text, read_or_refuse
 from backend.deps import Visit, VisitDep
-from backend.links import Links, check_feature, check_sample, sample_of
+from backend.links import ImageLinks, check_feature, check_sample, sample_of
 from backend.live.live_answers import number
 from backend.live.query import OwnPair, Reading
 from backend.params import QueryModel
@@ -109,7 +109,7 @@ def stored_column(request: Request, store: OpenStore, features: list[int], sampl
     """A stored sample. Where the store has no events of it, what is not among the 256 strongest of a side counts as
     0."""
     row = check_sample(store, sample_id)
-    item = Links(request, store).images(store.store.samples.items([row])[row])
+    item = ImageLinks(request, store).images(store.store.samples.items([row])[row])
     z_k2 = np.full((len(features), 2), np.nan)
     if store.store.events.has(row):
         events = store.store.events.of(row)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import AfterValidator
 
 from backend.deps import Visit, VisitDep
-from backend.links import Links, check_feature, uploaded_url
+from backend.links import ImageLinks, check_feature, uploaded_url
 from backend.live.live_answers import nearest
 from backend.live.query import OwnPair, Reading
 from backend.live.reading import read_own
@@ -97,7 +97,7 @@ async def read_or_refuse(visit: Visit, pair: OwnPair) -> Result:
 def tried_pair(request: Request, store: OpenStore, pair: OwnPair, reading: Reading) -> TriedPair:
     """The reply, with addresses of the images."""
     image = own_image(request, pair, reading)
-    samples = Links(request, store).all_images(nearest(store.store, reading.query))
+    samples = ImageLinks(request, store).all_images(nearest(store.store, reading.query))
     own_parts = {"images": [image] if image else [], "unread": reading.unread, "samples": samples}
     return TriedPair.model_validate({**reading.detail, **own_parts})
 

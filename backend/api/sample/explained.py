@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from backend.api.samples import NO_EVENTS
 from backend.deps import Cached, StoreDep, VisitDep
-from backend.links import InPath, Links, add_sample_route, check_sample
+from backend.links import ImageLinks, InPath, add_sample_route, check_sample
 from backend.live.recompute import with_events
 from backend.problems import http_status
 from backend.replies import as_json
@@ -69,5 +69,5 @@ def get_nearest(
 ) -> NearSamples:
     row = check_sample(store, sample_id)
     result = store.store.nearest.of(row, modality, limit)
-    items = Links(request, store).all_images(result.pop("items"))
+    items = ImageLinks(request, store).all_images(result.pop("items"))
     return NearSamples.model_validate({"sample_id": sample_id, "modality": modality, **result, "items": items})

@@ -11,7 +11,7 @@ from backend.api.annotations.common import author_name
 from backend.api.annotations.lists import Name
 from backend.api.own.matrix import OwnList, OwnResult, read_all
 from backend.drawing.figures import with_noun
-from backend.links import Links, check_feature, sample_key, sample_of
+from backend.links import ImageLinks, check_feature, sample_key, sample_of
 from backend.pages.annotations.panel import in_words, signature
 from backend.pages.cards import sample_card
 from backend.pages.own.on_list import matrix_values, own_of
@@ -138,7 +138,7 @@ def cards(visit: PageVisit, ids: list[str], rows: dict[str, int]) -> list[Item]:
     """The samples as cards, in the order of the list."""
     rows_of_cards = [rows[id] for id in ids if id in rows][:DRAWN]
     items = visit.reader.samples.items(rows_of_cards)
-    with_images = Links(visit.request, visit.store).all_images(items[row] for row in rows_of_cards)
+    with_images = ImageLinks(visit.request, visit.store).all_images(items[row] for row in rows_of_cards)
     notes = visit.store.annotations
     return [
         sample_card(Sample.model_validate({**s, **notes.list_fields("sample", s["sample_id"])})) for s in with_images

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from backend.api.cooccurrence import FeatureNumber, get_pair_samples
-from backend.links import Links
+from backend.links import ImageLinks
 from backend.pages.cards import CARD
 from backend.pages.cooccurrence.page import SIDES
 from backend.pages.sample.marks import caption_tokens, image_marks
@@ -36,7 +36,7 @@ class PairView(FormQuery):
 def pair(visit: PageDep, query: Annotated[PairView, Query()]) -> HTMLResponse:
     """Samples of a pair of features."""
     result = get_pair_samples(visit.store, query.a, query.b, query.kind, N_SAMPLES)
-    links = Links(visit.request, visit.store)
+    links = ImageLinks(visit.request, visit.store)
     groups = {name: getattr(result, name) for name in ("both", "only_a", "only_b")}
     ids = [sample.sample_id for group in groups.values() for sample in group]
     items = {s["sample_id"]: links.images(s) for s in visit.reader.samples.list(ids=ids, limit=500).items}

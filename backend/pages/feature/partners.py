@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from backend.api.cooccurrence import samples_of_pair
 from backend.api.features import get_feature
-from backend.links import Links
+from backend.links import ImageLinks
 from backend.pages.cooccurrence.pair import PairView, mark_sample
 from backend.pages.visit import PageDep
 from backend.schemas.features import FeatureDetail, Partner
@@ -48,7 +48,7 @@ def partner_groups(f: FeatureDetail, draw: Draw) -> list[tuple[str, str, list[Pa
     return [(*title, [row(name, p) for p in getattr(f.cooccurring, name)]) for name, title in GROUPS.items()]
 
 
-def draw_sample(links: Links, store: OpenStore, pair: PairView) -> dict[str, Any] | None:
+def draw_sample(links: ImageLinks, store: OpenStore, pair: PairView) -> dict[str, Any] | None:
     """The sample in which both fire most clearly, with their activations; None where no sample has both."""
     samples = samples_of_pair(store, pair.kind, pair.a, pair.b, 1).both
     if not samples:
@@ -60,6 +60,6 @@ def draw_sample(links: Links, store: OpenStore, pair: PairView) -> dict[str, Any
 @router.get("/features/{id}/partners")
 def partners(visit: PageDep, id: int) -> HTMLResponse:
     """The partners of a feature, each with a sample in which both fire."""
-    detail, links = get_feature(visit.store, id), Links(visit.request, visit.store)
+    detail, links = get_feature(visit.store, id), ImageLinks(visit.request, visit.store)
     groups = partner_groups(detail, lambda pair: draw_sample(links, visit.store, pair))
     return visit.render("partners.html", section="/features", f=detail, cooccurring=groups, drawn=True)

@@ -11,7 +11,7 @@ from backend.api.features import FeatureQuery
 from backend.api.map import Layout, has_map
 from backend.api.stores import get_store_detail
 from backend.drawing.parts import VERDICT_HELP
-from backend.links import Links, check_sample
+from backend.links import ImageLinks, check_sample
 from backend.pages.previews import previews
 from backend.pages.visit import PageDep
 from backend.params import FormQuery, Words
@@ -90,7 +90,7 @@ def feature_map(visit: PageDep, query: Annotated[MapQuery, Query()]) -> HTMLResp
         has_layouts=has_map(visit.store, "profile"),
         preserved=preserved_neighbours(visit.store, layout),
         n_nowhere=n_nowhere(visit.store, layout),
-        version=Links(visit.request, visit.store).version,
+        version=ImageLinks(visit.request, visit.store).version,
         colours=COLOURS if visit.store.has_images else {name: COLOURS[name] for name in OF_TEXTS},
         q=query,
         to_list=map_state(query, layout),

@@ -13,7 +13,7 @@ from starlette.types import Scope
 from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery, has_sample_map
 from backend.drawing.figures import with_minus
-from backend.links import Links
+from backend.links import ImageLinks
 from backend.pages.cards import sample_card
 from backend.pages.samples import SIDES
 from backend.pages.scores_and_flags import colour_help, list_flags, list_scores
@@ -69,7 +69,7 @@ def sample_map(visit: PageDep, query: Annotated[SampleMapQuery, Query()]) -> HTM
         there=has_map,
         absent=mapfile.NO_SAMPLES,
         summary=visit.store.manifest.get("sample_map"),
-        version=Links(visit.request, visit.store).version,
+        version=ImageLinks(visit.request, visit.store).version,
         q=query,
         filters=filters,
         other_filters={name: value for name, value in filters.items() if name not in ("q", "flags", "match")},
@@ -125,7 +125,7 @@ def chosen_sample(visit: PageVisit, query: SampleMapQuery) -> dict[str, Any] | N
     row = query.row
     if row is None or row >= visit.reader.n_samples:
         return None
-    links, store = Links(visit.request, visit.store), visit.reader
+    links, store = ImageLinks(visit.request, visit.store), visit.reader
     cosine_of = store.nearest.of_both(row, N_NEAR)
     items = store.samples.items([row, *cosine_of])
     samples = {at: Sample.model_validate(links.images(item)) for at, item in items.items()}
