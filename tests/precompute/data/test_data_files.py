@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from precompute.data import arrow_tables as tables_module
 from precompute.data.arrow_tables import Cell
 from precompute.data.images import header_size, open_image
 from precompute.data.records import Columns, Slice, stamps
