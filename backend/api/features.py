@@ -169,8 +169,6 @@ def get_vector(
 
 
 class ExampleQuery(QueryModel):
-    """Which examples of a feature."""
-
     modality: Modality | None = None
     """Default: both."""
     band: Band = "-1"

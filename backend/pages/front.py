@@ -32,7 +32,6 @@ SAE_FIGURES = {"fvu": "FVU", "l0": "L0", "dead": "dead"}
 
 @router.get("/")
 def front(visit: PageDep) -> HTMLResponse:
-    """The front page of a store."""
     store = get_store_detail(visit.state, visit.store)
     strips = [*([] if visit.store.has_images else [strip_of_names(visit.store)]), *feature_strips(visit.store)]
     return visit.render(

@@ -25,7 +25,6 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 @router.get("/sae")
 def sae(visit: PageDep) -> HTMLResponse:
-    """Figures of the SAE."""
     report = sae_api.get_sae(visit.state, visit.store)
     scorecard = scorecard_lines(report.evaluation.card) if report.evaluation else []
     return visit.render(
@@ -249,8 +248,6 @@ def group_bars(spread: Spread, digits: int) -> Grouped:
 
 
 class PlaceCell(NamedTuple):
-    """A place of the image."""
-
     x: int
     y: int
     share: float

@@ -119,7 +119,6 @@ async def answer(visit: PageVisit, query: SearchQuery, refusal: HTTPException | 
 
 
 def search_page(visit: PageVisit, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
-    """The page as HTML."""
     results = fields["results"] or NO_RESULTS
     ids = [f.id for f in [*(results["ranked"] or []), *(results["words"] or [])]]
     ids += [family.features[0].id for group in results["groups"] for family in group["families"]]

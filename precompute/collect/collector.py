@@ -255,7 +255,6 @@ class Collector:
     # ---- a shard
 
     def shard(self, number: int, batches: Iterator[LoadedBatch], scale: Scale, progress: tqdm) -> Shard:
-        """Compute one shard."""
         ds = {self.data.rows[i].index for i in self.plan.ds}
         samples: list[Sample] = []
         rejected_rows: list[RejectedRow] = []

@@ -32,8 +32,6 @@ TURNED = (5, 6, 7, 8)
 
 
 class DecodedImage(NamedTuple):
-    """A decoded image."""
-
     image: Image.Image
     """RGB, upright."""
     sha256: str

@@ -89,8 +89,6 @@ class Row:
 
 @dataclass(frozen=True, order=True, slots=True)
 class RejectedRow:
-    """A rejected row."""
-
     index: int
     sample_id: str | None
     reason: str

@@ -97,7 +97,6 @@ def quantise_density(density: Array) -> Array:
 
 
 def write_map(path: Path, columns: FeatureMap | SampleMap) -> None:
-    """Writes the file of a map."""
     magic, fields, *_ = KINDS[type(columns)]
     parts = [np.ascontiguousarray(values, dtype=fields[name]) for name, values in columns._asdict().items()]
     with atomic_write(path) as file:

@@ -17,8 +17,6 @@ router = APIRouter(tags=["annotations"])
 
 
 class AnnotationQuery(QueryModel):
-    """Which annotations."""
-
     kind: Kind | None = None
     tag: Annotated[str | None, Query(max_length=60)] = None
     """Only features and samples with this tag."""

@@ -34,8 +34,6 @@ Item = dict[str, Any]
 
 
 class BasketQuery(FormQuery):
-    """A basket."""
-
     features: Annotated[str | None, Query(max_length=60_000)] = None
     """Numbers, separated by commas."""
     sample: Annotated[list[str], Query(max_length=MAX_MEMBERS)] = []  # noqa: RUF012 - pydantic copies it

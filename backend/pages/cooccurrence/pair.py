@@ -25,8 +25,6 @@ N_SAMPLES = 6
 
 
 class PairView(FormQuery):
-    """Which pair."""
-
     a: FeatureNumber
     b: FeatureNumber
     kind: Kind = "text-image"

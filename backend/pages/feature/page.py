@@ -65,7 +65,6 @@ async def feature(visit: PageDep, id: int, query: Annotated[FeatureView, Query()
 
 
 def draw(visit: PageVisit, id: int, query: FeatureView, trial: Tried) -> HTMLResponse:
-    """The page as HTML."""
     detail = features_api.get_feature(visit.store, id)
     side: Literal["text", "image"] = query.modality or ("image" if detail.max_image > detail.max_text else "text")
     band = query.band

@@ -42,8 +42,6 @@ MAX_MATCHES, N_LISTED, N_STRONGEST = 500, 24, 10
 
 
 class MapQuery(FormQuery):
-    """What the map shows."""
-
     colour: Literal["verdict", "omega", "density", "family", "agreement", "label_score", "place", "sample"] = "verdict"
     sample: Annotated[str | None, Query(max_length=20_000)] = None
     """Id of the sample whose features `colour=sample` shows."""

@@ -51,7 +51,6 @@ class SampleMapQuery(FormQuery, SampleQuery):
 
 @router.get("/map")
 def sample_map(visit: PageDep, query: Annotated[SampleMapQuery, Query()]) -> HTMLResponse:
-    """The map of samples."""
     has_map = has_sample_map(visit.store)
     scores = [score for score in list_scores(visit.store) if score.mean is not None]
     flags = [flag for flag in list_flags(visit.store) if flag.count or flag.name == query.colour]

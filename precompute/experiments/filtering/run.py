@@ -139,7 +139,6 @@ def chosen_rows(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
 
 
 def measure(bench: Bench, pool: Pool, arm: Arm, seed: int, o: FilteringOptions, data: Path) -> dict[str, Any]:
-    """One run."""
     began = time.monotonic()
     rows = chosen_rows(pool, arm, seed)
     if o.method == "dpo":
