@@ -74,7 +74,7 @@ class Visit(NamedTuple):
     @property
     def reader(self) -> Store:
         """The finished store itself."""
-        return self.store.store
+        return self.store.reader
 
     @property
     def model(self) -> LiveStatus:
@@ -118,9 +118,9 @@ async def revalidate(request: Request, response: Response, state: StateDep, stor
     """Set the validators, or answer 304. A finished store never changes, so its content id, the code's version and the
     last change of its annotations and of its hallucination figures validate every reply; so does the state of the
     model, if the store leaves events to it."""
-    model_part = "" if store.store.events.kept_rows is None else f"-{state.live.status(store.name).state}"
+    model_part = "" if store.reader.events.kept_rows is None else f"-{state.live.status(store.name).state}"
     notes_part = f"-{store.annotations.revision}" if store.annotations.revision else ""
-    figures_part = "" if (stamp := store.store.hallucination.stamp) is None else f"-{stamp.modified_ns:x}"
+    figures_part = "" if (stamp := store.reader.hallucination.stamp) is None else f"-{stamp.modified_ns:x}"
     headers = {
         "ETag": f'W/"{store.content_id[:16]}-{VERSION}{model_part}{notes_part}{figures_part}"',
         "Cache-Control": "no-cache",
@@ -139,7 +139,7 @@ async def reuse_page(request: Request, state: StateDep, store: StoreDep) -> None
 
     Not for a page with what the model reads: the visitor's own pair, a search by more than words; nor, where the store
     leaves events to the model, for the pages of one feature or sample."""
-    waits_for_model = bool(request.path_params) and store.store.events.kept_rows is not None
+    waits_for_model = bool(request.path_params) and store.reader.events.kept_rows is not None
     if waits_for_model or request.method != "GET" or not OF_MODEL.isdisjoint(request.query_params):
         return
     tag = page_tag(request, state, store)

@@ -128,15 +128,15 @@ class ImageLinks:
 
 def check_feature(store: OpenStore, feature: int) -> None:
     """Raise HTTP 404 if the store has no such feature."""
-    if not 0 <= feature < store.store.n_features:
-        last = store.store.n_features - 1
+    if not 0 <= feature < store.reader.n_features:
+        last = store.reader.n_features - 1
         raise HTTPException(404, f"There is no feature {feature}: store {store.name} has features 0 to {last}.")
 
 
 def check_sample(store: OpenStore, sample_id: str) -> int:
     """The sample's row, or HTTP 404."""
     with http_status(404):
-        return store.store.samples.row(sample_id)
+        return store.reader.samples.row(sample_id)
 
 
 def add_sample_route(

@@ -160,10 +160,10 @@ class DamageCheck:
         store = self._store_of(request)
         if store is None:
             return None
-        result = self._results.get(store.store)
+        result = self._results.get(store.reader)
         if result is None:
             loop = asyncio.get_running_loop()
-            result = self._results[store.store] = loop.run_in_executor(None, damage_of, store.path)
+            result = self._results[store.reader] = loop.run_in_executor(None, damage_of, store.path)
         finished_tasks, _ = await asyncio.wait([result], timeout=CHECKSUMS_S)
         return result.result() if finished_tasks else None
 

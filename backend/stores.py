@@ -137,7 +137,7 @@ class OpenStore:
 
     name: str
     path: Path
-    store: Store
+    reader: Store
     recomputed: Recomputed
     """Events of samples that the store does not hold, computed by the live model."""
     watch: Watch
@@ -169,7 +169,7 @@ class OpenStore:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        return self.store.manifest
+        return self.reader.manifest
 
     @property
     def content_id(self) -> str:

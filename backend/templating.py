@@ -158,8 +158,8 @@ class PageLinks:
 
 def store_titles(stores: list[OpenStore]) -> dict[str, str]:
     """What the menu calls each store: its name, and its folder where several were made under one name."""
-    n_of = Counter(str(store.store.manifest["name"]) for store in stores)
-    several = [store for store in stores if n_of[str(store.store.manifest["name"])] > 1]
+    n_of = Counter(str(store.reader.manifest["name"]) for store in stores)
+    several = [store for store in stores if n_of[str(store.reader.manifest["name"])] > 1]
     folders = {store.name: f" ({'/'.join(store.path.parts[-2:])})" for store in several}
     return {store.name: store.name + folders.get(store.name, "") for store in stores}
 

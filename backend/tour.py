@@ -46,7 +46,7 @@ def tour_of(request: Request, store: OpenStore) -> Tour | None:
 
 def steps(open_store: OpenStore) -> list[Step]:
     """The steps on this store's own feature, pair and flag."""
-    store, has_images = open_store.store, open_store.has_images
+    store, has_images = open_store.reader, open_store.has_images
     feature = best_feature(open_store)
     detail = store.features.get(feature)
     side = "image" if detail["max_image"] > detail["max_text"] else "text"
@@ -87,7 +87,7 @@ def best_feature(open_store: OpenStore) -> int:
     """The feature with the most evidence, of those with an ω if any has both; where none has evidence, with the best
     name, or in the most samples."""
     for figure in LOOKED_FOR:
-        first, *next_items = open_store.store.features.list(sort=figure, order="desc", limit=50).items
+        first, *next_items = open_store.reader.features.list(sort=figure, order="desc", limit=50).items
         if first[figure]:
             break
     with_omega = (item for item in (first, *next_items) if item["omega"] is not None and item[figure])

@@ -30,10 +30,10 @@ def get_controls(open_store: StoreDep) -> ControlsReport:
 @router.get("/hallucination", summary="Features that tell right answers from hallucinated ones, and their effect")
 def get_hallucination(open_store: StoreDep) -> HallucinationReport:
     """`hallucination` is null until `saevx experiment hallucination --attach` has run on the store."""
-    companion = open_store.store.hallucination.read()
+    companion = open_store.reader.hallucination.read()
     figures, note = check_figures(open_store, HALLUCINATION, companion, HallucinationFigures)
     if figures is not None:  # with the names that the store has
-        refs = open_store.store.features.refs(f.id for f in figures.features)
+        refs = open_store.reader.features.refs(f.id for f in figures.features)
         names = {k: FeatureRef.model_validate(ref).model_dump() for k, ref in refs.items()}
         figures.features = [f.model_copy(update=names.get(f.id, {})) for f in figures.features]
     command = f"saevx experiment hallucination --store {folder_name(open_store)} --attach"

@@ -47,7 +47,7 @@ def get_cooccurrence(store: StoreDep, query: Annotated[PairQuery, Query()]) -> P
         check_feature(store, a)
         check_feature(store, b)
         filters["like"] = (a, b)
-    page = store.store.cooccurrence.list(**filters)
+    page = store.reader.cooccurrence.list(**filters)
     return PairPage.model_validate(page._asdict())
 
 
@@ -62,7 +62,7 @@ def get_pair_matrix(
     min_lift: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Minimum lift.")] = 1.5,
     n: Annotated[int, Query(ge=2, le=100, description="Families a side: the most and strongest pairs.")] = 30,
 ) -> PairMatrix:
-    return PairMatrix.model_validate(matrix(store.store, kind, n, min_support=min_support, min_lift=min_lift))
+    return PairMatrix.model_validate(matrix(store.reader, kind, n, min_support=min_support, min_lift=min_lift))
 
 
 @router.get("/cooccurrence/graph", summary="A feature's strongest partners, and which of them share samples")
@@ -72,7 +72,7 @@ def get_pair_graph(
     n: Annotated[int, Query(ge=1, le=50, description="Partners a side.")] = 8,
 ) -> PairGraph:
     check_feature(store, feature)
-    return PairGraph.model_validate(ego(store.store, feature, n))
+    return PairGraph.model_validate(ego(store.reader, feature, n))
 
 
 @router.get("/cooccurrence/pair", summary="Samples in which both features fire, or only one")
@@ -90,8 +90,8 @@ def get_pair_samples(
 
 def samples_of_pair(store: OpenStore, kind: Kind, a: int, b: int, limit: int) -> PairSamples:
     """The reply of `/cooccurrence/pair`."""
-    refs = store.store.features.refs([a, b])
-    result = pair_samples(store.store, kind, a, b, limit)
+    refs = store.reader.features.refs([a, b])
+    result = pair_samples(store.reader, kind, a, b, limit)
     return PairSamples.model_validate(
         {**result, "a": FeatureRef.model_validate(refs[a]), "b": FeatureRef.model_validate(refs[b])}
     )

@@ -22,7 +22,7 @@ def get_families(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[Family]:
-    page = store.store.families.list(sort=sort, order=order, limit=limit, cursor=cursor)
+    page = store.reader.families.list(sort=sort, order=order, limit=limit, cursor=cursor)
     return Page[Family].model_validate(page._asdict())
 
 
@@ -31,4 +31,4 @@ def get_family(
     store: StoreDep, family: Annotated[int, PathParam(ge=0, le=2**31 - 1, description="Number of the family.")]
 ) -> FamilyDetail:
     with http_status(404):
-        return FamilyDetail.model_validate(store.store.families.get(family))
+        return FamilyDetail.model_validate(store.reader.families.get(family))

@@ -34,9 +34,9 @@ def get_table(
     store: StoreDep, format: Literal["csv", "parquet"], query: Annotated[FeatureQuery, Query()]
 ) -> StreamingResponse:
     """Filters and order as of `GET /features`; `limit` and `cursor` mean nothing here."""
-    chunks = store.store.features.whole_list(sort=query.sort, order=query.order, **filters_of(store, query))
+    chunks = store.reader.features.whole_list(sort=query.sort, order=query.order, **filters_of(store, query))
     all_chunks = chain([next(chunks, [])], chunks)  # a request that cannot be answered fails before the reply begins
-    separation = store.store.hallucination.separation
+    separation = store.reader.hallucination.separation
     full_chunks = ([(*row, separation.get(row[0]), *own_values(store, row[0])) for row in rows] for rows in all_chunks)
     types = arrow_types()
     body = csv_parts(list(types), full_chunks) if format == "csv" else parquet_parts(types, full_chunks)
@@ -46,26 +46,26 @@ def get_table(
 
 @router.get("/features/distributions", summary="How the figures that filters limit are distributed")
 def get_distributions(store: StoreDep) -> Page[FeatureDistribution]:
-    items = store.store.features.distributions
+    items = store.reader.features.distributions
     return Page[FeatureDistribution].model_validate({"items": items, "total": len(items)})
 
 
 @router.get("/features/verdicts", summary="How many features of each verdict the other filters leave")
 def get_verdicts(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> VerdictCounts:
     """Filters and `fold` as of `GET /features`; `verdict` is ignored."""
-    return VerdictCounts(verdicts=store.store.features.verdict_counts(**filters_of(store, query)))
+    return VerdictCounts(verdicts=store.reader.features.verdict_counts(**filters_of(store, query)))
 
 
 @router.get("/features/random", summary="A random feature of those that the filters leave")
 def get_random(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Feature:
     """Filters as of `GET /features`."""
     feature = random_feature(store, query)
-    return Feature.model_validate(store.store.features.list(ids=[feature]).items[0])
+    return Feature.model_validate(store.reader.features.list(ids=[feature]).items[0])
 
 
 def random_feature(store: OpenStore, query: FeatureQuery) -> int:
     """Its number. Raises HTTP 404."""
-    feature = store.store.features.random(**filters_of(store, query))
+    feature = store.reader.features.random(**filters_of(store, query))
     if feature is None:
         raise HTTPException(404, "No feature passes these filters: relax one.")
     return feature

@@ -100,7 +100,7 @@ class FeatureQuery(QueryModel):
 
 @router.get("/features", summary="List of features, filtered and sorted")
 def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Page[Feature]:
-    page = store.store.features.list(
+    page = store.reader.features.list(
         sort=query.sort, order=query.order, limit=query.limit, cursor=query.cursor, **filters_of(store, query)
     )
     items = [{**item, **store.annotations.list_fields("feature", item["id"])} for item in page.items]
@@ -123,7 +123,7 @@ def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
         ids = ids_in_area if ids is None else sorted(set(ids) & set(ids_in_area))
     filters: dict[str, Any] = {name: getattr(query, name, None) for name in FeatureFilters.__annotations__}
     note_filter = filter_of_notes(
-        store.annotations, store.store, "feature", tag=query.tag, reviewed=query.reviewed, q=query.q
+        store.annotations, store.reader, "feature", tag=query.tag, reviewed=query.reviewed, q=query.q
     )
     return cast(FeatureFilters, {**filters, "ids": ids, "marked": note_filter})
 
@@ -131,7 +131,7 @@ def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:
 @router.get("/features/{feature}", summary="One feature with all its figures")
 def get_feature(store: StoreDep, feature: FeatureId) -> FeatureDetail:
     check_feature(store, feature)
-    reader = store.store
+    reader = store.reader
     item = {**reader.features.get(feature), **store.annotations.list_fields("feature", feature)}
     return FeatureDetail.model_validate({**item, "words": reader.top_words.of(feature)})
 
@@ -151,9 +151,9 @@ def get_vector(
     ] = "json",
 ) -> Response | FeatureVector:
     check_feature(store, feature)
-    vector, centred_vector = store.store.directions.get(feature)
+    vector, centred_vector = store.reader.directions.get(feature)
     if format == "json":
-        item = store.store.features.list(ids=[feature]).items[0]
+        item = store.reader.features.list(ids=[feature]).items[0]
         return FeatureVector(
             id=feature,
             length=float(np.linalg.norm(vector)),
@@ -222,9 +222,9 @@ def example_items(
 
     check_feature(store, feature)
     if query.band == "counter":
-        items = store.store.counterexamples.of(feature, modality=query.modality, limit=query.limit, compute=compute)
+        items = store.reader.counterexamples.of(feature, modality=query.modality, limit=query.limit, compute=compute)
     else:
-        items = store.store.examples.of(
+        items = store.reader.examples.of(
             feature, modality=query.modality, band=int(query.band), limit=query.limit, compute=compute
         )
     return ImageLinks(request, store).all_images(items)

@@ -48,7 +48,7 @@ def features_in_area(store: OpenStore, area: str) -> list[int]:
     layout = areas.layout_of(area)
     check_map(store, layout)
     with http_status(422):
-        return [int(i) for i in areas.points_inside(store.store.map_of(layout), areas.parse_area(area))]
+        return [int(i) for i in areas.points_inside(store.reader.map_of(layout), areas.parse_area(area))]
 
 
 @router.get("/map", summary="Positions of all features, as one binary file", response_class=Response, responses=BINARY)
@@ -61,7 +61,7 @@ def get_map(
     v: Version = None,
 ) -> Response:
     headers = cache_headers(request, store, v, "map" if layout == "decoder" else f"map-{layout}", layout)
-    return Response(store.store.read(mapfile.LAYOUTS[layout]), media_type=MEDIA, headers=headers)
+    return Response(store.reader.read(mapfile.LAYOUTS[layout]), media_type=MEDIA, headers=headers)
 
 
 @router.get(
@@ -84,7 +84,7 @@ def get_map_colours(
         raise HTTPException(422, "sample: give the id of the sample whose features are to be coloured.")
     row = check_sample(store, sample) if sample is not None and by == "sample" else None
     headers = cache_headers(request, store, v, f"map-{by}-{row}")
-    return Response(map_colours.colours(store.store, by, row).tobytes(), media_type=MEDIA, headers=headers)
+    return Response(map_colours.colours(store.reader, by, row).tobytes(), media_type=MEDIA, headers=headers)
 
 
 @router.get(
@@ -97,7 +97,7 @@ def get_map_colours(
 def get_sample_map(request: Request, store: StoreDep, v: Version = None) -> Response:
     check_sample_map(store)
     headers = validators(request, store, v, "sample-map")
-    return Response(store.store.read(mapfile.SAMPLES_NAME), media_type=MEDIA, headers=headers)
+    return Response(store.reader.read(mapfile.SAMPLES_NAME), media_type=MEDIA, headers=headers)
 
 
 @router.get(
@@ -115,9 +115,9 @@ def get_sample_colours(
 ) -> Response:
     headers = validators(request, store, v, f"samples-{colour}")
     if colour in SCORES:
-        ends = store.store.quality.score_ends(colour)
+        ends = store.reader.quality.score_ends(colour)
         headers |= {f"X-Value-{end}": repr(value) for end, value in zip(("Low", "High"), ends, strict=True)}
-    return Response(map_colours.sample_colours(store.store, colour).tobytes(), media_type=MEDIA, headers=headers)
+    return Response(map_colours.sample_colours(store.reader, colour).tobytes(), media_type=MEDIA, headers=headers)
 
 
 @router.get(
@@ -129,8 +129,8 @@ def get_sample_colours(
     dependencies=[Cached],
 )
 def get_selected_samples(response: Response, store: StoreDep, query: Annotated[SampleQuery, Query()]) -> Response:
-    is_selected = np.zeros(store.store.n_samples, dtype=np.uint8)
-    is_selected[store.store.selection.ordered_rows(**query.selection(store))] = 1
+    is_selected = np.zeros(store.reader.n_samples, dtype=np.uint8)
+    is_selected[store.reader.selection.ordered_rows(**query.selection(store))] = 1
     return Response(is_selected.tobytes(), media_type=MEDIA, headers=dict(response.headers))
 
 

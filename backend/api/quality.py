@@ -26,12 +26,12 @@ router = APIRouter(tags=["quality"], dependencies=[Cached])
 
 @router.get("/scores", summary="Scores, each with its distribution and calibration")
 def get_scores(store: StoreDep) -> Page[Score]:
-    return Page[Score].model_validate({"items": store.store.quality.scores, "total": len(store.store.quality.scores)})
+    return Page[Score].model_validate({"items": store.reader.quality.scores, "total": len(store.reader.quality.scores)})
 
 
 @router.get("/flags", summary="Flags, each with its threshold, count and calibration")
 def get_flags(store: StoreDep) -> Page[Flag]:
-    return Page[Flag].model_validate({"items": store.store.quality.flags, "total": len(store.store.quality.flags)})
+    return Page[Flag].model_validate({"items": store.reader.quality.flags, "total": len(store.reader.quality.flags)})
 
 
 MAX_SELECTED = 50_000
@@ -84,18 +84,18 @@ class FilterQuery(QueryModel):
         """bool [N]: the samples that the marks leave; None where no marks count."""
         if not self.without_right and not self.only_right:
             return None
-        mask = np.ones(store.store.n_samples, bool)
+        mask = np.ones(store.reader.n_samples, bool)
         for flag in self.without_right:
-            mask &= ~rightly_flagged(store.annotations, store.store, flag)
+            mask &= ~rightly_flagged(store.annotations, store.reader, flag)
         for flag in self.only_right:
-            mask &= rightly_flagged(store.annotations, store.store, flag)
+            mask &= rightly_flagged(store.annotations, store.reader, flag)
         return mask
 
     def stem(self, store: OpenStore) -> str:
         """Name of the file, without its ending."""
         marks = [f"marked-{flag}" for flag in self.only_right] + [f"not-marked-{flag}" for flag in self.without_right]
         marks = marks if len(marks) <= MAX_NAMED else [f"{len(marks)}-marks"]
-        return file_stem(store.store, **self.choice(), marks=marks)
+        return file_stem(store.reader, **self.choice(), marks=marks)
 
 
 class ExportQuery(FilterQuery):
@@ -115,15 +115,15 @@ def get_filter(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> Strea
     rows = filtered_rows(store, query)
     with http_status(422):
         body: Iterator[str] | Iterator[bytes] = (
-            csv_of(store.store, rows, query.by)
+            csv_of(store.reader, rows, query.by)
             if query.format == "csv"
-            else parquet_of(store.store, rows, query.by)
+            else parquet_of(store.reader, rows, query.by)
             if query.format == "parquet"
-            else lines_of(store.store, rows, query.by, query.format)
+            else lines_of(store.reader, rows, query.by, query.format)
         )
     name = f"{query.stem(store)}.{ENDINGS.get(query.format, query.format)}"
     headers = {
-        "X-Total-Count": str(store.store.n_samples),
+        "X-Total-Count": str(store.reader.n_samples),
         "X-Kept-Count": str(len(rows)),
         "Content-Disposition": f'attachment; filename="{name}"',
     }
@@ -142,25 +142,25 @@ def preview_of(store: OpenStore, query: FilterQuery, rows: Array) -> FilterPrevi
         rows: int64 [K], those that the filter keeps.
     """
     choice = query.choice()
-    values = store.store.quality.score_values(choice["by"])[rows] if choice["by"] in SCORES else np.zeros(0)
+    values = store.reader.quality.score_values(choice["by"])[rows] if choice["by"] in SCORES else np.zeros(0)
     values = values[np.isfinite(values)]
     return FilterPreview(
-        total=store.store.n_samples,
-        matching=int(store.store.quality.matching(choice["flags"], choice["require"], query.within(store)).sum()),
+        total=store.reader.n_samples,
+        matching=int(store.reader.quality.matching(choice["flags"], choice["require"], query.within(store)).sum()),
         n_kept=len(rows),
         cut=float(values.min()) if len(values) else None,
         file=query.stem(store),
         filters={name: value for name, value in query.model_dump(exclude_none=True).items() if value != []},
-        ids=[store.store.samples.sample_id(int(row)) for row in rows[:N_PREVIEW]],
+        ids=[store.reader.samples.sample_id(int(row)) for row in rows[:N_PREVIEW]],
     )
 
 
 def filtered_rows(store: OpenStore, query: FilterQuery) -> Array:
     """int64 [K], rising: rows that the filter keeps. Raises HTTP 422."""
-    if query.by in SELECTIONS and store.store.n_samples > MAX_SELECTED:
+    if query.by in SELECTIONS and store.reader.n_samples > MAX_SELECTED:
         raise HTTPException(422, f"{query.by} takes minutes for so many samples: use the command saevx filter.")
     with http_status(422):
-        return kept_rows(store.store, **query.choice(), within=query.within(store))
+        return kept_rows(store.reader, **query.choice(), within=query.within(store))
 
 
 @router.get("/flags/overlap", summary="How many samples have both of two flags")
@@ -175,6 +175,6 @@ def get_overlap(
         for option in option_of.values():
             flag_and_limit(option)
         options = [option_of.get(name, name) for name in FLAGS]
-        counts = store.store.quality.overlap(options)
-        n_flagged = store.store.n_samples - int(store.store.quality.matching(options).sum())
+        counts = store.reader.quality.overlap(options)
+        n_flagged = store.reader.n_samples - int(store.reader.quality.matching(options).sum())
     return FlagOverlap(flags=options, counts=counts, n_flagged=n_flagged)

@@ -18,5 +18,5 @@ def get_rejected(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> RejectedPage:
-    page = store.store.rejected.list(kind=kind, limit=limit, cursor=cursor)
-    return RejectedPage.model_validate({**page._asdict(), "kinds": store.store.rejected.kinds})
+    page = store.reader.rejected.list(kind=kind, limit=limit, cursor=cursor)
+    return RejectedPage.model_validate({**page._asdict(), "kinds": store.reader.rejected.kinds})

@@ -25,7 +25,7 @@ Report = TypeVar("Report", bound=Model)
 # Not `Cached`: the files in the SAE's folder may change while the store does not.
 @router.get("/sae", summary="The SAE with its quality on this data, evaluation and training")
 def get_sae(state: StateDep, open_store: StoreDep) -> SaeReport:
-    store = open_store.store
+    store = open_store.reader
     sae, tokens, quality = (store.manifest[name] for name in ("sae", "tokens", "quality"))
     folder = Path(state.settings.sae or source_of(open_store.path, open_store.manifest, "sae"))
     notes: list[str] = []

@@ -91,7 +91,9 @@ class SampleQuery(QueryModel):
 
     def marks_of_notes(self, store: OpenStore) -> Marked | None:
         """Which samples by what people wrote about them."""
-        return filter_of_notes(store.annotations, store.store, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q)
+        return filter_of_notes(
+            store.annotations, store.reader, "sample", tag=self.tag, reviewed=self.reviewed, q=self.q
+        )
 
     def filters(self) -> dict[str, Any]:
         """The filters alone, as parameters of an address."""
@@ -135,7 +137,7 @@ def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
     """One page of the list."""
     if query.feature is not None:
         check_feature(store, query.feature)
-    samples, selection = store.store.samples, store.store.selection
+    samples, selection = store.reader.samples, store.reader.selection
     order: dict[str, Any] = {name: getattr(query, name) for name in ("sort", "order", "limit", "cursor")}
     if not query.is_plain():
         return selection.list(**order, **query.selection(store))
@@ -145,7 +147,7 @@ def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:
 
 def samples_in(store: OpenStore, rows: list[int]) -> StorePage:
     """The samples of these rows, in this order, without those that the store does not have."""
-    items = store.store.samples.items(dict.fromkeys(row for row in rows if row < store.store.n_samples))
+    items = store.reader.samples.items(dict.fromkeys(row for row in rows if row < store.reader.n_samples))
     return StorePage([items[row] for row in dict.fromkeys(rows) if row in items], len(items), None)
 
 
@@ -196,7 +198,7 @@ def activations(
     for feature in features:
         check_feature(store, feature)
     events = (live_events or store.recomputed.missing_events(row)) if features else None
-    return Activations.model_validate(store.store.samples.activations(sample_id, features, events))
+    return Activations.model_validate(store.reader.samples.activations(sample_id, features, events))
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def features_here(
     if (query.position is None) == (query.patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
     at = parse_patch(query.patch) if query.patch is not None else None
-    read_page = partial(store.store.samples.features_at, sample_id, position=query.position, patch=at)
+    read_page = partial(store.reader.samples.features_at, sample_id, position=query.position, patch=at)
     events: SampleEvents | None = None
     try:
         with http_status(404):
@@ -273,14 +275,14 @@ def get_image(
         "ETag": f'"{store.content_id[:16]}-{image}-{size or 0}-{shape}"',
         "Cache-Control": ImageLinks(request, store).cache_control(query.v),
     }
-    matches = store.store.samples.list(ids=[sample_id], limit=1).items
+    matches = store.reader.samples.list(ids=[sample_id], limit=1).items
     if not matches:
         raise HTTPException(404, f"There is no sample {sample_id!r} in this store.")
     check_modified(request, headers)
     images = matches[0]["images"]
     if image >= len(images):
         raise HTTPException(404, f"Sample {sample_id!r} has {len(images)} images, counted from 0.")
-    path = store.store.samples.image_path(sample_id, image)
+    path = store.reader.samples.image_path(sample_id, image)
     try:
         if size is None and box is None:
             data = path.read_bytes()
@@ -305,7 +307,7 @@ def get_sample(
     top: Annotated[int, Query(ge=1, le=256, description="Number of features per modality.")] = 24,
 ) -> SampleDetail:
     check_sample(store, sample_id)
-    item = {**store.store.samples.get(sample_id, top), **store.annotations.list_fields("sample", sample_id)}
+    item = {**store.reader.samples.get(sample_id, top), **store.annotations.list_fields("sample", sample_id)}
     return SampleDetail.model_validate(ImageLinks(request, store).images(item))
 
 

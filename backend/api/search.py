@@ -32,14 +32,14 @@ def get_search(
     q: Annotated[str, QueryParam(min_length=1, max_length=500, description="Words to search for.")],
     limit: Annotated[int, QueryParam(ge=1, le=200, description="Number of features and of samples.")] = 20,
 ) -> WordSearch:
-    answer = with_annotated(store, store.store.search.words(q, limit), limit)
+    answer = with_annotated(store, store.reader.search.words(q, limit), limit)
     answer["samples"] = ImageLinks(request, store).all_images(answer["samples"])
     return WordSearch.model_validate(answer)
 
 
 def with_annotated(store: OpenStore, answer: dict[str, Any], limit: int) -> dict[str, Any]:
     """The results with the features and samples first that people wrote the words about, and all own labels."""
-    book, reader, q = store.annotations, store.store, answer["q"]
+    book, reader, q = store.annotations, store.reader, answer["q"]
     ids = sorted(n for key in book.search("feature", q) if (n := int(key)) < reader.n_features)[:limit]
     rows = sorted(reader.selection.rows_of(book.search("sample", q)).values())[:limit]
     ids_in_answer = {f["id"] for f in answer["features"]}

@@ -14,7 +14,7 @@ router = APIRouter(tags=["stores"])
 
 def summary(store: OpenStore) -> StoreSummary:
     """Figures of the store, under its name on this server."""
-    return StoreSummary.model_validate({**store.store.summary, "name": store.name})
+    return StoreSummary.model_validate({**store.reader.summary, "name": store.name})
 
 
 @router.get("/stores", summary="List of stores")
@@ -27,7 +27,7 @@ async def get_stores(state: StateDep) -> Page[StoreSummary]:
 
 @router.get("/store", summary="One store with its manifest, verdicts, quality and live model")
 def get_store_detail(state: StateDep, store: StoreDep) -> StoreDetail:
-    detail: dict[str, Any] = {**store.store.detail, "name": store.name, "live": state.live.status(store.name)}
+    detail: dict[str, Any] = {**store.reader.detail, "name": store.name, "live": state.live.status(store.name)}
     return StoreDetail.model_validate(detail)
 
 

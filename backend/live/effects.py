@@ -56,7 +56,7 @@ def effect_of(engine: Engine, store: OpenStore, feature: int) -> FeatureEffect:
 
     if (ready_effect := cached_effect(store, feature)) is not None:  # measured while this request waited
         return ready_effect
-    reader = store.store
+    reader = store.reader
     if (reason := engine.sae.missing_direction_reason([feature])) is not None:
         raise HTTPException(422, reason)
     control = choose_control(reader, engine.sae, feature)
@@ -88,7 +88,7 @@ def tokens(store: OpenStore, change: Change, before_v: Array) -> dict[str, Any]:
     """
     order = np.argsort(change.probability_v, kind="stable")
     sides = {"lowered": order[:N_TOKENS], "raised": order[::-1][:N_TOKENS]}
-    text = store.store.vocabulary.text
+    text = store.reader.vocabulary.text
     return {"kl": change.kl} | {
         side: [
             {

@@ -118,7 +118,7 @@ def prompt_of(engine: Engine, store: OpenStore, body: ExplainRequest, pair: Pair
     from precompute.live.engine import Scale
     from precompute.live.trial import Prompt
 
-    scale = Scale.from_manifest(store.store.manifest)
+    scale = Scale.from_manifest(store.reader.manifest)
     interventions = interventions_of(engine, store, body.features)
     return Prompt(engine.mllm, engine.sae, scale, pair, interventions, body.scope)
 
@@ -148,7 +148,7 @@ def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainR
     """
     from precompute.live.answers import word_numbers
 
-    reader, body = store.store, question.body
+    reader, body = store.reader, question.body
     with http_status(422):
         prompt = prompt_of(engine, store, body, question.pair)
         ids, logprob_n = answer_of(prompt, store, question)
@@ -267,7 +267,7 @@ def test_of(engine: Engine, store: OpenStore, question: Question[ExplainTestRequ
         removal = Removal(tuple(dict.fromkeys(body.ablate)), numbers_of(body, where), body.fill)
         features = np.unique(prompt.attribution(ids).feature_e).tolist() if removal.features else []
         draws = random_removals(
-            removal, features, store.store.features.family, len(where), n_draws=body.draws, seed=body.seed
+            removal, features, store.reader.features.family, len(where), n_draws=body.draws, seed=body.seed
         )
         trial = run_trial(prompt, ids, removal, draws, body.max_tokens, question.stop)
     return ExplanationTest.model_validate(described_test(engine, store, ids, trial, where))
@@ -290,13 +290,13 @@ def described_test(
     from precompute.live.answers import word_numbers
     from precompute.live.trial import CHANGED, REMOVED, word_class
 
-    texts, text_of = store.store.vocabulary.texts(np.array(ids)), engine.mllm.text_of
+    texts, text_of = store.reader.vocabulary.texts(np.array(ids)), engine.mllm.text_of
     words = np.array(word_numbers(texts))
     no_image = trial.no_image
     outcomes = [trial.removed, *trial.random, *([no_image] if no_image else [])]
     before_w = np.bincount(words, trial.before_n)
     change, *controls = ((np.bincount(words, o.logprob_n) - before_w).tolist() for o in outcomes)
-    refs = store.store.features.refs(sorted({k for draw in trial.draws for k in draw.features}))
+    refs = store.reader.features.refs(sorted({k for draw in trial.draws for k in draw.features}))
     return {
         "before": text_of(ids), "answer": text_of(trial.removed.answer),
         "no_image_answer": text_of(no_image.answer) if no_image else None,

@@ -52,7 +52,7 @@ def live_query(engine: Engine, store: OpenStore, text: str, images: Sequence[Ima
     """The query as the live model reads it."""
     from precompute.live.engine import read_query
 
-    reader = store.store
+    reader = store.reader
     encoded_pair = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
     events = encoded_pair.events(reader.scale_log2)
     max_f2 = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
@@ -72,7 +72,7 @@ def stored_query(store: OpenStore, row: int, live_events: SampleEvents | None) -
         live_events: the sample's events, if the store does not hold them. Without either, the stored maxima of the
             sample are ranked, and the reply does not say where on the image the features fire.
     """
-    reader = store.store
+    reader = store.reader
     item = reader.samples.get(reader.samples.sample_id(row), 1)
     events = reader.events.of(row) if reader.events.has(row) else live_events
     if events is not None:
@@ -93,7 +93,7 @@ def search(store: OpenStore, query: Query, limit: int, patch: tuple[int, int, in
     Args:
         patch: view, row and column of a patch: only features that are active on it are ranked.
     """
-    reader, (max_f2, modalities, events, views, *_) = store.store, query
+    reader, (max_f2, modalities, events, views, *_) = store.reader, query
     whole_ranking = rank(max_f2, reader.features, modalities)
     ranking = whole_ranking if patch is None else rank(query.at_patch(patch), reader.features, modalities)
 

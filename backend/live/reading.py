@@ -67,7 +67,7 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
     from precompute.scoring.flags import Reference, pair_fvu
     from precompute.scoring.pairs import live_pair
 
-    reader, nll_3 = store.store, caption_nll(engine.mllm, Pair(text, list(images)))
+    reader, nll_3 = store.reader, caption_nll(engine.mllm, Pair(text, list(images)))
     encoded_pair = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
     reference = Reference.from_store(reader)
     with TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def judge(store: OpenStore, pair: NewPairs, reference: Any) -> dict[str, Any]:
     from precompute.scoring.reasons import reasons
     from precompute.scoring.scores import pair_scores
 
-    quality = store.store.quality
+    quality = store.reader.quality
     scores = pair_scores(pair, reference.weights)
     flags = flag_scores(pair, scores, reference)
     flag_items = []

@@ -19,7 +19,7 @@ MAX_TRIED = 200
 def cap_of(open_store: OpenStore, feature: int) -> float | None:
     """Strength at which ‖Δ‖ reaches the median ‖h‖ of text or image tokens, whichever is smaller; None for a feature
     that is never active, or where the store has no norms."""
-    store = open_store.store
+    store = open_store.reader
     norms = [norm for norm in (store.manifest["sinks"].get("median_norm") or {}).values() if norm]
     per_unit = float(store.features.table["p999"][feature]) * float(store.directions.scales[feature]["length"])
     return min(norms) / per_unit if norms and per_unit > 0 else None
@@ -49,7 +49,7 @@ def first_scope(open_store: OpenStore) -> list[Scope]:
 def sample_without(open_store: OpenStore, feature: int) -> str | None:
     """The first sample with an image in which the feature is not among the strongest of either side; the first with an
     image if it fires in all; None without images."""
-    store, first = open_store.store, None
+    store, first = open_store.reader, None
     for row in range(min(MAX_TRIED, store.n_samples)):
         in_image, _ = store.events.maxima(row, IMAGE)
         if not len(in_image):

@@ -96,7 +96,7 @@ def interventions_of(engine: Engine, store: OpenStore, features: Sequence[SteerF
     """The edits of these features, families written out. Raises SaevxError: a feature that stands twice."""
     from precompute.live.intervention import Intervention
 
-    p999 = store.store.features.table["p999"]
+    p999 = store.reader.features.table["p999"]
     edits = []
     for feature in features:
         members, share = family_of(store, engine.sae, feature.id) if feature.family else ([feature.id], 1.0)
@@ -108,9 +108,9 @@ def interventions_of(engine: Engine, store: OpenStore, features: Sequence[SteerF
 def family_of(store: OpenStore, sae: SaeV, feature: int) -> tuple[list[int], float]:
     """The feature and the members of its family, at most `MAX_MEMBERS`, and the factor of their common strength with
     which `add` changes h as much as the feature alone: ‖p_i d_i‖ / ‖Σ_k p_k d_k‖, with p for p99.9."""
-    family, p999 = store.store.features.family, store.store.features.table["p999"]
+    family, p999 = store.reader.features.family, store.reader.features.table["p999"]
     members = np.flatnonzero((family == family[feature]) & (p999 > 0))
-    order = members[np.argsort(-store.store.features.max_by_modality[members].max(1), kind="stable")].tolist()
+    order = members[np.argsort(-store.reader.features.max_by_modality[members].max(1), kind="stable")].tolist()
     ids = [feature, *(k for k in order if k != feature and sae.missing_direction_reason([k]) is None)][:MAX_MEMBERS]
     directions_kd = sae.directions_fd[ids].float().cpu().numpy() * p999[ids][:, None]
     length = float(np.linalg.norm(directions_kd.sum(0)))
@@ -124,7 +124,7 @@ def control_of(engine: Engine, store: OpenStore, features: Sequence[SteerFeature
 
     if draw is None or not features:
         return None
-    return choose_control(store.store, engine.sae, features[0].id, seed=draw)
+    return choose_control(store.reader, engine.sae, features[0].id, seed=draw)
 
 
 def common_steering(engine: Engine, store: OpenStore, steering: SteerRequest) -> Steering:
@@ -138,7 +138,7 @@ def common_steering(engine: Engine, store: OpenStore, steering: SteerRequest) ->
         frozen=steering.attention == "frozen",
         max_tokens=steering.max_tokens,
         temperature=steering.temperature,
-        sink_norm=Scale.from_manifest(store.store.manifest).sink_norm,
+        sink_norm=Scale.from_manifest(store.reader.manifest).sink_norm,
         target=target_tokens(engine, steering.target) if steering.target else (),
         alternatives=steering.alternatives,
     )
@@ -159,7 +159,7 @@ def event_body(store: OpenStore, event: Event) -> tuple[str, BaseModel]:
     fields = dataclasses.asdict(event)
     if isinstance(event, TokenEvent):
         if event.alternatives is not None:
-            texts = store.store.vocabulary.texts
+            texts = store.reader.vocabulary.texts
             fields["alternatives"] = {
                 name: [
                     {"text": text, "logprob": entry.logprob}

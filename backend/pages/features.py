@@ -193,4 +193,4 @@ def feature_number(open_store: OpenStore, words: str | None) -> int | None:
     """The feature that `4167` or `#4167` names, if the store has it."""
     text = (words or "").strip().removeprefix("#")
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-    return number if 0 <= number < open_store.store.n_features else None
+    return number if 0 <= number < open_store.reader.n_features else None

@@ -89,7 +89,7 @@ def feature_strips(store: OpenStore) -> list[dict[str, Any]]:
     def list_features(n: int = CARDS, **query: Any) -> list[Feature]:
         return features_api.get_features(store, FeatureQuery(**{"fold": "names", "limit": n, **query})).items
 
-    ids = store.store.quality.features_of_reasons
+    ids = store.reader.quality.features_of_reasons
     feature_of = {f.id: f for f in list_features(len(ids) or 1, ids=",".join(map(str, ids)))} if ids else {}
     return [
         {

@@ -33,7 +33,7 @@ def previews(visit: PageVisit, ids: Iterable[int]) -> dict[int, Markup]:
 def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, both sides' top words, as a list shows them."""
     key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id) for id in ids}
-    words_of = open_store.store.top_words.of_all
+    words_of = open_store.reader.top_words.of_all
     return cached(key_of, lambda ids: {id: top_words(words) for id, words in words_of(ids).items()})
 
 
@@ -49,14 +49,14 @@ def cached(key_of: Mapping[int, Key], draw: Callable[[list[int]], dict[int, Mark
 
 def draw_previews(links: ImageLinks, open_store: OpenStore, ids: list[int]) -> dict[int, Markup]:
     """By feature id, a preview that is not in the cache."""
-    by_patch = open_store.store.examples.strongest(ids, "image", N_IMAGES)
+    by_patch = open_store.reader.examples.strongest(ids, "image", N_IMAGES)
     images: dict[int, list[HeatImage]] = {}
     for id, items in by_patch.items():
         examples = as_examples(links.all_images(items))
         top = max((example.activation for example in examples), default=0.0)
         images[id] = [image for example in examples if (image := example_image(example, top, THUMB)) is not None]
     without_image = [id for id in ids if not images[id]]
-    by_token = open_store.store.examples.strongest(without_image, "text", 2 * N_IMAGES) if without_image else {}
+    by_token = open_store.reader.examples.strongest(without_image, "text", 2 * N_IMAGES) if without_image else {}
     words = {
         id: list(dict.fromkeys(visible(example["token"].strip() or example["token"]) for example in items))
         for id, items in by_token.items()

@@ -187,7 +187,7 @@ def export_tray(open_store: OpenStore, query: QualityQuery, options: dict[str, s
     choice = quality_api.FilterQuery(**params)
     rows = quality_api.filtered_rows(open_store, choice)
     preview = quality_api.preview_of(open_store, choice, rows)
-    n_right = {flag: int(rightly_flagged(open_store.annotations, open_store.store, flag).sum()) for flag in FLAGS}
+    n_right = {flag: int(rightly_flagged(open_store.annotations, open_store.reader, flag).sum()) for flag in FLAGS}
     return Tray(left_out, preview, rows, params, n_right)
 
 
@@ -199,7 +199,7 @@ def edge_cards(visit: PageVisit, by: ScoreName | None, rows: Array) -> list[dict
         rows: int64 [K], rising: the samples in the export.
     """
     if by is not None:
-        score = np.nan_to_num(visit.store.store.quality.score_values(by)[rows], nan=-np.inf)
+        score = np.nan_to_num(visit.store.reader.quality.score_values(by)[rows], nan=-np.inf)
         lowest = np.argpartition(score, N_EDGE)[:N_EDGE] if len(rows) > N_EDGE else np.arange(len(rows))
         rows = rows[lowest[np.lexsort((rows[lowest], score[lowest]))]]
     page = samples_api.as_page(visit.request, visit.store, samples_api.samples_in(visit.store, rows[:N_EDGE].tolist()))

@@ -9,7 +9,7 @@ from precompute.store.schema import FLAGS, OF_IMAGES
 
 def list_flags(open_store: OpenStore) -> list[Flag]:
     """The flags that samples of the store can have, with thresholds and counts."""
-    flags = open_store.store.quality.flags
+    flags = open_store.reader.quality.flags
     return [Flag.model_validate(flag) for flag in flags if is_possible(open_store, flag["name"])]
 
 
@@ -34,5 +34,5 @@ def colour_help(open_store: OpenStore) -> dict[str, tuple[str, str]]:
 
 def list_scores(open_store: OpenStore) -> list[Score]:
     """The scores that samples of the store can have, with their distributions."""
-    scores = open_store.store.quality.scores
+    scores = open_store.reader.quality.scores
     return [Score.model_validate(score) for score in scores if is_possible(open_store, score["name"])]

@@ -246,7 +246,7 @@ def test_every_store_is_answered_from_threads(client: TestClient, place: Path, o
         else:
             seen.append("loop")
 
-    event.listen(state.default.store.engine, "checkout", on_loop)
+    event.listen(state.default.reader.engine, "checkout", on_loop)
     check_served(client)
     for path in ("/search?q=dog", "/features/99999", "/samples/nobody", "/nothing", "/search?q=dog&model=true"):
         client.get(path, headers={"Accept": "text/html"})

@@ -53,7 +53,7 @@ def read_file(options: Options, store: OpenStore) -> str:
     except ValidationError as error:
         raise SaevxError(f"{options.file} is no file of annotations: `saevx annotations export` writes one.") from error
     try:
-        return import_file(store.annotations, store.store, file, options.min_cosine).sentence
+        return import_file(store.annotations, store.reader, file, options.min_cosine).sentence
     except HTTPException as error:
         raise SaevxError(f"{options.file}: {error.detail}") from error
 
@@ -70,7 +70,7 @@ def carry_over(options: Options, store: OpenStore) -> Report:
     total = Report()
     for other in other_ids:
         entries: dict[tuple[str, str], Entry] = {(entry.kind, entry.key): entry for entry in database.since(other, 0)}
-        report = carry(book, store.store, entries.values(), database.remembered(other), options.min_cosine)
+        report = carry(book, store.reader, entries.values(), database.remembered(other), options.min_cosine)
         total.written += report.written
         total.present += report.present
         total.moved |= report.moved

@@ -56,7 +56,7 @@ def put_annotations_file(
     file: Exported,
     min_cosine: Annotated[float, Query(ge=0, le=1, description="Of matching directions, for another store.")] = LEAST,
 ) -> Imported:
-    return import_file(store.annotations, store.store, file, min_cosine)
+    return import_file(store.annotations, store.reader, file, min_cosine)
 
 
 def import_file(book: Annotations, store: Store, file: Exported, min_cosine: float = LEAST) -> Imported:

@@ -63,7 +63,7 @@ def check_members(store: OpenStore, features: list[int], samples: list[str]) -> 
     """Raise HTTP 404 where the store has not all of them."""
     for number in features:
         check_feature(store, number)
-    rows = store.store.selection.rows_of(samples)
+    rows = store.reader.selection.rows_of(samples)
     if absent := next((id for id in samples if id not in rows), None):
         raise HTTPException(404, f"No sample {absent!r} in this store: take an id from the list of samples.")
 

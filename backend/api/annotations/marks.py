@@ -25,7 +25,7 @@ Threshold = Annotated[
     "/annotations/marks/{flag}", summary="Marked pairs of a flag, its precision, and a threshold", dependencies=[Cached]
 )
 def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> FlagMarks:
-    limit = store.store.quality.flag(flag)["threshold"] if threshold is None else threshold
+    limit = store.reader.quality.flag(flag)["threshold"] if threshold is None else threshold
     entries = [entry for entry in store.annotations.entries("mark") if entry.body and entry.body["flag"] == flag]
     scores = scores_of(store, flag, [entry.body["sample_id"] for entry in entries if entry.body])
     items = [
@@ -48,7 +48,7 @@ def get_marks(store: StoreDep, flag: FlagName, threshold: Threshold = None) -> F
 def scores_of(store: OpenStore, flag: str, ids: list[str]) -> dict[str, float]:
     """The score of a flag, by sample id; those without one are left out."""
     query = f"SELECT sample_id, {flag_column(flag)} FROM samples WHERE sample_id IN (?)"
-    return {id: value for id, value in fetch_of(store.store.engine, query, ids) if value is not None}
+    return {id: value for id, value in fetch_of(store.reader.engine, query, ids) if value is not None}
 
 
 @router.put("/annotations/marks/{flag}", summary="Mark whether a flag is right about a pair")

@@ -26,9 +26,9 @@ SIDES: tuple[tuple[Modality, Modality], ...] = (
 @router.get("/compare", summary="Two features beside each other: figures, directions, common samples and tokens")
 def get_comparison(store: StoreDep, a: FeatureNumber, b: FeatureNumber) -> FeatureComparison:
     detail_a, detail_b = get_feature(store, a), get_feature(store, b)
-    directions = [store.store.directions.get(feature) for feature in (a, b)]
+    directions = [store.reader.directions.get(feature) for feature in (a, b)]
     tokens = [[token.token for token in detail.logits.centred.promoted] for detail in (detail_a, detail_b)]
-    family = store.store.features.family
+    family = store.reader.features.family
     return FeatureComparison(
         a=detail_a,
         b=detail_b,
@@ -55,7 +55,7 @@ def pairs_of(store: OpenStore, a: int, b: int) -> list[Together]:
             continue  # as before
         side_a, side_b = (b, a) if is_turned else (a, b)
         kind = "text-image" if of_a != of_b else f"{of_a}-{of_b}"
-        if (pair := stored_pair(store.store.cooccurrence.pairs[kind], side_a, side_b)) is not None:
+        if (pair := stored_pair(store.reader.cooccurrence.pairs[kind], side_a, side_b)) is not None:
             sides = ("text", "image") if of_a != of_b else (of_a, of_b)
             pairs.append(Together.model_validate({**pair, "kind": kind, "a": side_a, "b": side_b, "sides": sides}))
     return sorted(pairs, key=lambda pair: -pair.lift_low)

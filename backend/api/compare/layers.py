@@ -83,7 +83,7 @@ def none_of(store: OpenStore, other: OpenStore, feature: int, why: str) -> str:
 def place_of_sample(store: OpenStore, other: OpenStore, sample_id: str) -> LayerPlace:
     """The sample of the other store with the same id and content, or failing that with the same content."""
     place = LayerPlace(store=other.name, layer=layer_of(other), current=False)
-    sample = same_sample(store.store, other.store, sample_id)
+    sample = same_sample(store.reader, other.reader, sample_id)
     if sample is None:
         sentence = f"The store of layer {layer_of(other)}, {other.name}, does not hold this sample."
         return place.model_copy(update={"sentence": sentence})

@@ -47,7 +47,7 @@ def best_matches(store: OpenStore, other: OpenStore, by: MatchBy, ids: Sequence[
         SaevxError: directions of different lengths; no sample in common.
     """
     if by == "direction":
-        return counterparts(store.store, other.store, ids)
+        return counterparts(store.reader, other.reader, ids)
     return shared_matches(store, other).nearest(ids)
 
 
@@ -56,7 +56,7 @@ def shared_matches(store: OpenStore, other: OpenStore) -> SharedMatches:
     key = (store.content_id, other.content_id)
     with _LOCK:
         if (matches := _SHARED.get(key)) is None:
-            matches = SharedMatches(store.store, other.store)
+            matches = SharedMatches(store.reader, other.reader)
             _SHARED.put(key, matches)
     return matches
 
@@ -66,7 +66,7 @@ def cached_matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching
     key = (store.content_id, other.content_id, by)
     with _LOCK:
         if (result := _MATCHINGS.get(key)) is None:
-            order = alive_by_evidence(store.store)
+            order = alive_by_evidence(store.reader)
             result = Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
             _MATCHINGS.put(key, result)
     return result
@@ -74,5 +74,5 @@ def cached_matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching
 
 def default_way(store: OpenStore, other: OpenStore) -> MatchBy:
     """By direction in one layer of one width, else by shared samples."""
-    summary_a, summary_b = store.store.summary, other.store.summary
+    summary_a, summary_b = store.reader.summary, other.reader.summary
     return "direction" if all(summary_a[name] == summary_b[name] for name in ("layer", "d_model")) else "samples"

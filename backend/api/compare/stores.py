@@ -77,7 +77,7 @@ def features_of(store: OpenStore, ids: list[int]) -> dict[int, Feature]:
     items = [
         item
         for start in range(0, len(unique_ids), MAX_POINTS)
-        for item in store.store.features.list(ids=unique_ids[start : start + MAX_POINTS], limit=MAX_POINTS).items
+        for item in store.reader.features.list(ids=unique_ids[start : start + MAX_POINTS], limit=MAX_POINTS).items
     ]
     return {f["id"]: Feature.model_validate({**f, **store.annotations.list_fields("feature", f["id"])}) for f in items}
 
@@ -150,7 +150,7 @@ def get_points(
 
 def note(store: OpenStore, other: OpenStore) -> str | None:
     """What to bear in mind where the stores were not made from the same model, layer and data."""
-    summary_a, summary_b = store.store.summary, other.store.summary
+    summary_a, summary_b = store.reader.summary, other.reader.summary
     parts = [
         f"{name} ({summary_a[key]}, {summary_b[key]})"
         for name, key in (("model", "model"), ("layer", "layer"), ("data", "dataset"))

@@ -90,9 +90,9 @@ def matrix(
         check_feature(store, feature)
     columns = [stored_column(request, store, features, sample) for sample in samples]
     columns += [own_column(request, features, *pair) for pair in pairs]
-    p999 = np.nan_to_num(store.store.features.table["p999"][features])
+    p999 = np.nan_to_num(store.reader.features.table["p999"][features])
     share_pk2 = [ratio(z_k2, p999[:, None]) for _, z_k2 in columns]
-    refs = store.store.features.refs(features)
+    refs = store.reader.features.refs(features)
     return Matrix.model_validate(
         {
             "features": [refs[id] for id in features],
@@ -109,17 +109,17 @@ def stored_column(request: Request, store: OpenStore, features: list[int], sampl
     """A stored sample. Where the store has no events of it, what is not among the 256 strongest of a side counts as
     0."""
     row = check_sample(store, sample_id)
-    item = ImageLinks(request, store).images(store.store.samples.items([row])[row])
+    item = ImageLinks(request, store).images(store.reader.samples.items([row])[row])
     z_k2 = np.full((len(features), 2), np.nan)
-    if store.store.events.has(row):
-        events = store.store.events.of(row)
+    if store.reader.events.has(row):
+        events = store.reader.events.of(row)
         z_tk = dense_values(events, features)
         for m in (TEXT, IMAGE):
             if (events.modality_t == m).any():
                 z_k2[:, m] = z_tk[events.modality_t == m].max(axis=0)
     else:
         for m, n_tokens in enumerate((item["n_text"], item["n_image"])):
-            z_of = dict(zip(*(column.tolist() for column in store.store.events.maxima(row, m)), strict=True))
+            z_of = dict(zip(*(column.tolist() for column in store.reader.events.maxima(row, m)), strict=True))
             if n_tokens:
                 z_k2[:, m] = [z_of.get(id, 0.0) for id in features]
     images = item["images"]

@@ -97,7 +97,7 @@ async def read_or_refuse(visit: Visit, pair: OwnPair) -> Result:
 def tried_pair(request: Request, store: OpenStore, pair: OwnPair, reading: Reading) -> TriedPair:
     """The reply, with addresses of the images."""
     image = own_image(request, pair, reading)
-    samples = ImageLinks(request, store).all_images(nearest(store.store, reading.query))
+    samples = ImageLinks(request, store).all_images(nearest(store.reader, reading.query))
     own_parts = {"images": [image] if image else [], "unread": reading.unread, "samples": samples}
     return TriedPair.model_validate({**reading.detail, **own_parts})
 
@@ -114,7 +114,7 @@ def own_activations(store: OpenStore, reading: Reading, features: list[int]) -> 
     """Raises HTTPException: 404 for a feature that the store does not have."""
     for feature in features:
         check_feature(store, feature)
-    values = store.store.places.activations(reading.events, reading.query.views, features)
+    values = store.reader.places.activations(reading.events, reading.query.views, features)
     return PairActivations.model_validate(values)
 
 
@@ -122,7 +122,7 @@ def own_features_at(store: OpenStore, reading: Reading, place: OwnPlace) -> Pair
     """Raises HTTPException: 422 without one place, 404 for one that the pair does not have."""
     if (place.position is None) == (place.patch is None):
         raise HTTPException(422, "Give one place: `position`, or `patch` as view,row,col.")
-    places, events = store.store.places, reading.events
+    places, events = store.reader.places, reading.events
     with http_status(404):
         position = place.position or 0
         if place.patch is not None:
@@ -134,7 +134,7 @@ def own_features_at(store: OpenStore, reading: Reading, place: OwnPlace) -> Pair
 def own_why(store: OpenStore, reading: Reading, name: ScoreName, limit: int) -> PairWhy:
     """Raises HTTPException: 422 for a score that is not made of features."""
     with http_status(422):
-        parts = why_pair(store.store, reading.events, name, limit)
+        parts = why_pair(store.reader, reading.events, name, limit)
     return PairWhy.model_validate({**parts, "value": reading.detail["scores"][name]})
 
 

@@ -55,7 +55,7 @@ def why_score(
     """Raises EventsNotStored if the events are not in the store or `events`."""
     row = check_sample(store, sample_id)
     with http_status(422):
-        item: dict[str, Any] = why(store.store, row, score, limit, events or store.recomputed.missing_events(row))
+        item: dict[str, Any] = why(store.reader, row, score, limit, events or store.recomputed.missing_events(row))
     return WhyScore.model_validate({"sample_id": sample_id, **item})
 
 
@@ -68,6 +68,6 @@ def get_nearest(
     limit: Annotated[int, Query(ge=1, le=100)] = 12,
 ) -> NearSamples:
     row = check_sample(store, sample_id)
-    result = store.store.nearest.of(row, modality, limit)
+    result = store.reader.nearest.of(row, modality, limit)
     items = ImageLinks(request, store).all_images(result.pop("items"))
     return NearSamples.model_validate({"sample_id": sample_id, "modality": modality, **result, "items": items})

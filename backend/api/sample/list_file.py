@@ -42,10 +42,10 @@ def get_export(store: StoreDep, query: Annotated[SampleFileQuery, Query()]) -> S
         check_feature(store, query.feature)
     rows = np.array([check_sample(store, sample_of(key)) for key in query.id], np.int64)
     if query.leave_out or not query.id:
-        rows = np.setdiff1d(store.store.selection.ordered_rows(**query.selection(store)), rows)
+        rows = np.setdiff1d(store.reader.selection.ordered_rows(**query.selection(store)), rows)
     rows = np.unique(rows)
     suffix, media_type = ("jsonl", "application/x-ndjson") if query.format == "jsonl" else ("txt", "text/plain")
     name = f"{ascii_name(store.name)}-{len(rows)}-samples.{suffix}"
     headers = {"X-Kept-Count": str(len(rows)), "Content-Disposition": f'attachment; filename="{name}"'}
-    lines = lines_of(store.store, rows, query.by or query.sort, query.format)
+    lines = lines_of(store.reader, rows, query.by or query.sort, query.format)
     return StreamingResponse(lines, media_type=f"{media_type}; charset=utf-8", headers=headers)

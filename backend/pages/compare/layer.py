@@ -119,7 +119,7 @@ def layer_note(visit: PageVisit, came_from: str | None, target: str | None, ids:
     if name not in other_layers:
         return []
     first = other_layers[name]
-    features_before = [id for id in parse_numbers(numbers, "from", MAX_CHOSEN) if id < first.store.n_features]
+    features_before = [id for id in parse_numbers(numbers, "from", MAX_CHOSEN) if id < first.reader.n_features]
     return [text for id in features_before if (text := place_of_feature(first, visit.store, id).sentence)]
 
 

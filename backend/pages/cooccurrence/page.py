@@ -77,7 +77,7 @@ def drawn_graph(open_store: OpenStore, feature: int) -> Graph:
 
 def matches(open_store: OpenStore, words: str) -> list[Feature]:
     """The features that words, or a number, can mean, one of each family or name; the best match first."""
-    concept, first = open_store.store.features.concept, dict[int, Feature]()
+    concept, first = open_store.reader.features.concept, dict[int, Feature]()
     for feature in features_of_words(open_store, words, 100):
         first.setdefault(int(concept[feature.id]), feature)
     return [*first.values()][:N_OTHERS]

@@ -55,7 +55,7 @@ def pair(visit: PageDep, query: Annotated[PairView, Query()]) -> HTMLResponse:
 
 def mark_sample(open_store: OpenStore, item: dict[str, Any], sample: PairSample, query: PairView) -> dict[str, Any]:
     """A sample with the activations of both features, each on its side only, over its image and its caption."""
-    store = open_store.store
+    store = open_store.reader
     reply: dict[str, Any] = {"sample_id": sample.sample_id, "text": item["text"], "share_a": sample.share_a}
     reply |= {"share_b": sample.share_b, "image": item["images"][0] if item["images"] else None, "size": CARD}
     try:

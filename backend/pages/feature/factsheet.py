@@ -70,7 +70,7 @@ def factsheet_of(visit: PageVisit, id: int) -> Factsheet:
 
 def provenance(store: OpenStore) -> list[tuple[str, str]]:
     """Where the figures come from."""
-    summary = store.store.summary
+    summary = store.reader.summary
     return [
         ("model", f"{summary['model']}, layer {summary['layer']}"),
         ("SAE", f"{summary['sae']}, {summary['n_features']:,} features, sha256 {store.manifest['sae']['sha256'][:16]}"),
@@ -82,7 +82,7 @@ def provenance(store: OpenStore) -> list[tuple[str, str]]:
 
 def citation(store: OpenStore, f: FeatureDetail) -> str:
     """One line that names the feature so that others find it again."""
-    summary = store.store.summary
+    summary = store.reader.summary
     model = str(summary["model"]).rstrip("/").rpartition("/")[2]
     return (
         f"Feature #{f.id} of {summary['sae']} at layer {summary['layer']} of {model}, SAE-V Explorer {VERSION}, "
@@ -167,7 +167,7 @@ def as_jpeg(store: OpenStore, sample_id: str, image: int) -> str:
     """A stored image as a `data:` address; empty where it cannot be read."""
     buffer = io.BytesIO()
     try:
-        with Image.open(store.store.samples.image_path(sample_id, image)) as image_file:
+        with Image.open(store.reader.samples.image_path(sample_id, image)) as image_file:
             result = image_file.convert("RGB")
         result.thumbnail((IMAGE_PX, IMAGE_PX))
         result.save(buffer, "JPEG", quality=88)

@@ -129,7 +129,7 @@ def neighbours_of(id: int, numbers: str | None, store: OpenStore) -> dict[str, A
     """
     ids = [] if numbers is None else parse_numbers(numbers, "list")
     if id not in ids:
-        last = store.store.n_features - 1
+        last = store.reader.n_features - 1
         return {"prev": id - 1 if id else None, "next": id + 1 if id < last else None, "of": ""}
     at = ids.index(id)
     next_id = ids[at + 1] if at + 1 < len(ids) else None

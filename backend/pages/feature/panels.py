@@ -35,7 +35,7 @@ def family_panel(detail: FeatureDetail, store: OpenStore) -> list[dict[str, Any]
     """The first members of a feature's family; empty for a feature alone."""
     if detail.family is None:
         return []
-    members: list[dict[str, Any]] = store.store.families.get(detail.family)["members"]
+    members: list[dict[str, Any]] = store.reader.families.get(detail.family)["members"]
     return members[:FAMILY_ROWS]
 
 

@@ -53,7 +53,7 @@ def draw_sample(links: ImageLinks, store: OpenStore, pair: PairView) -> dict[str
     samples = samples_of_pair(store, pair.kind, pair.a, pair.b, 1).both
     if not samples:
         return None
-    [item] = store.store.samples.list(ids=[samples[0].sample_id], limit=1).items
+    [item] = store.reader.samples.list(ids=[samples[0].sample_id], limit=1).items
     return mark_sample(store, links.images(item), samples[0], pair)
 
 

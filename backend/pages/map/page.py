@@ -128,7 +128,7 @@ def n_nowhere(open_store: OpenStore, layout: str) -> int:
     """Features that are alive and have no place in the layout: on the second map those without a profile."""
     if layout != "profile":
         return 0
-    columns = open_store.store.map_of(layout)
+    columns = open_store.reader.map_of(layout)
     return int(((columns.x == mapfile.NOWHERE) & (columns.verdict != VERDICTS.index("dead"))).sum())
 
 

@@ -107,4 +107,4 @@ def page_values(visit: PageVisit, query: TryView, reading: Reading) -> dict[str,
 
 def suggestions(store: OpenStore) -> list[str]:
     """Captions to begin with."""
-    return [sample["text"] for sample in store.store.samples.list(limit=N_SUGGESTED).items if sample["text"]]
+    return [sample["text"] for sample in store.reader.samples.list(limit=N_SUGGESTED).items if sample["text"]]

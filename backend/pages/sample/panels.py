@@ -51,7 +51,7 @@ def why_panel(open_store: OpenStore, answer: PairWhy) -> Why:
 
 def score_rows(open_store: OpenStore, detail: PairDetail) -> list[dict[str, Any]]:
     """The pair's scores as templates/pair/scores.html shows them."""
-    descriptions = {score["name"]: score["description"] for score in open_store.store.quality.scores}
+    descriptions = {score["name"]: score["description"] for score in open_store.reader.quality.scores}
     return [
         {
             "name": name, "value": value, "rank": detail.score_ranks.get(name),

@@ -231,7 +231,7 @@ def test_broken_bodies_are_told(client: TestClient) -> None:
 
 
 def test_a_program_error_is_a_problem_without_inner_words(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = app.state.saevx.default.store
+    store = app.state.saevx.default.reader
     monkeypatch.setattr(type(store.cooccurrence), "list", lambda *a, **k: 1 / 0)
     with TestClient(app, raise_server_exceptions=False) as client:
         reply = client.get("/api/v1/cooccurrence")

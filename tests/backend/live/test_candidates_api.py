@@ -92,7 +92,7 @@ def test_too_much_at_once_is_refused_with_one_sentence(running: Running) -> None
 def test_a_family_is_steered_together_and_changes_h_as_much_as_its_feature(running: Running) -> None:
     (store,) = running.state.stores.values()
     engine = running.state.live.engines[store.name]
-    family, p999 = store.store.features.family, store.store.features.table["p999"]
+    family, p999 = store.reader.features.family, store.reader.features.table["p999"]
     counts = np.bincount(family[p999 > 0], minlength=len(family))
     feature = int(np.flatnonzero((counts[family] > 1) & (p999 > 0))[0]) if counts.max() > 1 else 3
     members, _ = family_of(store, engine.sae, feature)
