@@ -135,7 +135,7 @@ def test_whoever_leaves_while_waiting_is_not_computed_for(running: Running) -> N
     form, steer = b"text=a+dog", json.dumps({"prompt": "x", "max_tokens": 200}).encode()
     urlencoded = "application/x-www-form-urlencoded"
     done = running.state.stores["none"].recomputed
-    row = running.state.stores["none"].store.samples.row("pair-30")
+    row = running.state.stores["none"].reader.samples.row("pair-30")
     assert done.events.get(row) is None
     with running.held_up():
         for _ in range(3):
