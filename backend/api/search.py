@@ -14,7 +14,8 @@ from backend.links import ImageLinks, check_sample
 from backend.live import live_answers
 from backend.live.query import Query
 from backend.live.reading import read_pair
-from backend.live.recompute import events_if_ready, original_images
+from backend.live.recompute import events_if_ready, original_pair
+from backend.live.sources import check_one_source
 from backend.live.uploads import read_upload, uploaded_pixels
 from backend.params import QueryModel, parse_patch
 from backend.replies import json_reply
@@ -106,10 +107,10 @@ async def input_images(visit: Visit, inputs: SearchInput) -> list[Image.Image]:
     if sample_id is None:
         return []
     row = await run_in_threadpool(check_sample, visit.store, sample_id)
-    images = await run_in_threadpool(original_images, visit.store, sample_id, row)
-    if not images:
+    pair = await run_in_threadpool(original_pair, visit.store, sample_id, row)
+    if not pair.images:
         raise HTTPException(422, f"Sample {sample_id!r} has no image: send the words alone, or it without words.")
-    return images
+    return list(pair.images)
 
 
 def as_live_search(request: Request, store: OpenStore, answer: dict[str, Any]) -> LiveSearch:
@@ -145,10 +146,8 @@ async def post_search(
 ) -> Response:
     """A search by a stored sample without words is answered from the store, even if the model is off."""
     inputs = SearchInput((form.text or "").strip(), form.image, form.image_hash, form.sample_id)
-    n_images = sum(source is not None for source in inputs[1:])
-    if n_images > 1:
-        raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
-    if not n_images and not inputs.words:
+    check_one_source(*inputs[1:])
+    if inputs == SearchInput():
         raise HTTPException(422, "Send an image (`image`), a sample's id (`sample_id`) or words (`text`).")
     return await live_reply(visit, inputs, limit, patch)
 

@@ -13,11 +13,10 @@ from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 
 from backend.deps import Visit
-from backend.links import check_feature, check_sample
+from backend.links import check_feature
 from backend.live.lru import request_key
-from backend.live.recompute import original_pair
+from backend.live.sources import named_pair
 from backend.live.steering import interventions_of
-from backend.live.uploads import decode_image, uploaded_pixels
 from backend.problems import http_status
 from backend.schemas.explain import ExplainRequest, ExplainTestRequest, Explanation, ExplanationTest
 from backend.stores import OpenStore
@@ -98,17 +97,8 @@ def pair_of(visit: Visit, body: ExplainRequest) -> Pair:
     """What the model reads. Raises HTTPException: 404, 409, 413 or 422."""
     from precompute.live.engine import Pair
 
-    if sum(source is not None for source in (body.sample_id, body.image, body.image_hash)) > 1:
-        raise HTTPException(422, "Give one of `sample_id`, `image` and `image_hash`, not several.")
-    text, images = body.text, []
-    if body.image is not None:
-        images = [decode_image(body.image, visit.state.settings)]
-    elif body.image_hash is not None:
-        images = [uploaded_pixels(visit.state.uploads, body.image_hash, visit.state.settings)]
-    elif body.sample_id is not None:
-        pair = original_pair(visit.store, body.sample_id, check_sample(visit.store, body.sample_id))
-        images, text = list(pair.images), text or ("" if pair.images else pair.text)
-    full_text = "\n".join(part for part in (text, body.prompt) if part.strip())
+    text, images = named_pair(visit, body)
+    full_text = "\n".join(part for part in (body.text or text, body.prompt) if part.strip())
     if not full_text and not images:
         raise HTTPException(422, NOTHING.format("an image, a text" if visit.store.has_images else "a text"))
     return Pair(full_text, images)

@@ -17,17 +17,9 @@ from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from precompute.live.engine import Pair
 
 T = TypeVar("T")
-
-
-def original_images(open_store: OpenStore, sample_id: str, row: int) -> list[Image.Image]:
-    """The images that the model reads in a live request for a stored sample; none for a text without images. Raises as
-    `original_pair`."""
-    return list(original_pair(open_store, sample_id, row).images)
 
 
 def original_pair(open_store: OpenStore, sample_id: str, row: int) -> Pair:

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
-from PIL import Image
 from pydantic import BaseModel
 
 from backend.deps import Visit
-from backend.links import check_feature, check_sample
+from backend.links import check_feature
 from backend.live.lru import request_key
-from backend.live.recompute import original_images
-from backend.live.uploads import decode_image, uploaded_pixels
+from backend.live.sources import check_one_source, named_pair
 from backend.problems import http_status
 from backend.schemas.steering import SteerFeature, SteerKl, SteerRequest, SteerRuns, SteerTarget, SteerToken
 from backend.stores import OpenStore
@@ -40,9 +38,8 @@ def check_request(store: OpenStore, steering: SteerRequest) -> None:
     candidates = steering.candidates or []
     for feature in [*steering.features, *(f for candidate in candidates for f in candidate.features)]:
         check_feature(store, feature.id)
+    check_one_source(steering.sample_id, steering.image, steering.image_hash)
     wrong = {
-        "Give one of `sample_id`, `image` and `image_hash`, not several.":
-            sum(f is not None for f in (steering.sample_id, steering.image, steering.image_hash)) > 1,
         "Give `features` or `candidates`, not both.": bool(candidates and steering.features),
         "Alternatives are for a single run: leave out `alternatives` or `candidates`.":
             bool(candidates and steering.alternatives),
@@ -71,7 +68,7 @@ def prepare(engine: Engine, visit: Visit, steering: SteerRequest) -> Batch:
         raise HTTPException(422, reason)
     if steering.attention == "frozen" and (reason := why_not_frozen(engine.mllm)) is not None:
         raise HTTPException(422, reason)
-    images = get_images(visit, steering)
+    _, images = named_pair(visit, steering)
     with http_status(422):
         batch = engine.mllm.prepare([Pair(steering.prompt, images)], generate=True)
         engine.mllm.check_length(int(batch.length_b[0]), steering.max_tokens)
@@ -79,17 +76,6 @@ def prepare(engine: Engine, visit: Visit, steering: SteerRequest) -> Batch:
             Steer(engine.sae, interventions_of(engine, visit.store, edit))
         check_scope(batch, steering.scope, steering.mask)
     return batch
-
-
-def get_images(visit: Visit, steering: SteerRequest) -> list[Image.Image]:
-    """The image in the request, or the images of the sample as the pass read them."""
-    if steering.image is not None:
-        return [decode_image(steering.image, visit.state.settings)]
-    if steering.image_hash is not None:
-        return [uploaded_pixels(visit.state.uploads, steering.image_hash, visit.state.settings)]
-    if steering.sample_id is None:
-        return []
-    return original_images(visit.store, steering.sample_id, check_sample(visit.store, steering.sample_id))
 
 
 def interventions_of(engine: Engine, store: OpenStore, features: Sequence[SteerFeature]) -> list[Intervention]:
