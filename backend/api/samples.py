@@ -27,13 +27,12 @@ from precompute.store.sql import Page as StorePage
 
 router = APIRouter(tags=["samples"])
 
-NO_EVENTS: dict[int | str, dict[str, Any]] = {
-    503: {
-        "model": Problem,
-        "content": {MEDIA_TYPE: {}},
-        "description": "The store has no activations of this sample, and the live model is not available.",
-    }
+NO_EVENTS = "The store has no activations of this sample, and the live model is not available."
+OF_EVENTS: dict[str, Any] = {
+    "dependencies": [Cached],
+    "responses": {503: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": NO_EVENTS}},
 }
+"""Options of a route that needs a sample's activations."""
 ADVICE = "check the store with `saevx verify`"
 
 
@@ -172,14 +171,13 @@ def as_page(request: Request, store: OpenStore, page: StorePage) -> Page[Sample]
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
 
-@at_sample(
-    "/activations", "Activations of features on every token and patch", dependencies=[Cached],
-    response_model=Activations, responses=NO_EVENTS,
-)  # fmt: skip
-async def get_activations(
-    visit: VisitDep, response: Response, sample_id: InPath,
-    feature: Annotated[list[int], Query(min_length=1, max_length=64, description="Feature number; may be repeated.")],
-) -> Response:  # fmt: skip
+ChosenFeatures = Annotated[
+    list[int], Query(min_length=1, max_length=64, description="Feature number; may be repeated.")
+]
+
+
+@at_sample("/activations", "Activations of features on every token and patch", response_model=Activations, **OF_EVENTS)
+async def get_activations(visit: VisitDep, response: Response, sample_id: InPath, feature: ChosenFeatures) -> Response:
     def answer(events: SampleEvents | None) -> Response:
         return as_json(activations(visit.store, sample_id, feature, events), response)
 
@@ -211,15 +209,9 @@ class PlaceQuery:
     cursor: Cursor = None
 
 
-@at_sample(
-    "/features", "Features active at one token or patch", dependencies=[Cached], response_model=FeaturesHere,
-    responses=NO_EVENTS,
-)  # fmt: skip
+@at_sample("/features", "Features active at one token or patch", response_model=FeaturesHere, **OF_EVENTS)
 async def get_features_here(
-    visit: VisitDep,
-    response: Response,
-    sample_id: InPath,
-    query: Annotated[PlaceQuery, Depends()],
+    visit: VisitDep, response: Response, sample_id: InPath, query: Annotated[PlaceQuery, Depends()]
 ) -> Response:
     def answer(events: SampleEvents | None) -> Response:
         return as_json(features_here(visit.store, sample_id, query, events), response)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from backend.api.samples import NO_EVENTS
+from backend.api.samples import OF_EVENTS
 from backend.deps import Cached, StoreDep, VisitDep
 from backend.links import ImageLinks, InPath, add_sample_route, check_sample
 from backend.live.recompute import with_events
@@ -30,18 +30,9 @@ class WhyQuery:
     limit: Annotated[int, Query(ge=1, le=500, description="Features of each list.")] = 12
 
 
-@at_sample(
-    "/why",
-    "Which features raise and lower a score of a sample",
-    dependencies=[Cached],
-    response_model=WhyScore,
-    responses=NO_EVENTS,
-)
+@at_sample("/why", "Which features raise and lower a score of a sample", response_model=WhyScore, **OF_EVENTS)
 async def get_why(
-    visit: VisitDep,
-    response: Response,
-    sample_id: InPath,
-    query: Annotated[WhyQuery, Depends()],
+    visit: VisitDep, response: Response, sample_id: InPath, query: Annotated[WhyQuery, Depends()]
 ) -> Response:
     def answer(events: SampleEvents | None) -> Response:
         return as_json(why_score(visit.store, sample_id, query.score, query.limit, events), response)
