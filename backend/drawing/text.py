@@ -50,6 +50,11 @@ def running_text(text: str) -> str:
     return MARKS.sub("", text) if "⟨" in text else text
 
 
+def cut_text(text: str, n: int) -> str:
+    """At most n characters."""
+    return text if len(text) <= n else text[: n - 1] + "…"
+
+
 def display_caption(text: str) -> str:
     """A caption with signs for control characters, or a note that it has no visible text."""
     if is_plain(text):

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from backend.drawing.figures import with_noun
 from backend.drawing.heat import LEVELS
+from backend.drawing.text import cut_text
 from backend.pages.sample.marks import short_name
 from backend.schemas.cooccurrence import Link, PairGraph, PairMatrix
 from backend.schemas.features import FeatureRef
@@ -89,11 +90,6 @@ def level_of(lift_low: float, top: float) -> int:
 def name_of(feature: FeatureRef) -> str:
     """A feature's name without its number: many stand in little space."""
     return short_name(feature).rpartition(" #")[0]
-
-
-def cut_text(text: str, n: int) -> str:
-    """At most n characters."""
-    return text if len(text) <= n else text[: n - 1] + "…"
 
 
 def in_words(link: Link, a: str, b: str) -> str:

@@ -16,7 +16,7 @@ from backend.api.features import get_feature
 from backend.deps import VERSION, Cached
 from backend.drawing.charts import place_map
 from backend.drawing.heat import COLOURS, TokenRun
-from backend.drawing.text import visible
+from backend.drawing.text import cut_text, visible
 from backend.pages.feature.examples import strongest_examples
 from backend.pages.feature.summary import summary
 from backend.pages.sample.marks import short_name
@@ -138,7 +138,7 @@ def wrap(parts: Sequence[str], separator: str) -> Iterator[str]:
     """The parts in lines that fit on the fact sheet; a part that is too long alone is cut."""
     line = ""
     for part in parts:
-        part = part if len(part) <= LINE_CHARACTERS else part[: LINE_CHARACTERS - 1] + "…"
+        part = cut_text(part, LINE_CHARACTERS)
         if line and len(line) + len(separator) + len(part) > LINE_CHARACTERS:
             yield line
             line = part
@@ -158,7 +158,7 @@ def halves(line: dict[str, Any]) -> dict[str, Any]:
     return {
         "before": before_text if len(before_text) <= HALF_LINE else "…" + before_text[1 - HALF_LINE :],
         "token": join_runs(line["token"]).strip(),
-        "after": after_text if len(after_text) <= HALF_LINE else after_text[: HALF_LINE - 1] + "…",
+        "after": cut_text(after_text, HALF_LINE),
         "activation": line["activation"],
     }
 
