@@ -228,8 +228,10 @@ def test_images(client: TestClient, sample_id: str) -> None:
     whole = picture(reply)
     assert whole.size == (ref["width"], ref["height"])
     assert "immutable" in reply.headers["cache-control"]
-    again = client.get(ref["url"], headers={"If-None-Match": reply.headers["etag"]})
-    assert again.status_code == 304 and not again.content
+    tag = reply.headers["etag"]
+    for held_tags in (tag, f'"other", W/{tag}'):  # a proxy that compresses replies marks their tags as weak
+        again = client.get(ref["url"], headers={"If-None-Match": held_tags})
+        assert again.status_code == 304 and not again.content
     assert max(picture(client.get(ref["url"] + "&size=32")).size) == 32
     crop = picture(client.get(ref["url"] + "&crop=0,0,16,32&size=64"))
     assert crop.size == (32, 64)
