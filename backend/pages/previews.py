@@ -27,17 +27,17 @@ def previews(visit: PageVisit, ids: Iterable[int]) -> dict[int, Markup]:
     feature without images its strongest tokens, each once."""
     links = ImageLinks(visit.request, visit.store)
     key_of = {id: (visit.store.content_id, links.base, links.store, id) for id in ids}
-    return cached(key_of, lambda ids: draw_previews(links, visit.store, ids))
+    return with_cache(key_of, lambda ids: draw_previews(links, visit.store, ids))
 
 
 def word_lines(open_store: OpenStore, ids: Iterable[int]) -> dict[int, Markup]:
     """By feature id, both sides' top words, as a list shows them."""
     key_of: dict[int, Key] = {id: (open_store.content_id, "words", None, id) for id in ids}
     words_of = open_store.reader.top_words.of_all
-    return cached(key_of, lambda ids: {id: top_words(words) for id, words in words_of(ids).items()})
+    return with_cache(key_of, lambda ids: {id: top_words(words) for id, words in words_of(ids).items()})
 
 
-def cached(key_of: Mapping[int, Key], draw: Callable[[list[int]], dict[int, Markup]]) -> dict[int, Markup]:
+def with_cache(key_of: Mapping[int, Key], draw: Callable[[list[int]], dict[int, Markup]]) -> dict[int, Markup]:
     """By feature id, what the cache has, and what `draw` makes of the other ids."""
     parts = {id: part for id, key in key_of.items() if (part := CACHE.get(key)) is not None}
     if missing_ids := [id for id in key_of if id not in parts]:

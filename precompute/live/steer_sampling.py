@@ -181,9 +181,9 @@ class TokenSampler:
                 if channel in token:
                     fields = self.likely(channel, token[channel], logprobs)
                     self.emit(candidate, TokenEvent(name, pieces[channel], **fields))
-            steered, writer = pair[1], pair_writers[1]
-            if steered in token and writer.other is not None:
-                self.compare(candidate, logprobs[writer.role], logprobs[writer.other], token[steered])
+            channel, writer = pair[1], pair_writers[1]
+            if channel in token and writer.other is not None:
+                self.compare(candidate, logprobs[writer.role], logprobs[writer.other], token[channel])
         self.live = [c for c in self.live if token[c] not in self.eos]
         self.step += 1
         return token
