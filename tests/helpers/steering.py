@@ -47,8 +47,8 @@ def record(mllm: Mllm, sae: SaeV, batch: Batch, candidates: Sequence[Candidate],
     class Watched(TokenSampler):
         def __call__(self, logits_rv: torch.Tensor, row: Mapping[int, int]) -> dict[int, int]:
             for i, run in enumerate(runs):
-                writer = self.cast.writers[self.cast.steered[i]]
-                roles = self.cast.writers[self.cast.default[i]].role, writer.role, writer.other
+                writer = self.channels.writers[self.channels.steered[i]]
+                roles = self.channels.writers[self.channels.default[i]].role, writer.role, writer.other
                 at = {number: row[role] for number, role in enumerate(roles) if role is not None and role in row}
                 run.logits.append({number: logits_rv[r].clone() for number, r in at.items()})
             return super().__call__(logits_rv, row)
