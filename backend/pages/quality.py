@@ -203,7 +203,7 @@ def edge_cards(visit: PageVisit, by: ScoreName | None, rows: Array) -> list[dict
         lowest = np.argpartition(score, N_EDGE)[:N_EDGE] if len(rows) > N_EDGE else np.arange(len(rows))
         rows = rows[lowest[np.lexsort((rows[lowest], score[lowest]))]]
     page = samples_api.as_page(visit.request, visit.store, samples_api.samples_in(visit.store, rows[:N_EDGE].tolist()))
-    return [card(sample, sample.scores.get(by) if by else None) for sample in page.items]
+    return [sample_card(sample, sample.scores.get(by) if by else None) for sample in page.items]
 
 
 def headline(scores: list[Score], from_likelihood: bool) -> Score | None:
