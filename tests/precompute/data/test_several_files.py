@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from precompute.data import Columns, read
+from precompute.data.records import Columns
+from precompute.data.rows import read
 from precompute.data.paths import split_of_name
 from precompute.errors import SaevxError
 
