@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from precompute.data.paths import split_of_name
 from precompute.data.records import Columns
 from precompute.data.rows import read
-from precompute.data.paths import split_of_name
 from precompute.errors import SaevxError
 
 
