@@ -44,6 +44,7 @@ def test_the_page_says_where_the_fact_sheet_comes_from(client: TestClient) -> No
     assert page.count('class="pic square"') == 6 and "img" in page
     assert f'href="/features/{RED}/factsheet"' in client.get(f"/features/{RED}").text
     assert {client.get(f"/features/99999/factsheet{end}").status_code for end in ("", ".svg")} == {404}
+    assert {client.get(f"/features/{RED}/card{end}").status_code for end in ("", ".svg")} == {200}  # as it was called
 
 
 def test_the_svg_stands_alone_and_holds_what_the_page_shows(client: TestClient) -> None:

@@ -90,6 +90,7 @@ def citation(store: OpenStore, f: FeatureDetail) -> str:
     )
 
 
+@router.get("/features/{id}/card")  # its older address
 @router.get("/features/{id}/factsheet")
 def factsheet(visit: PageDep, id: int) -> HTMLResponse:
     """The fact sheet as a page."""
@@ -97,6 +98,7 @@ def factsheet(visit: PageDep, id: int) -> HTMLResponse:
     return visit.render("factsheet.html", section="/features", **values, f=values["feature"])
 
 
+@router.get("/features/{id}/card.svg", dependencies=[Cached])
 @router.get("/features/{id}/factsheet.svg", dependencies=[Cached])
 def factsheet_svg(visit: PageDep, response: Response, id: int) -> Response:
     """The fact sheet as an SVG with its images inside."""
