@@ -21,7 +21,7 @@ def run(setup: Setup) -> dict[str, Any]:
     n, rounds = (1, 1) if setup.small else (QUERIES, ROUNDS)
     path = setup.demo / "store"
     store = Store.open(path)
-    served = cast(OpenStore, SimpleNamespace(name="demo", path=path, manifest=store.manifest, store=store))
+    served = cast(OpenStore, SimpleNamespace(name="demo", path=path, manifest=store.manifest, reader=store))
     engine: Engine = load(Settings(stores=[path], device=setup.device), served, [])
     lines = (setup.demo / "data" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:n]
     rows = [json.loads(line) for line in lines]

@@ -23,15 +23,13 @@ def store(path: Path) -> Store:
 
 
 def naive_image_words(store: Store, feature: int, base: dict[str, float]) -> tuple[int, set[str]]:
-    """In how many captions the most frequent words are, and those words; none where they do not stand out."""
+    """In how many captions the most frequent of the words that stand out are, and those words."""
     captions = [set(words_of(one["text"])) for one in store.examples.of(feature, modality="image")]
     meaningful = {word for word, share in base.items() if share <= 0.5} - set(ENGLISH_FUNCTION_WORDS)
     count = Counter(word for words in captions for word in words & meaningful)
-    n = max(count.values(), default=0)
-    most = {word for word, m in count.items() if m == n}
-    first = min(most, default="")
-    stands_out = n and n / len(captions) >= max(0.3, 2 * base[first])
-    return (n, most) if stands_out else (0, set())
+    outstanding = {word: n for word, n in count.items() if n / len(captions) >= max(0.3, 2 * base[word])}
+    most = max(outstanding.values(), default=0)
+    return most, {word for word, n in outstanding.items() if n == most}
 
 
 def test_both_words_are_counted(store: Store) -> None:
