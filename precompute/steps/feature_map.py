@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 from precompute.store import mapfile
 from precompute.store.schema import VERDICTS
 from precompute.utils.processes.children import end_with_parent, without_interrupts
+from precompute.utils.ragged import slices
 from precompute.utils.types import Array
 
 MIN_NEIGHBOURS = 5  # alive neighbours of a feature; one that has fewer gets others by another search
@@ -39,6 +40,8 @@ small map is a few percent worse. Then it also has a process of its own: the lib
 up repulsion, so beside it in a thread all else waits."""
 SMALL_MAP = 2_000
 """Below so many points repulsion is added up on a coarser mesh, or a small store would wait seconds for its map."""
+BLOCK = 1 << 12
+"""Vectors that are in memory as float64 at once."""
 TINY_MAP = 300
 """Below so many points all pairs are added up: that is exact, and a mesh takes up to twenty times as long."""
 
@@ -219,14 +222,19 @@ def run_steps(places: Any, n_steps: int, *, exaggeration: float, momentum: float
 def principal(vectors_nd: Array) -> Array:
     """The first two principal components, float64 [n, 2], small: where a layout starts, so that it keeps the large
     view."""
-    centred = vectors_nd - vectors_nd.mean(0)
-    d = centred.shape[1]
-    _, axes = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[max(d - 2, 0), d - 1])
+    n, d = vectors_nd.shape
+    mean_d = vectors_nd.mean(0, dtype=np.float64)
+    covariance_dd = np.zeros((d, d))
+    for block in slices(n, BLOCK):
+        centred = vectors_nd[block] - mean_d
+        covariance_dd += centred.T @ centred
+    _, axes = scipy.linalg.eigh(covariance_dd, subset_by_index=[max(d - 2, 0), d - 1])
     axes = axes[:, ::-1] * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])[::-1]
-    y = np.zeros((len(centred), 2))
-    y[:, : axes.shape[1]] = centred @ axes
+    y = np.zeros((n, 2))
+    for block in slices(n, BLOCK):
+        y[block, : axes.shape[1]] = (vectors_nd[block] - mean_d) @ axes
     y *= START / max(float(y[:, 0].std()), START)
-    # Rounded, so that sums in another order start from the same place.
+    # Rounded float64, so that sums in another order, as of another number of threads, start from the same place.
     return np.round(y, 10) + spiral(len(y)) * (START / 100)
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from precompute.errors import SaevxError
 from precompute.steps import feature_map
@@ -284,3 +285,20 @@ def test_a_run_that_fails_does_not_wait_for_its_map(monkeypatch: pytest.MonkeyPa
         raise OSError("no space")
     assert isinstance(pending.places.exception(), BrokenProcessPool)
     assert not active_children()
+
+
+@pytest.mark.parametrize("n", [40, 5000])
+def test_a_layout_starts_from_the_same_place_with_any_number_of_threads(n: int) -> None:
+    rng = np.random.default_rng(n)
+    vectors = unit(rng.standard_normal((n, 64)) + 3 * rng.standard_normal((n, 2)) @ rng.standard_normal((2, 64)))
+    starts = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            starts.append(feature_map.principal(vectors.astype(np.float32)))
+    assert len({start.tobytes() for start in starts}) == 1
+    centred = vectors - vectors.mean(0)
+    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    start = starts[0] - feature_map.spiral(n) * (feature_map.START / 100)
+    for k in (0, 1):
+        assert abs(np.corrcoef(start[:, k], centred @ axes[k])[0, 1]) == pytest.approx(1, abs=1e-4)
+    assert start[:, 0].std() == pytest.approx(feature_map.START, rel=1e-3) and values[0] > values[1]
