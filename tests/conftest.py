@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A server may wait for its turn on two busy cores, longer than the five seconds that httpx waits by default.
 WAITS = inspect.signature(httpx.get).parameters["timeout"].default
 WAITS.connect = WAITS.read = WAITS.write = WAITS.pool = 60.0  # seconds
+
+TLS = ssl.create_default_context()
+# Else each `httpx.get` reads the certificates of all authorities, which takes 50 ms of a processor.
+for call in (httpx.get, httpx.post, httpx.put, httpx.delete, httpx.request, httpx.Client.__init__):
+    call.__kwdefaults__["verify"] = TLS
 
 WAIT_MS = 60_000
 """Of a browser, for a page or an answer of the model, which may wait for their turn in the same way."""

@@ -2,7 +2,7 @@
 tests/test_house.py."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 NO_NAMES = {
     "ablated", "above", "accepted", "active", "actual", "adapted", "added", "after", "again", "against", "alive",
@@ -41,8 +41,17 @@ FUNCTION_NAMES = OF_THE_PUBLIC_API | {"again", "close", "of", "signed", "visible
 have it; what templates call; and a figure of the live model."""
 
 
-def local_names(node: ast.AST, within_function: bool = False, is_endpoint: bool = False) -> Iterator[tuple[int, str]]:
+def local_names(tree: ast.AST) -> list[tuple[int, str]]:
     """(line, name) of the parameters and variables of functions; the parameters of an endpoint are its query's."""
+    names: list[tuple[int, str]] = []
+    add_local_names(tree, names)
+    return names
+
+
+def add_local_names(
+    node: ast.AST, names: list[tuple[int, str]], within_function: bool = False, is_endpoint: bool = False
+) -> None:
+    """Adds those below a node."""
     for child in ast.iter_child_nodes(node):
         inside_function, endpoint = within_function, is_endpoint
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -51,18 +60,20 @@ def local_names(node: ast.AST, within_function: bool = False, is_endpoint: bool 
         elif isinstance(child, ast.ClassDef):
             inside_function = False
         elif isinstance(child, ast.arg) and not is_endpoint:
-            yield child.lineno, child.arg
-        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store) and within_function:
-            yield child.lineno, child.id
+            names.append((child.lineno, child.arg))
+        elif isinstance(child, ast.Name):  # which has nothing below it
+            if isinstance(child.ctx, ast.Store) and within_function:
+                names.append((child.lineno, child.id))
+            continue
         elif isinstance(child, ast.ExceptHandler) and child.name:
-            yield child.lineno, child.name
-        yield from local_names(child, inside_function, endpoint)
+            names.append((child.lineno, child.name))
+        add_local_names(child, names, inside_function, endpoint)
 
 
-def function_names(node: ast.AST) -> Iterator[tuple[int, str]]:
+def function_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """(line, name) of the functions; not those that a router or the application calls, whose names nobody reads."""
-    for child in ast.walk(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            decorators = " ".join(map(ast.unparse, child.decorator_list))
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            decorators = " ".join(map(ast.unparse, node.decorator_list))
             if "router." not in decorators and "exception_handler" not in decorators:
-                yield child.lineno, child.name
+                yield node.lineno, node.name

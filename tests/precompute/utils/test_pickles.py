@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,27 @@ from tests.helpers.tinies import Tiny
 FILES = sorted([*ROOT.glob("precompute/**/*.py"), *ROOT.glob("backend/**/*.py")])
 
 
+@cache
+def nodes() -> list[tuple[Path, ast.Call | ast.Import | ast.ImportFrom]]:
+    """The calls and imports of each file."""
+    kinds = (ast.Call, ast.Import, ast.ImportFrom)
+    trees = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in FILES)
+    return [(path, node) for path, tree in trees for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+@cache
+def names_of_calls() -> list[tuple[str, str, ast.Call]]:
+    """The function, the place and the call."""
+    return [
+        (ast.unparse(node.func), f"{path.relative_to(ROOT)}:{node.lineno}", node)
+        for path, node in nodes()
+        if isinstance(node, ast.Call)
+    ]
+
+
 def calls(*names: str) -> list[tuple[str, ast.Call]]:
     """Where functions of these names are called, and the calls."""
-    places = []
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
-                places.append((f"{path.relative_to(ROOT)}:{node.lineno}", node))
-    return places
+    return [(place, call) for name, place, call in names_of_calls() if name in names]
 
 
 def test_every_loader_is_told_to_execute_nothing() -> None:
@@ -50,11 +64,10 @@ def test_every_loader_is_told_to_execute_nothing() -> None:
 
 def test_no_module_reads_pickles_or_runs_text() -> None:
     assert not calls("eval", "exec", "compile", "pickle.load", "pickle.loads", "os.system", "os.popen")
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"} & set(names), path
+    for path, node in nodes():
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {"pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"} & set(names), path
 
 
 def model_weights(root: Path, evil: Hostile, files: Tiny) -> None:
