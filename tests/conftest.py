@@ -62,6 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    gc.freeze()  # nor are they looked through each time that something collects what is
     ENVIRONMENT.update(os.environ)
     if sys.platform == "linux":  # which has the call that makes a copy a child of the tests
         ForkServer.begun_with = ENVIRONMENT

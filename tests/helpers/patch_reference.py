@@ -1,6 +1,7 @@
 """The patch scores, the masks of pixels and what a model says without some of its tokens, computed naively."""
 
 import contextlib
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from precompute.geometry import View, patch_box
-from precompute.model.batch import IMAGE, SINK, TEXT
+from precompute.model.batch import IMAGE, SINK, TEXT, Pair
 from precompute.model.mllm import Mllm
 from precompute.patches import ranking as patches
 
@@ -68,6 +69,24 @@ def next_token_without(mllm: Mllm, inputs: dict[str, torch.Tensor], dropped_s: A
     mask = torch.ones(1, len(position), dtype=torch.long)  # without it, jumps in the positions would part the sequence
     output = mllm.decoder(inputs_embeds=layer_inputs[0][:, position], position_ids=position[None], attention_mask=mask)
     return mllm.model.get_output_embeddings()(output.last_hidden_state[0, -1])
+
+
+def speech(mllm: Mllm, pair: Pair, kept_p: Any = None) -> Iterator[str]:
+    """What the model has said after each token, the whole sequence run anew for the next one.
+
+    Args:
+        kept_p: bool [p], image tokens that are not cut out.
+    """
+    batch = mllm.prepare([pair], generate=True)
+    inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
+    dropped_s = np.zeros(len(batch.modality_bs[0]), dtype=bool)
+    if kept_p is not None:
+        dropped_s[batch.modality_bs[0] == IMAGE] = ~kept_p
+    ids: list[int] = []
+    while True:
+        ids.append(int(next_token_without(mllm, inputs, dropped_s).argmax()))
+        yield mllm.tokenizer.decode(ids, skip_special_tokens=True).strip().lower()
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([[ids[-1]]])], dim=1)
 
 
 def naive_masks(views: list[View], kept_p: Array, sizes: list[tuple[int, int]]) -> list[Array]:
