@@ -21,6 +21,8 @@ from backend.templating import templates
 COOKIE = "saevx_login"
 YEAR_S = 365 * 24 * 3600
 LOGIN, OPEN = "/login", "/healthz"
+INSIDE = "saevx.inside"
+"""In the scope of a request that this process itself makes; what comes over a network cannot set it."""
 MAX_FORM = 4096
 """Bytes of the form that gives the token."""
 ASKS = (
@@ -47,7 +49,7 @@ class Login:
         self.cookie = hmac.new(key, b"saevx login", "sha256").hexdigest().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (self.token is None and self.proxy_header is None):
+        if scope["type"] != "http" or INSIDE in scope or (self.token is None and self.proxy_header is None):
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)

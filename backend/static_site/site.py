@@ -17,6 +17,7 @@ from backend.inside import request
 from backend.static_site.html import SCRIPTS, StaticPage
 from backend.static_site.names import Names
 from precompute.options.static_site import StaticSiteOptions
+from precompute.utils.command_line import from_environment
 from precompute.utils.files import atomic_folder
 from precompute.utils.ownership import creating
 from precompute.utils.progress import human, progress_bar
@@ -264,10 +265,13 @@ def export(options: StaticSiteOptions) -> str:
         SaevxError: the store cannot be opened, or something is at `out` already.
     """
     from backend.app import create_app
-    from backend.settings import Settings
+    from backend.settings import ServerOptions, Settings
 
+    # The environment of a server on the same machine says where its annotations are; no other setting is of use here.
+    unset = ServerOptions(live=False).model_dump(exclude={"annotations"})
+    settings = from_environment(Settings, **unset, stores=[options.store])
     with creating(options.out):
-        app = create_app(Settings(stores=[options.store], live=False))
+        app = create_app(settings)
         with atomic_folder(options.out) as folder:
             asyncio.run(Site(app, folder, options).write())
     sizes = [path.stat().st_size for path in options.out.rglob("*") if path.is_file()]

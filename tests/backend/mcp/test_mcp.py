@@ -207,6 +207,20 @@ def test_what_is_wrong_is_one_sentence(server: Running) -> None:
         assert len(text) < 700, "an agent reads every word"
 
 
+def test_behind_a_proxy_that_lets_people_in(made: Path) -> None:
+    settings = Settings(stores=[made / "store"], live=False, trust_proxy_auth="X-User", root_path="/saevx")
+    running = Running(settings, ready=False)
+    attach(running.app)
+    arguments = {"name": "about_store", "arguments": {}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": arguments}
+    headers = {"accept": "application/json, text/event-stream"}
+    with running:
+        assert httpx.post(f"{running.url}/mcp", json=body, headers=headers).status_code == 401
+        reply = httpx.post(f"{running.url}/mcp", json=body, headers={**headers, "X-User": "ada"}).json()
+        assert not reply["result"].get("isError"), reply
+        assert json.loads(reply["result"]["content"][0]["text"])["n_samples"] == 40
+
+
 def test_the_token_of_the_server_is_needed(made: Path) -> None:
     running = Running(Settings(stores=[made / "store"], live=False, token="12345678"), ready=False)
     attach(running.app)

@@ -166,6 +166,29 @@ def test_two_addresses_have_two_files_also_where_case_does_not_count() -> None:
     assert names.add("/", ".html") == "index.html"
 
 
+def test_the_settings_of_a_server_on_the_same_machine_change_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = synthetic.small_store(tmp_path_factory)
+
+    def files(name: str) -> dict[Path, bytes]:
+        done = apart(saevx, "export", store, "--out", tmp_path / name, "--features=1", "--samples=1", "--pairs=0")
+        assert done.status == 0, done.err
+        folder = tmp_path / name
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    without = files("without")
+    for variable, value in {
+        "ROOT_PATH": "/saevx", "TRUST_PROXY_AUTH": "X-User", "TOKEN": "12345678", "ALLOWED_HOST": "example.org",
+        "LIVE": "true", "DEVICE": "cuda:99", "MAX_UPLOAD_MB": "none", "READ_ONLY": "true", "STORES": "[]",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"SAEVX_{variable}", value)
+    assert files("with") == without
+    monkeypatch.setenv("SAEVX_ANNOTATIONS", "nosuch://")
+    wrong = apart(saevx, "export", store, "--out", tmp_path / "wrong")
+    assert wrong.status == 1 and "--annotations" in wrong.err and not (tmp_path / "wrong").exists()
+
+
 def test_what_is_there_is_not_overwritten(site: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     done = saevx("export", synthetic.small_store(tmp_path_factory), "--out", site)
     assert done.status == 1
