@@ -109,10 +109,16 @@ def get_features(store: StoreDep, query: Annotated[FeatureQuery, Query()]) -> Pa
 
 def features_of_words(store: OpenStore, words: str, limit: int) -> list[Feature]:
     """The features that words, or a number such as `#12`, can mean, the best match first."""
-    number = words.strip().lstrip("#")
-    if number.isascii() and number.isdigit() and len(number) < 10:
-        return get_features(store, FeatureQuery(ids=number)).items
+    number = number_of(words)
+    if number is not None:
+        return get_features(store, FeatureQuery(ids=str(number))).items
     return get_features(store, FeatureQuery(q=words, sort="match", order="desc", limit=limit)).items
+
+
+def number_of(words: str) -> int | None:
+    """What `4167` or `#4167` names; None where it is no number of a feature."""
+    text = words.strip().removeprefix("#")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def filters_of(store: OpenStore, query: FeatureQuery) -> FeatureFilters:

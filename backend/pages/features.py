@@ -11,7 +11,7 @@ from backend.api import features as features_api
 from backend.api.annotations.lists import get_filters
 from backend.api.controls import get_controls
 from backend.api.feature_table import get_distributions, get_verdicts, random_feature
-from backend.api.features import FeatureQuery
+from backend.api.features import FeatureQuery, number_of
 from backend.drawing.charts import place_map, range_filter
 from backend.pages.previews import previews, word_lines
 from backend.pages.visit import PageDep
@@ -191,6 +191,5 @@ def random(visit: PageDep, query: Annotated[FeatureList, Query()]) -> Response:
 
 def feature_number(open_store: OpenStore, words: str | None) -> int | None:
     """The feature that `4167` or `#4167` names, if the store has it."""
-    text = (words or "").strip().removeprefix("#")
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-    return number if 0 <= number < open_store.reader.n_features else None
+    number = number_of(words or "")
+    return number if number is not None and number < open_store.reader.n_features else None

@@ -1,7 +1,9 @@
 """Options of `saevx controls`."""
 
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from precompute.options.shared import StoreModel
@@ -13,7 +15,7 @@ class ControlsOptions(StoreModel):
 
     store: CliPositionalArg[Path]
     """Folder of a finished store, which stays as it is."""
-    derangements: Count = 20
+    derangements: Annotated[Count, Field(le=1000)] = 20
     """How many times the captions are exchanged among the pairs."""
     random_directions: bool = True
     """Also test random directions, for which the model runs once more; --no-random-directions leaves them out."""

@@ -180,3 +180,8 @@ def test_a_store_of_texts_alone_has_no_pairs(options: Callable[..., PrecomputeOp
     store = precompute(options(model=str(tiny.make_llama(tmp_path / "llama")), text_only=True))
     with pytest.raises(SaevxError, match="no sample with both text and image"):
         controls(ControlsOptions(store=store))
+
+
+def test_more_exchanges_than_anybody_waits_for_are_refused() -> None:
+    done = saevx("controls", "store", "--derangements", "1001")
+    assert done.status == 2 and "--derangements takes a number that is at most 1000, not 1001." in done.err
