@@ -322,4 +322,5 @@ class HiddenPairs(Model):
 class PairPage(Page[CooccurrencePair]):
     """One page of pairs."""
 
+    model_config = Model.model_config
     hidden: HiddenPairs

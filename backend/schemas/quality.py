@@ -66,5 +66,6 @@ class ReasonCount(Model):
 class RejectedPage(Page[RejectedRow]):
     """One page of the rejected rows, and the counts of all rejected rows by kind of reason."""
 
+    model_config = Model.model_config
     kinds: list[ReasonCount]
     """The most frequent first; not affected by the filter."""

@@ -116,6 +116,7 @@ class DensityGrid(Model):
 class Spread(Modal[Histogram]):
     """A histogram per modality, with the same edges; empty where the store has no such values."""
 
+    model_config = Model.model_config
     n: int
     """Samples that it rests on: of a large store some, evenly spaced."""
 
