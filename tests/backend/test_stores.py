@@ -257,6 +257,7 @@ def test_every_store_is_answered_from_threads(client: TestClient, place: Path, o
 
 WITHOUT_TORCH = """
 import sys
+from pathlib import Path
 from fastapi.testclient import TestClient
 from backend.app import create_app
 from backend.settings import Settings
@@ -266,12 +267,14 @@ with TestClient(create_app(Settings(stores=[sys.argv[1]], live=False))) as clien
     for path in ("/search", "/score", "/steer"):
         client.post("/api/v1" + path, json={"prompt": "x"})
     client.post("/search", data={"q": "dog", "model": "true"})
+from precompute.store.making.verify import verify
+assert all(check.ok for check in verify(Path(sys.argv[1])))
 heavy = {"torch", "transformers", "sae_lens", "datasets", "accelerate"} & set(sys.modules)
 assert not heavy, heavy
 """
 
 
-def test_without_the_live_model_nothing_imports_torch(place: Path) -> None:
+def test_serving_without_the_live_model_and_verifying_import_no_torch(place: Path) -> None:
     paths = [*PAGES, *(API + path for path in ENDPOINTS), "/docs", "/openapi.json", "/readyz"]
     command = [sys.executable, "-c", WITHOUT_TORCH, place, *paths]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

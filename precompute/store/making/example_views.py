@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from precompute.store.events import Events, patches
 from precompute.store.schema import CONTEXT_TOKENS, TEXT
@@ -109,12 +108,12 @@ def windows(events: Events, row_e: Array, position_e: Array) -> Array:
         group_e = np.searchsorted(rows, row_e[entries])
         begin = token[group_e] - token[low]
         text_begin, text_end = text_before[begin], text_before[begin + length[group_e]]
-        key = torch.zeros(len(entries), dtype=torch.int64)
+        key = np.zeros(len(entries), np.int64)
         for step in range(-CONTEXT_TOKENS, CONTEXT_TOKENS + 1):
             x = text_before[begin + position_e[entries]] + step
             is_inside = (x >= text_begin) & (x < text_end)
-            key = mix(key, torch.from_numpy(np.where(is_inside, id_x[np.where(is_inside, x, 0)], -1)))
-        key_e[entries] = key.numpy()
+            key = mix(key, np.where(is_inside, id_x[np.where(is_inside, x, 0)], -1))
+        key_e[entries] = key
         memory.release(events.token_modality, events.token_id)
         low = high
     return key_e
