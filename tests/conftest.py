@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import signal
 import ssl
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         for name in os.environ.keys() - ENVIRONMENT.keys() - {"PYTEST_CURRENT_TEST"}:
             del os.environ[name]
         os.environ.update(ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def interruptible() -> Iterator[None]:
+    """What the tests start can be interrupted, also where they cannot, as a job in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ NOT_COMMANDS = (
 
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
-    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with its channel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with its channel
     begun_with = dict(os.environ)
     import_all()
     while True:
@@ -47,7 +47,6 @@ def main() -> None:
         job = json.loads(message)
         if copy(channel):
             channel.close()
-            signal.signal(signal.SIGINT, on_interrupt)
             return become(job, files, begun_with)
         for file in files:
             os.close(file)
@@ -90,13 +89,19 @@ def become(job: dict[str, Any], files: list[int], begun_with: dict[str, str]) ->
         os.dup2(file, target)
     for file in files:
         os.close(file)
+    if not job["ignores_interrupts"]:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(job["folder"])
     change(job["environment"], begun_with)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     random.seed()
     np.random.seed()
-    sys.argv = ["saevx", *job["arguments"]]
-    runpy.run_module("backend.cli", run_name="__main__", alter_sys=True)
+    if job["code"] is not None:
+        sys.argv = ["-c", *job["arguments"]]
+        exec(job["code"], {"__name__": "__main__"})
+    else:
+        sys.argv = ["saevx", *job["arguments"]]
+        runpy.run_module("backend.cli", run_name="__main__", alter_sys=True)
 
 
 def change(environment: dict[str, str], begun_with: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import atexit
 import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,17 +19,28 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[2]
 SAEVX = [sys.executable, "-m", "backend.cli"]
 PR_SET_CHILD_SUBREAPER = 36
-OF_NO_IMPORT = ("SAEVX_", "PYTEST_", "PYTHONPATH", "KMP_", "RAY_", "OLDPWD", "PWD", "SHLVL", "_")
+OF_NO_IMPORT = ("SAEVX_", "PYTEST_", "PYTHONPATH", "KMP_", "RAY_", "XDG_STATE_", "OLDPWD", "PWD", "SHLVL", "_")
 """Beginnings of variables that no library reads while it is imported. A command for which another one differs is
 started afresh."""
 
 
-def start(*args: object, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """`saevx ARGS` as subprocess.Popen would start it, in seconds less."""
-    command, environment = [*SAEVX, *map(str, args)], dict(os.environ if env is None else env)
+def start(
+    *args: object, code: str | None = None, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    """`saevx ARGS` as subprocess.Popen would start it, in seconds less.
+
+    Args:
+        code: to run in place of the entry point, as in `python -c CODE ARGS`.
+    """
+    command, environment = [*of_code(code), *map(str, args)], dict(os.environ if env is None else env)
     server = ForkServer.of_this_process()
     kind = Forked if server is not None and server.is_for(environment) else subprocess.Popen
     return kind(command, env=environment, **options)
+
+
+def of_code(code: str | None) -> list[str]:
+    """The command before its arguments."""
+    return SAEVX if code is None else [sys.executable, "-c", code]
 
 
 class ForkServer:
@@ -95,8 +107,11 @@ class Forked(subprocess.Popen[str]):
     ) -> None:  # fmt: skip
         files = {0: p2cread, 1: c2pwrite, 2: errwrite}
         own_files = {target: target if file == -1 else file for target, file in files.items()}  # -1: as of this process
+        code = args[2] if args[1] == "-c" else None
         job = {
-            "arguments": args[len(SAEVX) :],
+            "code": code,
+            "arguments": args[len(of_code(code)) :],
+            "ignores_interrupts": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
             "environment": env,
             "folder": os.fspath(cwd or Path.cwd()),
             "new_session": start_new_session,

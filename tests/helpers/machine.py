@@ -3,7 +3,6 @@ nothing can be written."""
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,17 +32,14 @@ def begin(*args: object, fresh: bool = False, **variables: str) -> subprocess.Po
     return subprocess.Popen([*SAEVX, *map(str, args)], **options) if fresh else start(*args, **options)
 
 
-def saevx(*args: object, limit: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def saevx(*args: object, code: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """`saevx ARGS` to its end.
 
     Args:
-        limit: a command of the shell that is run before, such as `ulimit -f 100`.
+        code: to run in place of the entry point.
     """
-    if limit:
-        command = ["bash", "-c", f'{limit}; exec "$@"', "bash", *SAEVX, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(**variables), timeout=300)
-    process = start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**variables))
-    return to_its_end(process, 300)
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return to_its_end(start(*args, code=code, env=environment(**variables), **options), 300)
 
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> str:
@@ -99,10 +95,9 @@ HOLD = (
 @contextmanager
 def another_owner(out: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that owns `out`."""
-    command = [sys.executable, "-c", HOLD + "    print('held', flush=True); sys.stdin.read()", str(out)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-    ) as process:
+    code = HOLD + "    print('held', flush=True); sys.stdin.read()"
+    options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with start(out, code=code, env=environment(), **options) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process
         process.kill()

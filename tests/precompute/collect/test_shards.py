@@ -1,8 +1,5 @@
 """However the pass is cut into shards, interrupted and merged, the bytes are the same."""
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from precompute.collect import merge
 from precompute.collect.collector import Collector
 from precompute.model import calibration
 from precompute.pipeline import Pipeline
+from tests.helpers import machine
 from tests.helpers.tinies import Maker, collected
 
 
@@ -47,7 +45,6 @@ from precompute.collect.collector import Collector
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import Pipeline
 import torch
-from transformers import LlavaProcessor
 torch.set_num_threads(1)
 whole, done = Collector.shard, []
 def shard(self, number, *rest):
@@ -65,10 +62,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(options: Maker, tmp_path: Path) 
     right = collected(options(out=tmp_path / "a" / "store"))[0]
     (tmp_path / "b").mkdir()
     again = options(out=tmp_path / "b" / "store")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, again.model_dump_json()], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert killed.returncode == 9
+    assert machine.saevx(again.model_dump_json(), code=KILLED).returncode == 9
     shards = sorted(path.name for path in (again.part / "shards").glob("*.npz"))
     assert len(shards) == 2 and not (again.part / "manifest.json").exists()
     before = [(again.part / "shards" / name).stat().st_mtime_ns for name in shards]

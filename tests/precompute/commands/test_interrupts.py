@@ -12,11 +12,13 @@ import pytest
 
 from precompute.utils.processes import interrupts
 from precompute.utils.progress import progress_bar, say
-from tests.helpers import tiny
+from tests.helpers import machine, tiny
 from tests.helpers.every_command import COMMANDS, World
 from tests.helpers.in_process import saevx, sums
 from tests.helpers.machine import begin, environment
 from tests.helpers.tinies import Tiny
+
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 def ended(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
@@ -131,7 +133,7 @@ import precompute.cli
 precompute.cli.run = run
 cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    done = machine.saevx(code=code)
     assert (done.returncode, done.stdout, done.stderr) == (130, "came again\n", "")
 
 
@@ -184,9 +186,7 @@ SCORE_SHARD, SCORE_FILE = "new_data.Job, 'shard'", "new_data, 'write'"
 
 def lost(loser: str, place: str, number: signal.Signals, *args: object) -> subprocess.CompletedProcess[str]:
     """A command that loses the signal's exception each time before it does the work at the place."""
-    code = LOST.format(loser=LOSERS[loser], place=place)
-    command = [sys.executable, "-c", code, number.name, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    return machine.saevx(number.name, *args, code=LOST.format(loser=LOSERS[loser], place=place))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 is full, a place that cannot be written to, a folder with an odd name. One sentence, nothing lost, and the same command
 goes on."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -122,8 +123,15 @@ def test_an_evaluation_that_cannot_be_written_is_printed(world: World, tmp_path:
 
 
 def test_a_limit_on_the_size_of_files(world: World, tmp_path: Path) -> None:
+    """As by `ulimit -f 60`."""
+    code = """
+import resource
+from backend import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (60 * 1024, 60 * 1024))
+cli.main()
+"""
     args = (*pass_of(world.files), "--out", tmp_path / "store")
-    refused(machine.saevx(*args, limit="ulimit -f 60"), "ulimit -f", str(tmp_path))
+    refused(machine.saevx(*args, code=code), "ulimit -f", str(tmp_path))
     again = saevx(*args)
     assert again.status == 0 and sums(tmp_path / "store") == sums(world.store), again.err
 
@@ -213,17 +221,17 @@ def test_a_cache_that_cannot_be_written(world: World, tmp_path: Path) -> None:
     parquet.write_table(pa.table({"image": images, "text": ["a dog"] * 4}), tmp_path / "x.parquet")
     args = ("precompute", tmp_path / "x.parquet", *pass_of(world.files)[2:], "--out", tmp_path / "store")
     where = str(tmp_path / "file" / "hf")
-    refused(machine.saevx(*args, HF_HOME=where), f"The cache folder {where} cannot be written", "HF_HOME")
-    done = machine.saevx(
-        *pass_of(world.files),
-        "--out",
-        tmp_path / "store",
-        HF_HOME=where,
-        HOME=where,
-        XDG_CACHE_HOME=where,
-        MPLCONFIGDIR=where,
-    )
-    assert done.returncode == 0, done.stderr  # none of them is needed for data in files
+    code = """
+import json, sys
+from backend.cli import Saevx, run
+print(*(run(Saevx, arguments) for arguments in json.loads(sys.argv[1])))
+"""
+    commands = (args, (*pass_of(world.files), "--out", tmp_path / "store"))
+    variables = dict.fromkeys(("HF_HOME", "HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), where)
+    done = machine.saevx(json.dumps([[str(one) for one in command] for command in commands]), code=code, **variables)
+    assert done.stdout.splitlines()[-1] == "1 0", done.stderr  # none of them is needed for data in files
+    line = next(line for line in done.stderr.splitlines() if line.startswith("saevx: "))
+    assert line.startswith(f"saevx: The cache folder {where} cannot be written") and "HF_HOME" in line
 
 
 def test_the_demos_cache_is_named(tmp_path: Path) -> None:

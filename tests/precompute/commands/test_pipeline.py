@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from precompute.steps.registry import STEPS
 from precompute.store.making.verify import verify
 from precompute.store.reader import Store
 from tests.helpers import tiny
+from tests.helpers.commands import run_saevx
 from tests.helpers.in_process import saevx, sums
 from tests.helpers.tinies import Maker, Tiny
 
@@ -57,13 +55,10 @@ def test_a_whole_store(finished: Path, tiny_files: Tiny) -> None:
 
 def test_one_shard_in_another_process_gives_the_same_store(finished: Path, tiny_files: Tiny, tmp_path: Path) -> None:
     """The console command itself: the same bytes, and plain lines where nobody watches a terminal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "backend.cli", "precompute", tiny_files.data, "--model", tiny_files.model,
-         "--sae", tiny_files.sae, "--out", tmp_path / "store", "--nll", "--batch-tokens", "150",
-         "--shard-samples", "1000", "--device", "cpu"],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    done = run_saevx(
+        "precompute", tiny_files.data, "--model", tiny_files.model, "--sae", tiny_files.sae,
+        "--out", tmp_path / "store", "--nll", "--batch-tokens", "150", "--shard-samples", "1000", "--device", "cpu",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "store")
     assert "collect: 40 of 40 samples" in done.stderr and "\r" not in done.stderr
     assert sums(tmp_path / "store") == sums(finished)

@@ -240,10 +240,17 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     """A full disk behind `>`; a reader of a pipe that leaves is no failure."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    code = (
-        "from precompute.cli import run, Verify\nimport sys\n"
-        "from tests.precompute.utils.test_failures import Talking\nsys.exit(run(Talking, []))"
-    )
+    code = """
+import sys
+from pydantic_settings import BaseSettings
+from precompute.cli import CLI_CONFIG, run
+class Talking(BaseSettings):
+    model_config = CLI_CONFIG
+    def cli_cmd(self):
+        for n in range(100_000):
+            print("line", n)
+sys.exit(run(Talking, []))
+"""
     for target, status, word in ((">/dev/full", 1, "No space is left where the output goes"), ("| head -1", 0, "")):
         command = f'set -o pipefail; "$0" -c "$1" {target}'
         done = subprocess.run(
@@ -251,16 +258,6 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
         )
         assert done.returncode == status and word in done.stderr, done.stderr
         assert done.stderr.count("\n") == status and "Traceback" not in done.stderr and "ignored" not in done.stderr
-
-
-class Talking(BaseSettings):
-    """A command that says much."""
-
-    model_config = CLI_CONFIG
-
-    def cli_cmd(self) -> None:
-        for n in range(100_000):
-            print("line", n)
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
