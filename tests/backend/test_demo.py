@@ -31,13 +31,17 @@ class RecordingSampler(TokenSampler):
         return super().__call__(logits_rv, row)
 
 
+@pytest.fixture(scope="module")
+def mllm(demo: Demo) -> Mllm:
+    return Mllm.load(demo.model, layer=SaeV.load(demo.sae).layer, full=True, device="cpu")
+
+
 @pytest.mark.parametrize("prompt", ["", "What colour is it?"])
 def test_add_at_strength_0_changes_no_bit_of_the_real_model(
-    demo: Demo, prompt: str, monkeypatch: pytest.MonkeyPatch
+    demo: Demo, mllm: Mllm, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the same batch run without the hook: the steered row has the same tokens and logits, bit for bit."""
     sae, store = SaeV.load(demo.sae), Store.open(demo.store)
-    mllm = Mllm.load(demo.model, layer=sae.layer, full=True, device="cpu")
     monkeypatch.setattr("precompute.live.steer.TokenSampler", RecordingSampler)
     one = store.samples.list(sort="pooled-cosine", order="desc", limit=1).items[0]
     with Image.open(store.samples.image_path(one["sample_id"])) as opened:

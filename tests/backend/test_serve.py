@@ -113,7 +113,7 @@ def ending(connection: HTTPConnection, reply: HTTPResponse) -> str:
 
 
 def test_one_line_tells_what_is_wrong(made: Path, tmp_path: Path) -> None:
-    done = run_saevx("serve", tmp_path / "nothing", check=False, fresh=True)
+    done = run_saevx("serve", tmp_path / "nothing", check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a store" in done.stderr
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
