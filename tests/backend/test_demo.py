@@ -1,12 +1,14 @@
 """The demo's real model: what holds for tiny random weights must hold for it too."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-import httpx
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from PIL import Image
 
+from backend.app import create_app
+from backend.settings import Settings
 from precompute.live.intervention import Intervention
 from precompute.live.steer import Done, Steering, steer
 from precompute.live.steer_sampling import Event, TokenSampler
@@ -18,7 +20,6 @@ from precompute.store.reader import Store
 from tests.helpers.commands import run_saevx
 from tests.helpers.demo import DEMO_SAMPLES, Demo
 from tests.helpers.in_process import saevx
-from tests.helpers.servers import Server
 
 
 class RecordingSampler(TokenSampler):
@@ -71,11 +72,18 @@ def test_a_second_demo_makes_nothing_twice(demo: Demo) -> None:
     assert [path.stat().st_mtime_ns for path in files] == before
 
 
-def test_the_demo_has_its_controls_that_need_no_model(server: Server) -> None:
-    controls = httpx.get(f"{server.url}/api/v1/controls").raise_for_status().json()["controls"]
+@pytest.fixture(scope="module")
+def client(demo: Demo) -> Iterator[TestClient]:
+    """What is stored, without the live model."""
+    with TestClient(create_app(Settings(stores=[demo.store], live=False))) as running:
+        yield running
+
+
+def test_the_demo_has_its_controls_that_need_no_model(client: TestClient) -> None:
+    controls = client.get("/api/v1/controls").raise_for_status().json()["controls"]
     tested = {one["name"]: one["tested"] > 0 for one in controls["controls"]}
     assert tested == {"derangements": True, "random-directions": False, "text-alone": True}
-    assert "not measured yet" not in httpx.get(f"{server.url}/", headers={"Accept": "text/html"}).text
+    assert "not measured yet" not in client.get("/", headers={"Accept": "text/html"}).text
 
 
 def test_a_demo_of_another_size_is_refused(demo: Demo) -> None:
@@ -83,7 +91,7 @@ def test_a_demo_of_another_size_is_refused(demo: Demo) -> None:
     assert done.status == 1 and f"{DEMO_SAMPLES} samples" in done.err
 
 
-def test_the_demo_shows_what_its_sae_costs_the_model(server: Server) -> None:
-    result = httpx.get(f"{server.url}/api/v1/sae").raise_for_status().json()
+def test_the_demo_shows_what_its_sae_costs_the_model(client: TestClient) -> None:
+    result = client.get("/api/v1/sae").raise_for_status().json()
     assert result["notes"] == []
     assert result["evaluation"]["loss_recovered"]["all"]["value"] > 0.9

@@ -162,7 +162,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_odd_parameters_give_problem_details_never_a_500(client: TestClient, app: FastAPI, data: Any) -> None:
     query = [(path, one) for method, path, one in operations(app.openapi()) if method == "get"]

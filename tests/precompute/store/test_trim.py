@@ -37,16 +37,12 @@ class Stores(NamedTuple):
     none: Path
 
 
-def options_of(tiny_files: Tiny, root: Path, **changed: Any) -> PrecomputeOptions:
+def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
     options: dict[str, Any] = {
         "data": str(root / "data"), "model": str(tiny_files.model), "sae": str(root / "sae"), "out": root / "store",
         "name": "few", "ds": 10, "device": "cpu",
     }  # fmt: skip
-    return PrecomputeOptions(**{**options, **changed})
-
-
-def made(tiny_files: Tiny, root: Path, **changed: Any) -> Path:
-    return precompute(options_of(tiny_files, root, **changed))
+    return precompute(PrecomputeOptions(**{**options, **changed}))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +53,8 @@ def stores(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Stores
     for i, path in enumerate(sorted((root / "data").glob("*.png"))):
         tiny.picture(i, (72 + 4 * (i % 3), 72)).save(path)
     tiny.make_sae(root / "sae", d_sae=2)
-    return Stores(*(made(tiny_files, root, out=root / choice, events=choice) for choice in trim.EVENT_CHOICES))
+    choices = {"all": {}, "examples": {"events": "examples"}, "none": {"events": "none"}}  # the first by default
+    return Stores(*(made(tiny_files, root, out=root / name, **choice) for name, choice in choices.items()))
 
 
 def test_each_store_is_sound_and_says_what_it_keeps(stores: Stores) -> None:
@@ -71,9 +68,7 @@ def test_each_store_is_sound_and_says_what_it_keeps(stores: Stores) -> None:
     assert n[0] == 160 and 0 < n[1] < 160 and n[2] == 0
 
 
-def test_all_is_the_default_and_tables_do_not_depend_on_it(stores: Stores, tiny_files: Tiny) -> None:
-    root = stores.all.parent
-    assert options_of(tiny_files, root) == options_of(tiny_files, root, events="all")
+def test_tables_do_not_depend_on_what_is_kept(stores: Stores) -> None:
     for path in (stores.examples, stores.none):
         for file in ("store.sqlite", *(f"events/{name}.npy" for name in trim.ARRAYS_OF_ALL_SAMPLES)):
             assert (path / file).read_bytes() == (stores.all / file).read_bytes(), file
@@ -199,7 +194,8 @@ def test_a_run_killed_at_its_end_goes_on(
 
 def test_the_largest_that_fits_is_chosen() -> None:
     sizes = {"all": 3e9, "examples": 2e9, "none": 1e9}
-    assert trim.choose(None, None, sizes) == "all" and trim.choose("none", None, sizes) == "none"
+    assert trim.choose(None, None, sizes) == trim.choose("all", None, sizes) == "all"
+    assert trim.choose("none", None, sizes) == "none"
     assert [trim.choose(None, most, sizes) for most in (3, 2.5, 1.2)] == ["all", "examples", "none"]
     with pytest.raises(SaevxError, match=r"none this store needs 1 GB, more than --max-store-gb 0.9: raise .* to 1 or"):
         trim.choose(None, 0.9, sizes)
