@@ -2,7 +2,6 @@
 
 python -m tests.bench._rows precompute|prepare|train DATA MODEL SAE OUT
 python -m tests.bench._rows score DATA MODEL SAE OUT STORE
-python -m tests.bench._rows lines      # reads such arguments, a JSON list a line: one process for all
 """
 
 import json
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from precompute.collect import merge
 from precompute.options.precompute import PrecomputeOptions
@@ -96,16 +96,15 @@ def precompute(data: str, model: str, sae: str, out: Path, *, prepare_only: bool
                 with parts.part("merge"):
                     return own(*arguments)
 
-            merge.merge = measured_merge
-            pipeline.run_all()
+            with patch.object(merge, "merge", measured_merge):
+                pipeline.run_all()
     return parts
 
 
 def score(data: str, model: str, sae: str, out: Path, store: Path) -> Parts:
-    new_data.Collector = Recorded  # type: ignore[attr-defined]
     options = ScoreOptions(data=data, model=model, sae=sae, out=out, store=store, device="cpu")
     parts = Parts()
-    with parts.part("score"):
+    with parts.part("score"), patch.object(new_data, "Collector", Recorded):
         new_data.score_data(options)
     return parts
 
@@ -119,20 +118,16 @@ def train_sae(data: str, model: str, out: Path) -> Parts:
     return parts
 
 
-def main(what: str, data: str, model: str, sae: str, out: str, *more: str) -> None:
+def measured(what: str, data: str, model: str, sae: str, out: str, *more: str) -> dict[str, Any]:
+    """What the command took."""
     if what == "train":
         parts = train_sae(data, model, Path(out))
     elif what == "score":
         parts = score(data, model, sae, Path(out), Path(more[0]))
     else:
         parts = precompute(data, model, sae, Path(out), prepare_only=what == "prepare")
-    print(json.dumps({**parts.report(), "n_recorded": Recorded.n_recorded}))
+    return {**parts.report(), "n_recorded": Recorded.n_recorded}
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["lines"]:
-        for line in sys.stdin:
-            main(*json.loads(line))
-            sys.stdout.flush()
-    else:
-        main(*sys.argv[1:])
+    print(json.dumps(measured(*sys.argv[1:])))

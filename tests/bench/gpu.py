@@ -34,12 +34,14 @@ from tests.bench.run import write
 
 OUT = RESULTS / "bench-gpu.json"
 TESTS = "tests/precompute/collect/test_accumulate.py"
+SMALL_TESTS = f"{TESTS}::test_naive_reference"
 Part = Callable[[inputs.Size, Path], dict[str, Any]]
 
 
 def accumulators(size: inputs.Size, _folder: Path) -> dict[str, Any]:
     """Whether the accumulators' tests pass; they take CUDA where there is one."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", TESTS]
+    tests = SMALL_TESTS if size is inputs.SMALL else TESTS
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", tests]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SaevxError(f"The accumulators' tests fail here: run `pytest {TESTS}`.")

@@ -30,6 +30,7 @@ def run(setup: Setup) -> dict[str, Any]:
     import ray
 
     n_shards, shard_samples, rounds = (2, 4, 1) if setup.small else (SHARDS_RUN, SHARD, ROUNDS)
+    n_workers = 1 if setup.small else 2  # each imports everything, which takes longer than the smallest size
     pairs = subset(setup, 2 * n_shards * shard_samples)
     options = PrecomputeOptions(
         data=str(pairs),
@@ -54,11 +55,11 @@ def run(setup: Setup) -> dict[str, Any]:
         list(processes.map(_forward, batches))
 
     with patch.dict(os.environ, OMP_NUM_THREADS="1", RAY_worker_niceness="0"):
-        with pool(Worker, WorkerInput(options, data, plan), "local", 2, gpu=False) as two:
+        with pool(Worker, WorkerInput(options, data, plan), "local", n_workers, gpu=False) as two:
             one = Pool(ray, two.actors[:1], two.shared, two.threads)
             seconds = alternately({"1 worker": lambda: passed(one), "2 workers": lambda: passed(two)}, rounds)
         with (
-            _processes(2, options, batches) as both,
+            _processes(n_workers, options, batches) as both,
             nullcontext(both) if setup.small else _processes(1, options, batches) as alone,
         ):
             seconds |= alternately({"1 process": lambda: forward(alone), "2 processes": lambda: forward(both)}, 1)

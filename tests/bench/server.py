@@ -16,6 +16,7 @@ from tests.bench.common import Figure, Setup, begin, free_port, until_ready
 from tests.bench.store import wide
 
 CLIENTS, SECONDS = 50, 20
+SMALL_CLIENTS, SMALL_SECONDS = 10, 0.6
 WARM = ("a feature's page", "the page of features", "a sample's page", "the page of co-occurrence")
 """Pages that the server holds once they are rendered."""
 WARM_MS = 15
@@ -86,13 +87,13 @@ async def client(http: httpx.AsyncClient, ask: Ask, seed: int, end: float) -> li
     return result
 
 
-async def crowd(url: str, ask: Ask, seconds: float) -> np.ndarray:
-    limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
+async def crowd(url: str, ask: Ask, clients: int, seconds: float) -> np.ndarray:
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as http:
         warm = time.perf_counter() + min(2, seconds)  # the first to ask opens files and connections
-        await asyncio.gather(*(client(http, ask, 1000 + i, warm) for i in range(CLIENTS)))
+        await asyncio.gather(*(client(http, ask, 1000 + i, warm) for i in range(clients)))
         end = time.perf_counter() + seconds
-        result = await asyncio.gather(*(client(http, ask, i, end) for i in range(CLIENTS)))
+        result = await asyncio.gather(*(client(http, ask, i, end) for i in range(clients)))
     return np.array([one for many in result for one in many])
 
 
@@ -109,7 +110,8 @@ def latency(result: np.ndarray) -> dict[str, float]:
 
 
 def run(setup: Setup) -> dict[str, Any]:
-    path, seconds = wide(setup), 0.6 if setup.small else SECONDS
+    path = wide(setup)
+    clients, seconds = (SMALL_CLIENTS, SMALL_SECONDS) if setup.small else (CLIENTS, SECONDS)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = begin("serve", path, "--port", port, "--no-live")
@@ -121,9 +123,9 @@ def run(setup: Setup) -> dict[str, Any]:
         start = time.perf_counter() - started
         wanted = asks(store)
         for name, (ask, _) in wanted.items():
-            report[name] = latency(asyncio.run(crowd(url, ask, seconds)))
+            report[name] = latency(asyncio.run(crowd(url, ask, clients, seconds)))
             if name in WARM:  # the same clients ask for the same pages again
-                report[f"{name}, again"] = latency(asyncio.run(crowd(url, ask, seconds)))
+                report[f"{name}, again"] = latency(asyncio.run(crowd(url, ask, clients, seconds)))
     finally:
         server.terminate()
         server.wait()
@@ -137,7 +139,7 @@ def run(setup: Setup) -> dict[str, Any]:
             "unit": "ms",
             "goal": float(goal),
             "sense": "≤",
-            "note": f"{f} features, {n} pairs; {CLIENTS} clients on these cores, "
+            "note": f"{f} features, {n} pairs; {clients} clients on these cores, "
             f"{report[name]['requests']:.0f} requests",
         }
         for name, goal in goals.items()
@@ -147,7 +149,7 @@ def run(setup: Setup) -> dict[str, Any]:
         "sense": "≤", "note": "mean, before compression",
     })  # fmt: skip
     return {
-        "options": {"features": f, "samples": n, "clients": CLIENTS, "seconds": seconds},
+        "options": {"features": f, "samples": n, "clients": clients, "seconds": seconds},
         "figures": figures,
         "seconds_to_start": start,
         "latency": report,

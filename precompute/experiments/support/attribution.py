@@ -15,15 +15,21 @@ from precompute.utils.types import Array
 
 
 def attributions(
-    mllm: Mllm, sae: SaeV, batch: Batch, encoded_batch: EncodedBatch, word_masks: Sequence[Array], scale: Scale
+    sae: SaeV,
+    batch: Batch,
+    encoded_batch: EncodedBatch,
+    logprobs: tuple[Tensor, Tensor],
+    word_masks: Sequence[Array],
+    scale: Scale,
 ) -> list[Array]:
     """Σ_p Σ_k z_pk · d_k·∂ log p(token) / ∂h_p over a pair's patches: of the features that are active on the token
     itself, and of all. float64 [t, 2] for each pair, NaN for tokens that are not wanted.
 
     Args:
-        encoded_batch: the batch encoded. word_masks: of each pair, bool [t] over its text tokens.
+        encoded_batch: the batch encoded. logprobs: of `token_logprobs`. word_masks: of each pair, bool [t] over its
+            text tokens.
     """
-    logprob_bs, hidden_bsd = token_logprobs(mllm, batch)
+    logprob_bs, hidden_bsd = logprobs
     text = [np.flatnonzero(modality_s == TEXT) for modality_s in batch.modality_bs]
     columns = [at[mask & (at > 0)] for at, mask in zip(text, word_masks, strict=True)]
     result = [np.full((len(at), 2), np.nan) for at in text]

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from precompute.experiments.support.attribution import attributions
+from precompute.experiments.support.attribution import attributions, token_logprobs
 from precompute.live.answers import word_numbers
 from precompute.live.engine import load_engine
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
@@ -70,14 +70,16 @@ def read_pairs(engine: Engine, pairs: Iterable[Pair], *, gradients: bool = False
     mllm = engine.mllm
     for chunk in batched(pairs, BATCH):
         batch = mllm.prepare(chunk)
-        encoded_batch = encode_batch(mllm.hidden(batch), batch, engine.sae, engine.scale)
+        logprobs = token_logprobs(mllm, batch) if gradients else None
+        hidden_bsd = mllm.hidden(batch) if logprobs is None else logprobs[1].detach()
+        encoded_batch = encode_batch(hidden_bsd, batch, engine.sae, engine.scale)
         words_b = [words_of(mllm, encoded_batch.token_id_t[at]) for at in text_positions(encoded_batch, batch)]
         owed_b: list[Array] = []
-        if gradients:
+        if logprobs is not None:
             word_masks = [
                 np.array([words[w] not in FUNCTION_WORDS for w in word_t], dtype=bool) for words, word_t in words_b
             ]
-            owed_b = attributions(mllm, engine.sae, batch, encoded_batch, word_masks, engine.scale)
+            owed_b = attributions(engine.sae, batch, encoded_batch, logprobs, word_masks, engine.scale)
         for b, (words, word_t) in enumerate(words_b):
             token_tf, patch_pf = ratios(encoded_batch, batch, b, engine)
             no_values = np.full((len(word_t), 2), np.nan)

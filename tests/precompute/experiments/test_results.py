@@ -13,19 +13,32 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "docs/results"
 
 
-def test_the_page_is_not_stale() -> None:
+@pytest.fixture(scope="module")
+def parts() -> dict[str, str]:
+    """Of the page."""
+    return report.render(RESULTS)
+
+
+@pytest.fixture(scope="module")
+def plots() -> dict[str, bytes]:
+    return report.plot(RESULTS)
+
+
+def test_the_page_is_not_stale(parts: dict[str, str]) -> None:
     page = (ROOT / report.PAGE).read_text(encoding="utf-8")
-    again = splice(page, report.render(RESULTS), report.PAGE)
+    again = splice(page, parts, report.PAGE)
     assert again == page, "run python -m precompute.experiments.report"
 
 
-def test_no_plot_is_stale() -> None:
-    for name, svg in report.plot(RESULTS).items():
+def test_no_plot_is_stale(plots: dict[str, bytes]) -> None:
+    for name, svg in plots.items():
         assert (ROOT / report.IMAGES / name).read_bytes() == svg, f"{name}: run python -m precompute.experiments.report"
 
 
 @pytest.mark.parametrize("name", ["filtering.jsonl", "figure3.jsonl"])
-def test_a_changed_run_changes_page_and_plot(tmp_path: Path, name: str) -> None:
+def test_a_changed_run_changes_page_and_plot(
+    parts: dict[str, str], plots: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
     copy = tmp_path / "results"
     shutil.copytree(RESULTS, copy)
     lines = [json.loads(line) for line in (copy / name).read_text().splitlines()]
@@ -36,8 +49,8 @@ def test_a_changed_run_changes_page_and_plot(tmp_path: Path, name: str) -> None:
         changed["cross_entropy"]["patched"]["value"] += 1
     (copy / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     part = name.removesuffix(".jsonl")
-    assert report.render(copy)[part] != report.render(RESULTS)[part]
-    assert report.plot(copy)[f"results-{part}.svg"] != report.plot(RESULTS)[f"results-{part}.svg"]
+    assert report.render(copy)[part] != parts[part]
+    assert report.plot(copy)[f"results-{part}.svg"] != plots[f"results-{part}.svg"]
 
 
 def test_the_grid_is_whole() -> None:

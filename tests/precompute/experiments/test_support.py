@@ -105,10 +105,12 @@ def test_attribution_against_a_small_step(whole: Mllm, saev: SaeV) -> None:
     """To the first order, taking a little off the features of the patches takes that much off log p of each word."""
     image = tiny.picture(3)
     batch = whole.prepare([Pair("a red dog", [image]), Pair("two dogs", [image])])
+    logprobs = attribution.token_logprobs(whole, batch)
     one = encode_batch(whole.hidden(batch), batch, saev, SCALE)
+    assert torch.equal(logprobs[1].detach(), whole.hidden(batch)), "what is encoded in place of a run of its own"
     wanted = [np.ones(int((row == TEXT).sum()), bool) for row in batch.modality_bs]
     wanted[1][0] = False
-    result = attribution.attributions(whole, saev, batch, one, wanted, SCALE)
+    result = attribution.attributions(saev, batch, one, logprobs, wanted, SCALE)
     assert np.isnan(result[1][0]).all() and np.isfinite(result[0]).all()
 
     step = 1e-3

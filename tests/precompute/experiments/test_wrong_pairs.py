@@ -105,6 +105,9 @@ def test_the_command_on_a_demo(demo: Demo, tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "results" / "wrong-pairs.json"
     options = ["--demo", demo.root, "--out", out, "--n-scenes", 3, "--n-choice", 2, "--n-train", 16]
     monkeypatch.setattr(sys, "argv", ["wrong_pairs", *map(str, options)])
+    # The two kinds by which the parts of `position-support` are chosen; cases of each kind are tested above.
+    monkeypatch.setattr(W, "ONE_WORD", ("number", "place"))
+    monkeypatch.setattr(W, "KINDS", ("whole", *W.ONE_WORD))
     run_script(W.Options, W.__doc__)
     text = out.read_text()
     result = json.loads(text)

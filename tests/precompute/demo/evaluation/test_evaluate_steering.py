@@ -32,7 +32,7 @@ def test_an_interrupted_run_goes_on(demo: Demo, tmp_path: Path, monkeypatch: pyt
 
     def run(name: str, *more: object) -> None:
         options = ["--model", demo.model, "--sae", demo.sae, "--store", demo.store, "--out", tmp_path / f"{name}.json"]
-        options += ["--n-scenes", N_SCENES, "--n-tuning", 1, "--n-each-word", 3, "--n-random", N_RANDOM, *more]
+        options += ["--n-scenes", N_SCENES, "--n-tuning", 1, "--n-each-word", 1, "--n-random", N_RANDOM, *more]
         monkeypatch.setattr(sys, "argv", ["evaluate_steering", *map(str, options)])
         main()
 
