@@ -69,16 +69,22 @@ async def rank_dogs(call: Call) -> list[tuple[float, int]]:
     return sorted(ranking, reverse=True)
 
 
-def test_a_client_ranks_five_dog_features_over_http(server: Running) -> None:
+@pytest.fixture(scope="module")
+def ranking(server: Running) -> list[tuple[float, int]]:
+    """Over HTTP."""
+
     async def run() -> list[tuple[float, int]]:
         async with Client(f"{server.url}/mcp") as client:
             return await rank_dogs(lambda name, **given: structure(client.call_tool(name, given)))
 
-    ranking = apart(asyncio.run, run())
+    return apart(asyncio.run, run())
+
+
+def test_a_client_ranks_five_dog_features_over_http(ranking: list[tuple[float, int]]) -> None:
     assert ranking[0][0] > 0 and len({id for _, id in ranking}) == 5
 
 
-def test_a_client_ranks_five_dog_features_over_standard_input(made: Path, server: Running) -> None:
+def test_a_client_ranks_five_dog_features_over_standard_input(made: Path, ranking: list[tuple[float, int]]) -> None:
     """The same store in another process gives the same ranking."""
     command = ["-m", "backend.cli", "mcp", str(made / "store"), "--device", "cpu"]
 
@@ -88,12 +94,7 @@ def test_a_client_ranks_five_dog_features_over_standard_input(made: Path, server
             await session.initialize()
             return await rank_dogs(lambda name, **given: structure(session.call_tool(name, given)))
 
-    async def over_http() -> list[tuple[float, int]]:
-        async with Client(f"{server.url}/mcp") as client:
-            return await rank_dogs(lambda name, **given: structure(client.call_tool(name, given)))
-
-    here, there = apart(asyncio.run, over_http()), apart(asyncio.run, run())
-    assert [id for _, id in there] == [id for _, id in here]
+    assert [id for _, id in apart(asyncio.run, run())] == [id for _, id in ranking]
 
 
 def test_the_page_shows_a_client_that_works(server: Running, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,9 +68,9 @@ cli.main()
 @pytest.fixture(scope="module")
 def pass_args(tiny_files: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     """Of a pass of many shards."""
-    data = tiny.make_data(tmp_path_factory.mktemp("passed") / "data", 120)
+    data = tiny.make_data(tmp_path_factory.mktemp("passed") / "data", 60)
     args = ("precompute", data, "--model", tiny_files.model, "--sae", tiny_files.sae, "--device", "cpu")
-    return (*args, "--shard-samples", 20, "--nll", "--batch-tokens", 150, "--name", "store")
+    return (*args, "--shard-samples", 10, "--nll", "--batch-tokens", 150, "--name", "store")
 
 
 @pytest.fixture(scope="module")
