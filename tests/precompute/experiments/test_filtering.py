@@ -66,7 +66,7 @@ def small(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> FilteringOpti
     return FilteringOptions(
         demo=demo.root, work=root / "work", out=root / "found.jsonl", keep=[50], seeds=[0],
         scores=["pooled-cosine", "facility-location"],
-        baselines=False, n_pairs=16, steps=2, n_test=6, n_start=64,
+        baselines=False, n_pairs=10, steps=2, n_test=3, n_start=64,
     )  # fmt: skip
 
 
@@ -75,14 +75,14 @@ def test_a_grid_that_was_killed_goes_on(small: FilteringOptions) -> None:
     report = read_lines(small.out)
     expected = [("full", 100.0), ("pooled-cosine", 50.0), ("facility-location", 50.0)]
     assert [(line["score"], line["keep"]) for line in report[1:]] == expected
-    assert [line["n_kept"] for line in report[1:]] == [16, 8, 8]
-    assert report[1]["n_swapped"] == 5
+    assert [line["n_kept"] for line in report[1:]] == [10, 5, 5]
+    assert report[1]["n_swapped"] == 3
     for line in report[1:]:
         assert sum(line["right"]) / sum(line["asked"]) == line["accuracy"] <= 1
-        assert len(line["right"]) == 6 and all(r <= a for r, a in zip(line["right"], line["asked"], strict=True))
+        assert len(line["right"]) == 3 and all(r <= a for r, a in zip(line["right"], line["asked"], strict=True))
 
     whole = small.out.read_text()
-    small.out.write_text("".join(line + "\n" for line in whole.splitlines()[:2]))
+    small.out.write_text("".join(line + "\n" for line in whole.splitlines()[:3]))
     run(small)
     again = read_lines(small.out)
     for one, other in zip(report[1:], again[1:], strict=True):  # the same figures, whatever the time they took
@@ -112,16 +112,16 @@ def test_preferences_are_tuned_by_trl(small: FilteringOptions) -> None:
     run(o.model_copy(update={"scores": ["cooccurring-l0"]}))
     report = read_lines(o.out)
     assert report[0]["about"]["options"]["method"] == "dpo"
-    assert [line["n_kept"] for line in report[1:]] == [16, 8]
+    assert [line["n_kept"] for line in report[1:]] == [10, 5]
     assert all(0 <= line["accuracy"] <= 1 for line in report[1:])
 
 
 def test_a_rejected_caption_is_the_chosen_with_one_word_changed(small: FilteringOptions) -> None:
     pairs = make_pairs(small.n_pairs, small.swapped)
     captions = [pair.caption for pair in pairs]
-    bench = Bench(small.work / "16-30", [pair.scene for pair in pairs], captions, held_out(6), 64)
-    images = [small.work / "16-30" / "data" / image_name(pair.sample_id) for pair in pairs]
-    report = preferences(bench, images, np.arange(16), 0)
+    bench = Bench(small.work / "10-30", [pair.scene for pair in pairs], captions, held_out(3), 64)
+    images = [small.work / "10-30" / "data" / image_name(pair.sample_id) for pair in pairs]
+    report = preferences(bench, images, np.arange(10), 0)
     assert report.column_names == ["images", "prompt", "chosen", "rejected"]
     for row in report:
         end = bench.tokenizer.eos_token
