@@ -76,7 +76,7 @@ def test_what_only_maintainers_run_is_left_out_and_says_so(installed: Path, tmp_
 
 
 def test_the_wheel_makes_the_demo(installed: Path, tmp_path: Path, without_node: None) -> None:
-    command = [installed.with_name("saevx"), "demo", "--dir", tmp_path / "demo", "--samples", "24", "--no-serve"]
+    command = [installed.with_name("saevx"), "demo", "--dir", tmp_path / "demo", "--samples", "20", "--no-serve"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo/store/manifest.json").is_file()
