@@ -1,6 +1,7 @@
 # One word each. Every target sets up what it needs; a second call does no work twice.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -56,12 +57,14 @@ types: setup
 setup: .venv/.ready frontend/node_modules/.ready
 
 # The lock pins every version and checksum of its files. torch comes last and without: its build depends on the machine.
+# pip would compile the packages on one core.
 .venv/.ready: requirements.lock torch.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "saevx needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r torch.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(PIP) install --no-compile --no-deps --require-hashes -r requirements.lock
+	$(PIP) install --no-compile -r torch.lock
+	$(PIP) install --no-compile --no-deps -e .
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # some packages bring files for other Pythons
 	touch $@
 
 # Where there is no Node 20 or newer, a pinned one comes from PyPI into .venv.
