@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from precompute.demo.training import adapter_data
 from precompute.demo.training.shared_passes import Remembering
 from precompute.errors import SaevxError
 from precompute.experiments.figure3 import run as figure3
@@ -36,8 +37,9 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
 ) -> None:
     o = Figure3Options(
         demo=demo.root, work=tmp_path / "work", out=tmp_path / "results" / "figure3.jsonl", seeds=[0], tokens=600,
-        n_plain=3, n_test=3, n_test_plain=2, expansion=0.5, batch_size=64, resamples=20, device="cpu",
+        n_plain=3, n_test=2, n_test_plain=1, expansion=0.5, batch_size=64, resamples=20, device="cpu",
     )  # fmt: skip
+    monkeypatch.setattr(adapter_data, "PLAIN_PROMPTS", adapter_data.PLAIN_PROMPTS[:4])  # no more texts than are taken
     evaluate = figure3.evaluate
     trained: list[str] = []
 
@@ -110,7 +112,7 @@ def check_data(o: Figure3Options) -> None:
     data = Data.at(o.work / "data")
     learnt = {row["text"] for path in (data.text, data.alone, data.pairs / "metadata.jsonl") for row in read(path)}
     measured = {row["text"] for path in (data.test_text, data.test_pairs / "metadata.jsonl") for row in read(path)}
-    assert len(measured) == 5 and not learnt & measured
+    assert len(measured) == 3 and not learnt & measured
     report = json.loads((o.work / "sae-v-0" / "training.json").read_text(encoding="utf-8"))
     n_pairs, n_alone = len(read(data.pairs / "metadata.jsonl")), len(read(data.alone))
     assert n_alone == n_pairs + o.n_plain
