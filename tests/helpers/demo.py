@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-DEMO_SAMPLES = 480  # enough for planted pairs of every kind and K = 16 samples of the commoner words
+DEMO_SAMPLES = 360  # enough for planted pairs of every kind and words with features of their own; 240 are too few
 
 
 class Demo(NamedTuple):
