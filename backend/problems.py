@@ -21,7 +21,7 @@ from backend.annotations.database import Entry, ReadOnlyError, UnavailableError
 from backend.live.model_worker import ClientLeft
 from backend.schemas.common import Problem
 from backend.stores import OpenStore, State
-from precompute.errors import PairError, SaevxError
+from precompute.errors import ModelError, PairError, SaevxError
 from precompute.store.events import EventsNotStored
 from precompute.store.making.sealing import damage_sentence
 from precompute.store.opening import StoreUnreadable
@@ -37,6 +37,7 @@ STATUS: dict[type[SaevxError], int] = {
     UnavailableError: 503,
     StoreUnreadable: 503,
     PairError: 422,
+    ModelError: 500,
 }
 """Of a SaevxError that is not 400."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -75,13 +76,18 @@ def check_modified(request: Request, headers: Mapping[str, str]) -> None:
 @contextlib.contextmanager
 def http_status(status: int) -> Iterator[None]:
     """Turns a SaevxError of the block into this HTTP status, except what has an answer of its own everywhere: a store
-    that cannot be read, and events that it does not hold."""
+    that cannot be read, events that it does not hold, and a model that fails."""
     try:
         yield
-    except (StoreUnreadable, EventsNotStored):
+    except (StoreUnreadable, EventsNotStored, ModelError):
         raise
     except SaevxError as error:
         raise HTTPException(status, str(error)) from error
+
+
+def status_of(error: SaevxError) -> int:
+    """The HTTP status of an error outside such a block."""
+    return next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
 
 
 def problem(
@@ -217,10 +223,9 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
 
     @app.exception_handler(SaevxError)
     async def user_error(request: Request, error: SaevxError) -> Response:
-        if isinstance(error, StoreUnreadable):
+        if isinstance(error, StoreUnreadable | ModelError):
             log.warning("%s %s: %s", request.method, request.url.path, error)
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
-        return await answer(request, status, str(error))
+        return await answer(request, status_of(error), str(error))
 
     @app.exception_handler(ConflictError)
     async def conflict(request: Request, error: ConflictError) -> Response:

@@ -23,6 +23,10 @@ class PairError(SaevxError):
         super().__init__(f"{sentence}: {advice}." if advice else f"{sentence}.")
 
 
+class ModelError(SaevxError):
+    """The model itself fails where it is run, whatever it is asked."""
+
+
 class PlaceError(SaevxError):
     """A place that cannot be written to, with the true cause (failures.py)."""
 

@@ -27,6 +27,7 @@ from backend.live.steering import (
     prepare,
     request_candidates,
 )
+from backend.problems import status_of
 from backend.schemas.common import Problem
 from backend.schemas.steering import SteerDone, SteerRequest, SteerRuns, SteerStart, SteerWaiting
 from backend.stores import OpenStore
@@ -98,7 +99,7 @@ async def events(
                         request.app.state.metrics.tokens.inc()
                     yield sse(name, body)
     except (SaevxError, HTTPException) as error:
-        status = error.status_code if isinstance(error, HTTPException) else 400
+        status = error.status_code if isinstance(error, HTTPException) else status_of(error)
         yield sse("error", failure(request, status, str(getattr(error, "detail", error))))
     except Exception:
         log.exception("Steering failed.")

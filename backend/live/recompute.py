@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from backend.deps import Visit
 from backend.live.model_worker import Reservation
 from backend.stores import OpenStore
-from precompute.errors import SaevxError
+from precompute.errors import ModelError, SaevxError
 from precompute.store.events import EventsNotStored, SampleEvents
 from precompute.store.opening import StoreUnreadable
 
@@ -83,7 +83,7 @@ async def _compute(
 ) -> SampleEvents:
     try:
         return await reservation.call(lambda engine: open_store.recomputed.compute(row, engine), request)
-    except StoreUnreadable:
+    except (StoreUnreadable, ModelError):
         raise
     except SaevxError as error:
         reason = str(error).rstrip(".")

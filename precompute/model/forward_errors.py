@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from precompute.errors import SaevxError
+from precompute.errors import ModelError, SaevxError
 from precompute.utils.failures import memory_sentence
 from precompute.utils.reading import cause
 
@@ -21,7 +21,7 @@ SIZES = re.compile(
 
 @contextmanager
 def forward_errors() -> Iterator[None]:
-    """Turns what a forward pass in the block raises into a SaevxError with what to do about its cause. Memory that is
+    """Turns what a forward pass in the block raises into a ModelError with what to do about its cause. Memory that is
     too small is said by the command, which knows the options that need less."""
     try:
         yield
@@ -30,7 +30,7 @@ def forward_errors() -> Iterator[None]:
     except Exception as error:  # whatever a family's code raises
         if memory_sentence(error) is not None:
             raise
-        raise SaevxError(f"The model cannot be run ({cause(error).rstrip('.')}): {way_out(error)}.") from error
+        raise ModelError(f"The model cannot be run ({cause(error).rstrip('.')}): {way_out(error)}.") from error
 
 
 def way_out(error: Exception) -> str:

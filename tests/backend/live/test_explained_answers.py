@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
@@ -19,6 +20,7 @@ from backend.settings import Settings
 from precompute.live.originals import Originals
 from precompute.live.trial import Prompt, Removal, random_removals, run_trial
 from precompute.model.batch import Pair
+from precompute.model.hooks import remove_at_end
 from precompute.sae.encode import Scale
 from precompute.store.reader import Store
 from tests.helpers import tiny
@@ -253,3 +255,17 @@ def test_a_client_that_leaves_cancels_its_question(running: Running) -> None:
     running.free()
     assert store.recomputed.explanations.n_puts == n_puts
     assert running.post(EXPLAIN, json={**QUESTION, "max_tokens": 3}).status_code == 200
+
+
+def test_a_model_that_fails_is_the_servers_fault(running: Running) -> None:
+    """In a sentence, and not as a wrong request."""
+    hash = running.post("/api/v1/images", files=upload(encoded(tiny.picture(3), "PNG"))).json()["hash"]
+    mllm = running.state.live.engines["store"].mllm
+    replies = []
+    with remove_at_end(mllm.decoder_layer().register_forward_pre_hook(lambda *_: torch.ones(2) + torch.ones(3))):
+        replies.append(running.post(EXPLAIN, json=QUESTION))
+        replies.append(running.post("/api/v1/search", json={"image_hash": hash}))
+    for reply in replies:
+        assert reply.status_code == 500 and reply.json()["detail"].startswith("The model cannot be run ("), reply.text
+    explained(running)
+    running.free()
