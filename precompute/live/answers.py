@@ -15,6 +15,7 @@ from precompute.live.steer import eos_ids, generation_inputs, plain_generation
 from precompute.live.steer_rows import PER_TOKEN
 from precompute.model import hooks
 from precompute.model.batch import IMAGE, TEXT, Batch
+from precompute.model.forward_errors import forward_errors
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
 from precompute.utils.types import Array
@@ -117,7 +118,8 @@ def answer_log_odds(mllm: Mllm, batch: Batch, ids: Sequence[int]) -> Array:
     """float64 [n]: log-odds of each token of an answer given the prompt and the tokens before it, in nats."""
     full_batch, keep = with_answer(batch, ids[:-1]), len(ids)
     keep_at = mllm.last_positions(full_batch.modality_bs.shape[1], keep)
-    logits_bsv = mllm.model(**mllm.causal_inputs(full_batch), use_cache=False, logits_to_keep=keep_at).logits
+    with forward_errors():
+        logits_bsv = mllm.model(**mllm.causal_inputs(full_batch), use_cache=False, logits_to_keep=keep_at).logits
     return log_odds(logits_bsv[0, -keep:], ids).cpu().double().numpy()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from precompute.live.answers import Change, log_odds, with_answer
 from precompute.model.batch import IMAGE, SPECIAL, TEXT, Batch
 from precompute.model.calibration import mark_sinks, token_norms
+from precompute.model.forward_errors import forward_errors
 from precompute.model.hooks import replace
 from precompute.model.mllm import Mllm
 from precompute.sae.encode import Scale, sparse_features
@@ -158,7 +159,7 @@ def logits_and_hidden(
         return leaves[0]
 
     keep_at = mllm.last_positions(batch.modality_bs.shape[1], keep)
-    with torch.enable_grad(), replace(mllm.decoder_layer(), mllm.layer, take):
+    with forward_errors(), torch.enable_grad(), replace(mllm.decoder_layer(), mllm.layer, take):
         # The vocabulary is large: logits are computed where they are needed.
         output = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=keep_at)
     return output.logits[:, -keep:], leaves[0]

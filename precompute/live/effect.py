@@ -13,6 +13,7 @@ from precompute.live.engine import Scale
 from precompute.live.intervention import Intervention, Steer
 from precompute.live.steer_rows import why_not_shared
 from precompute.model.batch import IMAGE, TEXT, Batch, Pair
+from precompute.model.forward_errors import forward_errors
 from precompute.model.hooks import replace
 from precompute.model.mllm import Mllm
 from precompute.sae.sae import SaeV
@@ -158,7 +159,7 @@ def next_tokens(mllm: Mllm, batch: Batch, ablation: Ablation) -> Tensor | None:
     keep = len(modality_s) - first
     last = mllm.last_positions(len(modality_s), keep)
     change = replace(mllm.decoder_layer(), mllm.layer, lambda hidden_bsd: ablation(hidden_bsd, modality_s))
-    with change, torch.inference_mode():
+    with change, forward_errors(), torch.inference_mode():
         logits_rnv = mllm.model(**mllm.causal_inputs(batch), use_cache=False, logits_to_keep=last).logits[:, -keep:]
         if ablation.first is None:
             return None

@@ -3,6 +3,7 @@
 import torch
 
 from precompute.model.batch import Batch
+from precompute.model.forward_errors import forward_errors
 from precompute.model.hooks import without_tokens
 from precompute.model.loading import silence_warnings
 from precompute.model.mllm import Mllm
@@ -41,9 +42,10 @@ def answer(mllm: Mllm, batch: Batch, n_tokens: int, *, use_cache: bool) -> list[
     inputs = {name: x.to(mllm.dtype) if name == "pixel_values" else x for name, x in batch.inputs.items()}
     if n_tokens == 1:
         inputs.pop("attention_mask")
-        logits_bsv = mllm.model(**inputs, use_cache=False, logits_to_keep=1).logits
+        with forward_errors():
+            logits_bsv = mllm.model(**inputs, use_cache=False, logits_to_keep=1).logits
         return logits_bsv[:, -1:].argmax(dim=-1).tolist()
-    with silence_warnings():  # of sampling options in the model's own folder, which do not count here
+    with forward_errors(), silence_warnings():  # of sampling options in the model's own folder, which do not count here
         ids_bs = mllm.model.generate(
             **inputs, max_new_tokens=n_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
             temperature=None, top_p=None, top_k=None, pad_token_id=mllm.tokenizer.pad_token_id, use_cache=use_cache,
