@@ -19,7 +19,7 @@ from tests.helpers.tiny_demo import tiny_demo
 
 OF_THE_DEMO = ("dashboard", "demo", "throughput")
 """Benchmarks that need the demo's own captions or command; the others run on a tiny model."""
-IN_A_BROWSER = ("map", "page_js", "server", "workers")
+IN_A_BROWSER = ("map", "page_js", "reliability", "server", "workers")
 """These start an event loop, and a test before may have left one in this process: Playwright's."""
 
 

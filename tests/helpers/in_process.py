@@ -1,10 +1,11 @@
 """The command `saevx` in this process, and the hashes of what it wrote."""
 
+import asyncio
 import hashlib
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,7 +24,20 @@ class CommandResult(NamedTuple):
 
 
 def saevx(*args: object) -> CommandResult:
-    """The console command, run in this process."""
+    """The console command, run in this process; in a thread of its own where an event loop runs in this one, as
+    Playwright's does, and the command starts another one."""
+    return apart(run_here, *args) if args[:1] == ("export",) and is_in_a_loop() else run_here(*args)
+
+
+def is_in_a_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop() is not None
+    return False
+
+
+def run_here(*args: object) -> CommandResult:
+    """The same in this thread."""
     output, err = io.StringIO(), io.StringIO()
     with redirect_stdout(output), redirect_stderr(err):
         try:
