@@ -224,7 +224,8 @@ def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
     @app.exception_handler(SaevxError)
     async def user_error(request: Request, error: SaevxError) -> Response:
         if isinstance(error, StoreUnreadable | ModelError):
-            log.warning("%s %s: %s", request.method, request.url.path, error)
+            cause = error.__cause__ if isinstance(error, ModelError) else None
+            log.warning("%s %s: %s", request.method, request.url.path, error, exc_info=cause)
         return await answer(request, status_of(error), str(error))
 
     @app.exception_handler(ConflictError)

@@ -262,7 +262,8 @@ def test_a_model_that_fails_is_the_servers_fault(running: Running) -> None:
     mllm = running.state.live.engines["store"].mllm
     replies = []
     with remove_at_end(mllm.decoder_layer().register_forward_pre_hook(lambda *_: torch.ones(2) + torch.ones(3))):
-        replies.append(running.post(EXPLAIN, json=QUESTION))
+        question = {**QUESTION, "prompt": "nobody has asked this"}  # so no answer is held
+        replies.append(running.post(EXPLAIN, json=question))
         replies.append(running.post("/api/v1/search", data={"text": "two red cats"}))
     assert [reply.status_code for reply in replies] == [500, 500]
     assert replies[1].json()["detail"].startswith("The model cannot be run ("), replies[1].text
