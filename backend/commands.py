@@ -16,7 +16,7 @@ from precompute.errors import SaevxError, checkout_only
 from precompute.options.annotations import AnnotationsOptions
 from precompute.options.static_site import StaticSiteOptions
 from precompute.utils.command_line import CommandOptions, Device, Paths, Texts, from_environment
-from precompute.utils.ownership import exclusive
+from precompute.utils.ownership import exclusive_file
 
 ROOT = Path(__file__).parents[1]
 if (ROOT / "precompute/experiments/cli.py").is_file():
@@ -164,7 +164,7 @@ class Bench(CommandOptions):
             raise SaevxError(f"There is no benchmark {self.name!r}: choose one of {', '.join(names())}.")
         command = ["saevx bench", self.name, *(["--device", self.device] if self.device != "cpu" else [])]
         out = self.out or (None if self.small else ROOT / "docs" / "results" / f"bench-{self.name}.json")
-        with nullcontext() if out is None else exclusive(out):
+        with nullcontext() if out is None else exclusive_file(out):
             old_result = json.loads(out.read_text("utf-8")) if self.only and out is not None and out.exists() else None
             result = bench(self.name, Wanted(
                 demo=self.demo.resolve(), small=self.small, device=self.device, command=" ".join(command),

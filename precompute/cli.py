@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +22,8 @@ from precompute.options.score import ScoreOptions
 from precompute.options.train import TrainOptions
 from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
 from precompute.utils.failures import sentence, sentence_of_cause, without_secrets, write_log
-from precompute.utils.files import atomic_write, check_file, write_text
-from precompute.utils.ownership import exclusive
+from precompute.utils.files import atomic_write, write_text
+from precompute.utils.ownership import exclusive_file
 from precompute.utils.processes import interrupts
 from precompute.utils.progress import harmless
 
@@ -72,8 +72,7 @@ class Evaluate(EvaluateOptions):
         if self.out is None:
             sys.stdout.write(report())
             return
-        with exclusive(self.out):
-            check_file(self.out)
+        with exclusive_file(self.out):
             text = report()
             try:
                 write_text(self.out, text)
@@ -154,17 +153,17 @@ class Filter(CommandOptions):
         from precompute.store.reader import Store
 
         choice: dict[str, Any] = {"by": self.by, "keep": self.keep, "flags": self.drop_flags, "format": self.format}
-        if self.store.is_file():
-            lines = filter_file(self.store, **choice)
-        else:
-            lines = filter_store(Store.open(self.store), **choice)
+
+        def lines() -> Iterable[str]:
+            if self.store.is_file():
+                return filter_file(self.store, **choice)
+            return filter_store(Store.open(self.store), **choice)
+
         if self.out is None:
-            sys.stdout.writelines(lines)
+            sys.stdout.writelines(lines())
             return
-        with exclusive(self.out):
-            check_file(self.out)
-            with atomic_write(self.out, "w") as file:
-                file.writelines(lines)
+        with exclusive_file(self.out), atomic_write(self.out, "w") as file:
+            file.writelines(lines())
 
 
 class Patches(PatchesOptions):

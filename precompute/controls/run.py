@@ -15,8 +15,8 @@ from precompute.store.companion_files import CONTROLS, companion_path
 from precompute.store.reader import Store
 from precompute.store.schema import FALSE_DISCOVERY, KEPT_MAXIMA
 from precompute.store.sql import fetch_plain
-from precompute.utils.files import check_file, write_json
-from precompute.utils.ownership import exclusive
+from precompute.utils.files import write_json
+from precompute.utils.ownership import exclusive_file
 from precompute.utils.progress import say
 from precompute.utils.provenance import code_version
 from precompute.utils.stats import discoveries, share_interval
@@ -36,8 +36,7 @@ def controls(options: ControlsOptions) -> Path:
         SaevxError: no store, or one without pairs of text and image.
     """
     out = options.out or companion_path(options.store, CONTROLS)
-    with exclusive(out):
-        check_file(out)
+    with exclusive_file(out):
         result = measure(options)
         write_json(out, result)
     say(f"cross-modal: {in_words(result['cross_modal'])}")

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliApp, CliSubCommand
 
 from precompute.experiments.options import Figure3Options, FilteringOptions, HallucinationOptions
-from precompute.utils.ownership import exclusive
+from precompute.utils.ownership import exclusive, exclusive_file
 
 
 class Filtering(FilteringOptions):
@@ -13,7 +13,7 @@ class Filtering(FilteringOptions):
     def cli_cmd(self) -> None:
         from precompute.experiments.filtering.run import run
 
-        with exclusive(self.work), exclusive(self.out):
+        with exclusive(self.work), exclusive_file(self.out):
             run(self)
 
 
@@ -23,7 +23,7 @@ class Figure3(Figure3Options):
     def cli_cmd(self) -> None:
         from precompute.experiments.figure3.run import run
 
-        with exclusive(self.work), exclusive(self.out):
+        with exclusive(self.work), exclusive_file(self.out):
             run(self)
 
 
@@ -33,7 +33,7 @@ class Hallucination(HallucinationOptions):
     def cli_cmd(self) -> None:
         from precompute.experiments.hallucination.run import run
 
-        with exclusive(self.out):
+        with exclusive_file(self.out):
             run(self)
 
 

@@ -28,6 +28,7 @@ from precompute.sae.encode import Scale
 from precompute.store.reader import Store
 from precompute.utils.command_line import CommandOptions, Count, Seed
 from precompute.utils.files import write_json
+from precompute.utils.ownership import exclusive_file
 from precompute.utils.progress import progress_bar
 from precompute.utils.provenance import machine
 from precompute.utils.stats import bootstrap_rows, hit_share, interval
@@ -59,8 +60,9 @@ class Options(CommandOptions):
     seed: Seed = 0
 
     def cli_cmd(self) -> None:
-        write_json(self.out, run(self))
-        part_of(self.out).unlink()
+        with exclusive_file(self.out):
+            write_json(self.out, run(self))
+            part_of(self.out).unlink()
 
 
 class Word(NamedTuple):

@@ -34,6 +34,7 @@ from precompute.store.reader import Store
 from precompute.store.schema import SCORES, flag_column, score_column
 from precompute.utils.command_line import CommandOptions
 from precompute.utils.files import write_json
+from precompute.utils.ownership import exclusive_file
 from precompute.utils.provenance import machine
 from precompute.utils.stats import auroc
 from precompute.utils.types import Array
@@ -62,7 +63,8 @@ class Options(CommandOptions):
     seed: int = 0
 
     def cli_cmd(self) -> None:
-        write_json(self.out, run(self))
+        with exclusive_file(self.out):
+            write_json(self.out, run(self))
 
 
 class Case(NamedTuple):

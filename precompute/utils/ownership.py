@@ -1,6 +1,7 @@
 """Who may write a place: one run at a time, and an unfinished folder only by the command that began it.
 
-`exclusive` and `creating` lock a file or a folder; `claim_folder` continues an unfinished run of the same fingerprint.
+`exclusive`, `exclusive_file` and `creating` lock a file or a folder; `claim_folder` continues an unfinished run of the
+same fingerprint.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from precompute.errors import PlaceError, SaevxError
 from precompute.utils.failures import disk_sentence
-from precompute.utils.files import TEMPORARY, is_special, place_error, write_text
+from precompute.utils.files import TEMPORARY, check_file, is_special, place_error, write_text
 
 MANIFEST, DATABASE = "manifest.json", "store.sqlite"
 """Files by which a finished store is known."""
@@ -68,6 +69,14 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
         raise
     finally:
         _release_lock(descriptor, lock)
+
+
+@contextmanager
+def exclusive_file(out: Path) -> Iterator[None]:
+    """`exclusive`, for a file that the block writes at its end: what stands in its way is told before the work."""
+    with exclusive(out):
+        check_file(out)
+        yield
 
 
 @contextmanager

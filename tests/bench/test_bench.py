@@ -43,6 +43,16 @@ def test_it_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> N
     assert report.figures([result]).count("\n") == 1 + len(result["figures"])
 
 
+@pytest.mark.parametrize("command", ["bench steer", "experiment filtering", "experiment figure3"])
+def test_a_folder_in_the_place_of_the_result_is_named_before_the_work(
+    command: str, tiny_root: Path, tmp_path: Path
+) -> None:
+    demo = ("--demo", tiny_root) if command.startswith("bench") else ("--work", tmp_path / "work")
+    done = saevx(*command.split(), *demo, "--out", tmp_path)
+    assert done.status == 1 and f"{tmp_path} is a folder, where a file is to be written" in done.err, done.err
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_what_must_be_equal_is_equal() -> None:
     """The figures with = are no times: they hold at any size."""
     equal = [

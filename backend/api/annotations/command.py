@@ -11,8 +11,8 @@ from backend.stores import OpenStore, local_database
 from precompute.errors import PlaceError, SaevxError
 from precompute.options.annotations import AnnotationsOptions as Options
 from precompute.utils.failures import disk_sentence
-from precompute.utils.files import check_file, write_text
-from precompute.utils.ownership import exclusive
+from precompute.utils.files import write_text
+from precompute.utils.ownership import exclusive_file
 from precompute.utils.reading import read_regular
 
 
@@ -32,8 +32,7 @@ def run(options: Options) -> str:
         text = export_file(store.annotations, store.name, options.history).model_dump_json(indent=1) + "\n"
         if options.file is None:
             return text
-        with exclusive(options.file):
-            check_file(options.file)
+        with exclusive_file(options.file):
             write_text(options.file, text)
         return f"{options.file}\n"
     try:

@@ -35,7 +35,7 @@ from precompute.sae.sae import SaeV
 from precompute.store.reader import Store
 from precompute.utils.command_line import CommandOptions, Count, Seed
 from precompute.utils.files import write_text
-from precompute.utils.ownership import claim_folder, exclusive
+from precompute.utils.ownership import claim_folder, exclusive_file
 from precompute.utils.progress import say
 from precompute.utils.provenance import fingerprint
 from precompute.utils.stats import bootstrap_rows, interval
@@ -277,7 +277,7 @@ def run(o: SteeringEvaluation) -> dict[str, Any]:
 def main() -> None:
     o = CliApp.run(SteeringEvaluation)
     paths = {"model", "sae", "store", "out", "device"}
-    with exclusive(o.out):
+    with exclusive_file(o.out):
         results = Results(o.out, "precompute.demo.evaluation.evaluate_steering", o, paths, [])
         results.measure("steering", lambda: run(o))
         shutil.rmtree(o.part)

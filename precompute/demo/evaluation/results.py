@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from precompute.utils.command_line import CommandOptions
-from precompute.utils.files import write_json
+from precompute.utils.files import check_file, write_json
 from precompute.utils.provenance import machine
 
 
@@ -25,6 +25,7 @@ class Results:
     """
 
     def __init__(self, path: Path, module: str, options: CommandOptions, paths: set[str], parts: list[str]) -> None:
+        check_file(path)  # before the work
         self.path, self.only = path, parts
         self.figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.figures["about"] = {

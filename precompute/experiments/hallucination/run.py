@@ -267,8 +267,8 @@ def difference(one_n: Array, other_n: Array, of_n: Array, scene_n: Array, seed: 
 def run(o: HallucinationOptions) -> None:
     """Choose on one half of the images, report the other, and write the result file."""
     companion_file = companion_path(o.store, HALLUCINATION)
-    for file in (o.out, *([companion_file] if o.attach else [])):
-        check_file(file)  # before the work
+    if o.attach:
+        check_file(companion_file)  # before the work
     store = Store.open(o.store)
     try:
         experiment = Run(o, store)

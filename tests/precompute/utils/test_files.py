@@ -10,7 +10,7 @@ import pytest
 
 from precompute.errors import PlaceError, SaevxError
 from precompute.utils.files import atomic_folder, atomic_write, check_file, new_array
-from precompute.utils.ownership import exclusive
+from precompute.utils.ownership import exclusive, exclusive_file
 from tests.helpers.machine import environment, small_disk
 
 # ---- whole files
@@ -52,6 +52,11 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     check_file(tmp_path / "new")
     with pytest.raises(SaevxError, match="too long"):
         check_file(tmp_path / ("n" * 300))
+
+
+def test_a_folder_in_the_place_of_a_result_is_named_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(SaevxError, match="is a folder, where a file is to be written"), exclusive_file(tmp_path / "."):
+        pytest.fail("the work has begun")
 
 
 def test_a_link_that_leads_nowhere_is_looked_at_before_the_work(tmp_path: Path) -> None:
