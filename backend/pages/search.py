@@ -1,6 +1,5 @@
 """Search by words, by an image, or by both through the model."""
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -10,11 +9,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from backend.api import samples as samples_api
 from backend.api import search as search_api
+from backend.api.features import number_of
 from backend.api.search import SearchInput
 from backend.drawing.heat import Heat, HeatImage, finest, heat, patch_path
 from backend.links import sample_key, uploaded_url
 from backend.live import live_answers
 from backend.pages.cards import nearest_cards, sample_card
+from backend.pages.features import feature_number
 from backend.pages.previews import previews, word_lines
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_patch
@@ -33,7 +34,8 @@ REGION_LEVEL = 5
 """Step of the colour scale in which a region is drawn."""
 N_FEATURES = 24
 """Features of a result."""
-NUMBER = re.compile(r"\s*#?([0-9]{1,18})\s*")
+TITLES = {"region": "Here: ", "background": "Background: ", "place": "Tied to a place"}
+"""What begins the title of a group; the name of its strongest family follows where the group has patches."""
 
 
 class SearchQuery(FormQuery):
@@ -68,10 +70,10 @@ class SearchForm:
 async def search(visit: PageDep, query: Annotated[SearchQuery, Query()]) -> Response:
     """By words, through the model if `model` is set; by an uploaded image or that of `sample`. The number of a feature
     opens its page."""
-    number = NUMBER.fullmatch(query.q)
+    number = feature_number(visit.store, query.q)
     words_only = not (query.model or query.image or query.sample or query.sample_key)
-    if number and words_only and int(number[1]) < visit.reader.n_features:
-        return RedirectResponse(visit.links.page(f"/features/{int(number[1])}"), 303)
+    if number is not None and words_only:
+        return RedirectResponse(visit.links.page(f"/features/{number}"), 303)
     return await answer(visit, query)
 
 
@@ -138,11 +140,11 @@ def search_page(visit: PageVisit, fields: dict[str, Any], refusal: HTTPException
 def word_search(visit: PageVisit, q: str) -> dict[str, Any]:
     """Features and captions with the words."""
     hits = search_api.get_search(visit.request, visit.store, q)
-    number, n = NUMBER.fullmatch(q), visit.reader.n_features
+    number, n = number_of(q), visit.reader.n_features
     texts = "Captions" if visit.store.has_images else "Texts"
     return {
         **NO_RESULTS,
-        "no_feature": f"There is no feature {number[1]}. This store has features 0 to {n - 1}." if number else None,
+        "no_feature": number is not None and f"There is no feature {number}. This store has features 0 to {n - 1}.",
         "hits": hits,
         "words": hits.features,
         "nearest": [(f"{texts} with these words", [sample_card(sample) for sample in hits.samples])],
@@ -218,12 +220,13 @@ def live_results(visit: PageVisit, query: SearchQuery, image: ImageQuery | None,
 def group_cards(hits: LiveSearch, image: ImageQuery) -> list[dict[str, Any]]:
     """The groups as search.html shows them, each region over the query's image."""
     cards: list[dict[str, Any]] = []
-    for number, group in enumerate(hits.groups, 1):
+    for group in hits.groups:
         patches = [patch for patch in group.patches if hits.views[patch.view].image == 0]
         path = "".join(patch_path(hits.views[patch.view], patch.row, patch.col) for patch in patches)
         heat_image = HeatImage(image.url, Heat(*image.size, [(REGION_LEVEL, path)])) if path else None
-        title = {"background": "Background", "place": "Tied to a place"}.get(group.kind, f"Region {number}")
-        cards.append({"kind": group.kind, "title": title, "image": heat_image, "families": group.families})
+        n = sum(len(family.features) for family in group.families)
+        card = {"kind": group.kind, "title": TITLES[group.kind], "n": n}
+        cards.append({**card, "image": heat_image, "families": group.families})
     return cards
 
 

@@ -38,6 +38,10 @@ def ranked(page: str) -> list[int]:
     return [int(k) for k in re.findall(r'data-testid="result-feature" data-feature="(\d+)"', page)]
 
 
+def words_of(markup: str) -> str:
+    return " ".join(html.unescape(re.sub("<[^>]*>", "", markup)).split())
+
+
 def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: TestClient, made: Path) -> None:
     data = (made / "data" / "005.png").read_bytes()
     page = live.post("/search", files={"image": ("p.png", data, "image/png")}, data={"q": ""})
@@ -49,6 +53,14 @@ def test_a_posted_image_gets_an_address_and_is_ranked_as_the_api_ranks_it(live: 
     assert f"{reply['n_dense']} dense feature" in page.text
     assert page.text.count('data-testid="group"') == len(reply["groups"]) > 0
     assert 'data-kind="background"' in page.text
+    cards = [card.split("</ol>")[0] for card in page.text.split('data-testid="group"')[1:]]
+    for card, group in zip(cards, reply["groups"], strict=True):  # each says what is there, and of how many features
+        title, name = re.findall("<h3>(.*?)</h3>", card)[0], re.findall('class="label"[^>]*>(.*?)<s', card)[0]
+        n = sum(len(family["features"]) for family in group["families"])
+        here = {"region": "Here: ", "background": "Background: ", "place": "Tied to a place"}[group["kind"]]
+        assert (
+            words_of(title) == f"{here}{'' if group['kind'] == 'place' else words_of(name)} {n} feature{'s' * (n > 1)}"
+        )
     assert f"FVU <strong>{reply['reconstruction']['fvu']:.2f}" in page.text
     opened = Store.open(made / "store")
     details = [opened.samples.get(opened.samples.sample_id(row), 1) for row in range(opened.n_samples)]
