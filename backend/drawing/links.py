@@ -101,12 +101,12 @@ class Linked:
         fields = fields_of(f)
         id, figure = fields["id"], ""
         if isinstance(fields.get("agreement"), int | float):
-            figure = f"agreement {format_number(fields['agreement'], 2)}"
+            figure = f"<span>agreement</span> {format_number(fields['agreement'], 2)}"
         elif not words.strip():
             if isinstance(fields.get("place"), str):
                 figure = escaped(fields["place"])
             elif isinstance(fields.get("lift"), int | float):
-                figure = f"lift of ω {format_number(fields['lift'], 2)}"
+                figure = f"<span>lift of ω</span> {format_number(fields['lift'], 2)}"
         line = f'<div class="tiny both-words" data-testid="card-words">{escaped(words)}</div>' if words.strip() else ""
         return Markup(
             f'<li class="card feature" data-testid="feature-card" data-feature="{id}">\n'

@@ -135,3 +135,20 @@ def test_names_in_the_tables_of_the_method_are_not_broken(browser: Browser, base
         phone.goto("/method")
         names = phone.locator(".prose td:first-child code").filter(has_text="omega_without_self")
         assert names.evaluate_all("all => all.map((one) => one.getClientRects().length)") == [1]
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1600])
+def test_the_figure_of_a_card_stands_in_line_with_its_right_edge(page: Page, width: int) -> None:
+    """Beside the verdict, or in a line of its own from edge to edge, as in a table; a strip of six fills its row."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto("/")
+    edges = page.locator(".card.feature .meta .num:has(> span)").evaluate_all(
+        """all => all.map((one) => {
+          const range = document.createRange();
+          range.selectNode(one.lastChild);
+          return one.parentElement.getBoundingClientRect().right - range.getBoundingClientRect().right;
+        })"""
+    )
+    assert len(edges) > 2 and all(abs(edge) < 2 for edge in edges), edges
+    columns = page.locator(".grid.features").first.evaluate("one => getComputedStyle(one).gridTemplateColumns")
+    assert len(columns.split()) == {390: 2, 1280: 6, 1600: 6}[width]
