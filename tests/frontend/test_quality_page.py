@@ -6,6 +6,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.helpers.quality_page import exported_ids, handle_share, number
+from tests.helpers.servers import page_of
+from tests.helpers.touch import PHONE
 
 QUALITY = "/quality?flag=mismatch"
 
@@ -128,3 +130,17 @@ def test_a_tap_on_the_histogram_moves_nothing_and_nothing_is_too_wide(
     tops = [one.evaluate("one => one.getBoundingClientRect().top") for one in (card, export)]
     assert tops[0] < tops[1]  # what is flagged comes before what one does with it
     context.close()
+
+
+def test_on_a_phone_the_export_is_one_tap_from_the_top_and_marks_say_what_they_mean(
+    browser: Browser, base_url: str
+) -> None:
+    with page_of(browser, base_url, **PHONE) as page:
+        page.goto(QUALITY)
+        export = page.locator("#kp-h")
+        expect(export).not_to_be_in_viewport()
+        page.get_by_test_id("to-export").tap()
+        expect(export).to_be_in_viewport()
+        expect(page.get_by_test_id("mark-help")).to_contain_text(
+            "✓ right: the pair has this fault; ✗ wrong: it has not"
+        )
