@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image, ImageOps
 
 from tests.helpers.synthetic import word_feature
 
@@ -152,3 +154,23 @@ def test_the_figure_of_a_card_stands_in_line_with_its_right_edge(page: Page, wid
     assert len(edges) > 2 and all(abs(edge) < 2 for edge in edges), edges
     columns = page.locator(".grid.features").first.evaluate("one => getComputedStyle(one).gridTemplateColumns")
     assert len(columns.split()) == {390: 2, 1280: 6, 1600: 6}[width]
+
+
+def test_the_ends_of_a_range_are_whole_in_their_fields(page: Page) -> None:
+    """A field for numbers leaves no place for arrows that it does not show: its figure ends where one for text ends."""
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto("/features")
+    field = page.locator(".range input").first
+    field.evaluate("(one) => { one.placeholder = '−6.74e−5'; }")
+
+    def end_of_ink() -> int:
+        with Image.open(io.BytesIO(field.screenshot())) as image:
+            inside = ImageOps.invert(image.convert("L")).crop((3, 3, image.width - 3, image.height - 3))
+            box = inside.point(lambda level: 255 * (level > 80)).getbbox()
+        assert box
+        return box[2]
+
+    end = end_of_ink()
+    field.evaluate("(one) => { one.type = 'text'; }")
+    assert abs(end_of_ink() - end) <= 1
+    assert "Densities are shares: 0.01 is 1 %" in page.get_by_test_id("rail").inner_text()
