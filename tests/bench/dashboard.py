@@ -1,5 +1,6 @@
 """A whole `saevx precompute` against SAEDashboard 0.8: what it takes to make the data of all features, on the same text
-(128 documents of 128 tokens), model, layer, SAE, number type and machine; and whether the top examples are the same.
+(128 documents of 128 tokens; 1,024 for the job of `saevx bench throughput`), model, layer, SAE, number type and
+machine; and whether the top examples are the same.
 
 SAEDashboard wants older packages than this project, so it runs in an environment of its own (_sae_dashboard.py). The
 benchmark makes one for itself, which takes minutes and a package index; to keep one, make it as follows and name its
@@ -11,11 +12,12 @@ Python in SAEVX_DASHBOARD_PYTHON:
 
 (The last two are asked for but not used, and a build that does not fit torch breaks transformers.)
 
-The model is the demo's language model to layer 10. The SAEs have random directions, of which 45 are active at a token.
+The model is the demo's language model to layer 10. The SAEs have random directions, of which 45 are active at a token,
+32 in the job of `throughput`.
 Neither side's start of Python, imports and first call are timed. On our side all else is: loading the model, planning,
 writing and verifying the store. On its side loading the model is not. It takes features batch by batch, so it is run on
-the first 512 of them and the rest reckoned: every batch costs the same, and with its cache the first one costs the
-model's forward in addition.
+the first 512 of them (256 in that job) and the rest reckoned: every batch costs the same, and
+with its cache the first one costs the model's forward in addition.
 """
 
 import json
@@ -39,7 +41,7 @@ from precompute.pipeline import precompute
 from precompute.store import schema
 from precompute.store.events import of_bits
 from precompute.store.reader import Store
-from tests.bench._dashboard_inputs import corpus, hidden, language_model, random_sae
+from tests.bench._dashboard_inputs import ACTIVE, corpus, hidden, language_model, random_sae
 from tests.bench._same_examples import Examples, different
 from tests.bench.common import Figure, Setup
 
@@ -48,7 +50,11 @@ PACKAGES = (
     "sae-dashboard==0.8.0", "sae-lens==6.54.0", "transformers==4.56.2", "torch==2.13.0", "numpy<2", "pyarrow<21",
 )  # fmt: skip
 UNUSED = ("torchvision", "torchaudio")
-GOALS = {4608: {"default": 50.0, "cache": 25.0}, 16384: {"default": 150.0, "cache": 75.0}}
+GOALS = {
+    4608: {"default": 50.0, "cache": 25.0},
+    16384: {"default": 150.0, "cache": 75.0},
+    65536: {"default": 300.0, "cache": 150.0},
+}
 WAYS = {"default": "SAEDashboard by default", "cache": "SAEDashboard with its cache"}
 
 
@@ -64,28 +70,69 @@ class Size(NamedTuple):
     """Of them at a time."""
     compared: int
     rounds: int
+    active: int = ACTIVE
+    """Features active at a token."""
 
 
-FULL = Size(128, 10, (4608, 16384), ("standard", "topk"), 512, 128, 200, 2)
-SMALL = Size(16, 1, (256,), ("standard",), 64, 32, 32, 1)
+FULL = (
+    Size(128, 10, (4608, 16384), ("standard", "topk"), 512, 128, 200, 2),
+    Size(1024, 10, (65536,), ("topk",), 256, 128, 200, 1, active=32),  # the job of throughput.py
+)
+SMALL = (Size(16, 1, (256,), ("standard",), 64, 32, 32, 1), Size(20, 1, (512,), ("topk",), 64, 32, 32, 1, active=8))
+
+
+class Job(NamedTuple):
+    """Both sides' seconds on each SAE of a size, and the features whose examples differ; by the SAE's name."""
+
+    seconds: dict[str, Any]
+    differ: dict[str, list[int]]
+    n_tokens: int
 
 
 def run(setup: Setup) -> dict[str, Any]:
-    size = SMALL if setup.small else FULL
+    sizes = SMALL if setup.small else FULL
     python = dashboard_python(setup)
-    mllm = language_model(setup, size.layer)
-    documents, tokens = corpus(setup, mllm, size.documents)
+    mllm = language_model(setup, sizes[0].layer)
+    jobs = [compared(setup, python, size, mllm) for size in sizes]
+    figures: list[Figure] = []
+    for size, job in zip(sizes, jobs, strict=True):
+        for name, of_name in job.seconds.items():
+            figures += ratios(name, size, job.n_tokens, of_name)
+    n_compared = sum(size.compared * len(size.features) * len(size.architectures) for size in sizes)
+    n_differ = sum(len(features) for job in jobs for features in job.differ.values())
+    figures.append({
+        "what": f"features of {n_compared} whose strongest documents are not SAEDashboard's, but for ties",
+        "value": None if python is None else float(n_differ),
+        "unit": "", "goal": 0.0, "sense": "=",
+        "note": f"{sizes[0].compared} by chance of the features that it was run on, of each SAE; the documents of "
+        f"SAEDashboard's 20 strongest tokens and their activations; a tie is what float16 does not tell apart"
+        if python is not None else without(),
+    })  # fmt: skip
+    return {
+        "options": {
+            "documents": [size.documents for size in sizes], "features": [size.features for size in sizes],
+            "layer": sizes[0].layer, "run": [size.run for size in sizes], "batch": sizes[0].batch, "dtype": "float32",
+        },
+        "figures": figures,
+        "seconds": {name: of_name for job in jobs for name, of_name in job.seconds.items()},
+        "differ": {name: features for job in jobs for name, features in job.differ.items()},
+    }  # fmt: skip
+
+
+def compared(setup: Setup, python: str | None, size: Size, mllm: Mllm) -> Job:
+    """Both sides on every SAE of a size."""
+    documents, tokens = corpus(setup, mllm, size.documents, again=True)
     np.save(setup.scratch / "tokens.npy", tokens)
     hidden_td = hidden(mllm, documents)
     few = setup.scratch / "few.jsonl"
     few.write_text("".join(documents.read_text().splitlines(keepends=True)[:4]))
-    figures: list[Figure] = []
     seconds: dict[str, Any] = {}
     differ: dict[str, list[int]] = {}
     for n_features in size.features:
         for architecture in size.architectures:
             name = f"{architecture} {n_features}"
-            sae = random_sae(setup.scratch / f"sae-{name}", hidden_td, size.layer, n_features, architecture)
+            folder = setup.scratch / f"sae-{name}"
+            sae = random_sae(folder, hidden_td, size.layer, n_features, architecture, active=size.active)
             if not setup.small:
                 ours(setup, few, sae)  # whatever a library does once is not what is measured
             report, bare = [], []
@@ -102,31 +149,16 @@ def run(setup: Setup) -> dict[str, Any]:
             if theirs is not None:
                 seconds[name] |= theirs["seconds"]
                 differ[name] = different(strongest(setup, size.run), theirs["examples"], size.compared, tokens)
-            figures += ratios(name, n_features, size, seconds[name])
-    n_compared = size.compared * len(size.features) * len(size.architectures)
-    figures.append({
-        "what": f"features of {n_compared} whose strongest documents are not SAEDashboard's, but for ties",
-        "value": None if python is None else float(sum(map(len, differ.values()))),
-        "unit": "", "goal": 0.0, "sense": "=",
-        "note": f"{size.compared} by chance of the first {size.run} of each SAE; the documents of SAEDashboard's 20 "
-        f"strongest tokens and their activations; a tie is what float16 does not tell apart"
-        if python is not None else without(),
-    })  # fmt: skip
-    return {
-        "options": size._asdict() | {"tokens": int(tokens.size), "dtype": "float32"},
-        "figures": figures,
-        "seconds": seconds,
-        "differ": differ,
-    }
+    return Job(seconds, differ, int(tokens.size))
 
 
 def without() -> str:
     return f"not measured: {VARIABLE} names no Python with SAEDashboard"
 
 
-def ratios(name: str, n_features: int, size: Size, seconds: dict[str, Any]) -> list[Figure]:
+def ratios(name: str, size: Size, n_tokens: int, seconds: dict[str, Any]) -> list[Figure]:
     """Seconds that SAEDashboard takes for all features over ours, by default and with its cache."""
-    mine = float(np.median(seconds["ours"]))
+    mine, n_features = float(np.median(seconds["ours"])), int(name.split()[-1])
     result: list[Figure] = []
     for way, message in WAYS.items():
         value, note = None, without()
@@ -134,7 +166,8 @@ def ratios(name: str, n_features: int, size: Size, seconds: dict[str, Any]) -> l
             theirs = extrapolated(seconds[way], n_features // size.batch, once=way == "cache")
             value = theirs / mine
             note = (
-                f"{theirs:.0f} s, reckoned from {size.run} features, over {mine:.1f} s, all of `saevx precompute`, "
+                f"{n_tokens} tokens; {theirs:.0f} s, reckoned from {size.run} features, over {mine:.1f} s, all of "
+                "`saevx precompute`, "
                 f"{np.median(seconds['forward']):.1f} s of them the model's forward"
             )
         result.append({
