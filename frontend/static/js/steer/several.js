@@ -60,7 +60,7 @@ export function Several({ state, live, busy, set }) {
   const missing = !state.features.length ? "Select a feature first." : !state.scope.length ? "Select where to steer." : "";
   const isOff = (mode) => !live || busy || Boolean(missing) || !cellsOf(state, mode).length;
   return html`<section class="panel" aria-labelledby="sw-h" data-testid="sweep" data-running=${running ? "yes" : plan ? "no" : "never"}>
-    <header><h2 id="sw-h">Several runs at once</h2><p>Beside each runs a random feature that changes h as much: what only the feature does is its own effect.</p></header>
+    <header><h2 id="sw-h">Several runs at once</h2><p>A random feature that changes h as much runs beside each. What differs between the two is the feature's own effect.</p></header>
     <label class="field">Target word, whose probability is shown<input value=${state.target ?? ""} maxlength="60" onInput=${(e) => set({ target: e.target.value })} placeholder="red" data-testid="sweep-word" /></label>
     <div class="row many section-tight">${Object.entries(MODES).map(([mode, title]) => html`<button type="button" key=${mode} aria-pressed=${plan?.mode === mode} onClick=${() => begin(mode)} disabled=${isOff(mode)} data-testid=${`many-${mode}`}>${title}</button>`)}
       ${running && html`<button type="button" onClick=${() => { control.current.abort(); setRunning(false); }} data-testid="sweep-stop">Stop</button>`}</div>
