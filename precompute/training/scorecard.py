@@ -105,7 +105,11 @@ def model_figures(result: dict[str, Any]) -> Iterator[Figure]:
     for key, estimate in result["loss_recovered"].items():
         part, _, top = key.partition("_top")
         name = f"{part}, {top} features a token" if top else part
-        note = "Share of the loss by zeros that ĥ recovers." if estimate else "No such tokens, or zeros do no harm."
+        note = (
+            "Share that ĥ recovers of the loss that zeros cause."
+            if estimate
+            else "No such tokens, or zeros cause no loss."
+        )
         yield Figure("loss recovered", name, estimate, note)
 
 

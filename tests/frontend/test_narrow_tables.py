@@ -36,7 +36,9 @@ def test_tables_of_figures_need_no_scrolling_on_a_phone(browser: Browser, measur
 def test_a_table_stays_a_table_where_there_is_space(browser: Browser, measured_url: str) -> None:
     with page_of(browser, measured_url, viewport={"width": 1000, "height": 800}) as page:
         page.goto("/sae")
-        expect(page.get_by_test_id("sae-glance")).to_contain_text("the model keeps 100 % of what it loses by zeros")
+        expect(page.get_by_test_id("sae-glance")).to_contain_text(
+            "the model recovers 100 % of the loss that zeros in the place of h cause"
+        )
         table = page.get_by_test_id("scorecard-table")
         expect(table.locator("thead th").nth(2)).to_be_visible()
         tops = (
