@@ -60,7 +60,8 @@ def get_map(
     ] = "decoder",
     v: Version = None,
 ) -> Response:
-    headers = cache_headers(request, store, v, "map" if layout == "decoder" else f"map-{layout}", layout)
+    check_map(store, layout)
+    headers = validators(request, store, v, "map" if layout == "decoder" else f"map-{layout}")
     return Response(store.reader.read(mapfile.LAYOUTS[layout]), media_type=MEDIA, headers=headers)
 
 
@@ -83,7 +84,8 @@ def get_map_colours(
     if by == "sample" and sample is None:
         raise HTTPException(422, "sample: give the id of the sample whose features are to be coloured.")
     row = check_sample(store, sample) if sample is not None and by == "sample" else None
-    headers = cache_headers(request, store, v, f"map-{by}-{row}")
+    check_map(store, "decoder")
+    headers = validators(request, store, v, f"map-{by}-{row}")
     return Response(map_colours.colours(store.reader, by, row).tobytes(), media_type=MEDIA, headers=headers)
 
 
@@ -134,16 +136,8 @@ def get_selected_samples(response: Response, store: StoreDep, query: Annotated[S
     return Response(is_selected.tobytes(), media_type=MEDIA, headers=dict(response.headers))
 
 
-def cache_headers(
-    request: Request, store: OpenStore, v: str | None, name: str, layout: Layout = "decoder"
-) -> dict[str, str]:
-    """The headers of a reply that never changes. HTTP 404 where the store has no map, 304 where the client has it."""
-    check_map(store, layout)
-    return validators(request, store, v, name)
-
-
 def validators(request: Request, store: OpenStore, v: str | None, name: str) -> dict[str, str]:
-    """As `cache_headers`, of any reply."""
+    """The headers of a reply that never changes. HTTP 304 where the client has it."""
     headers = {
         "ETag": f'W/"{store.content_id[:16]}-{name}"',
         "Cache-Control": ImageLinks(request, store).cache_control(v),

@@ -2,6 +2,37 @@
 
 import math
 
+FIGURE_TITLES = {
+    "match": "match, evidence",
+    "evidence": "evidence",
+    "agreement": "agreement",
+    "agreement_low": "agreement, lower end",
+    "label_score": "name score",
+    "pair_lift": "pair lift",
+    "pair_lift_low": "pair lift, lower end",
+    "pair_lift_alone": "pair lift, text alone",
+    "place_share": "share of one place",
+    "lift": "lift of ω",
+    "omega": "ω",
+    "omega_centred": "ω centred",
+    "lift_without_self": "lift without self",
+    "density_text": "density on text",
+    "density_image": "density on images",
+    "max_activation": "largest activation",
+    "n_samples": "samples",
+    "modality_share": "modality share",
+    "same_sample_rate": "same-sample rate",
+    "hallucination": "separation of hallucinated answers",
+    "id": "number",
+}
+"""What pages call the figures by which features can be sorted, in the order of the choice."""
+
+
+def heading(figure: str) -> str:
+    """The title of a figure with a capital; not ω, which is a symbol."""
+    title = FIGURE_TITLES[figure]
+    return title if title.startswith("ω") else title[0].upper() + title[1:]
+
 
 def with_minus(text: str) -> str:
     """A figure with true minus signs."""

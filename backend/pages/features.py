@@ -13,6 +13,7 @@ from backend.api.controls import get_controls
 from backend.api.feature_table import get_distributions, get_verdicts, random_feature
 from backend.api.features import FeatureQuery, number_of
 from backend.drawing.charts import place_map, range_filter
+from backend.drawing.figures import FIGURE_TITLES, heading
 from backend.pages.previews import previews, word_lines
 from backend.pages.visit import PageDep
 from backend.params import MAP_STATE, FromMap
@@ -22,54 +23,30 @@ from precompute.store.companion_files import HALLUCINATION
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-FEATURE_SORTS = {
-    "match": "match, evidence",
-    "evidence": "evidence",
-    "agreement": "agreement",
-    "agreement_low": "agreement, lower end",
-    "label_score": "name score",
-    "pair_lift": "pair lift",
-    "pair_lift_low": "pair lift, lower end",
-    "pair_lift_alone": "pair lift, text alone",
-    "place_share": "share of one place",
-    "lift": "lift of ω",
-    "omega": "ω",
-    "omega_centred": "ω centred",
-    "lift_without_self": "lift without self",
-    "density_text": "text density",
-    "density_image": "image density",
-    "max_activation": "largest activation",
-    "n_samples": "samples",
-    "modality_share": "modality share",
-    "same_sample_rate": "same-sample rate",
-    "hallucination": "separation of hallucinated answers",
-    "id": "number",
+COLUMN_HELP = {
+    "agreement": "Share of its strongest images whose caption has one of its top words, beyond their base rate; "
+    "95 % interval",
+    "label_score": "Score of its name on samples that it was not chosen on; .5 is chance",
+    "pair_lift": "Pairs with it on both text and image, over their number if captions of one length were exchanged",
+    "lift": "ω minus its baseline",
+    "omega": "Cosine of its strongest text and image residual vectors; in brackets the baseline, from random tokens",
+    "density": "Share of text tokens and of image patches that activate it; bars on a logarithmic scale",
+    "max_activation": "Largest activation, in the SAE's units",
+    "n_samples": "Number of samples in which any token activates it",
+    "place_share": "Share of its image activation in the patch, row or column that has most of it",
+    "place_map": "Mean activation by place in the image, up to the largest",
+    "modality_share": "Firing rate on images, over the sum of both rates: 0 is text, 1 is images",
+    "same_sample_rate": "Samples with it on both sides, over those with it on either",
+    "evidence": "Lower end of agreement × name score",
+    "hallucination": "P(active | right answer) − P(active | hallucinated), on questions about objects",
 }
-FEATURE_COLUMNS = {
-    "agreement": (
-        "Agreement",
-        "Share of its strongest images whose caption has one of its top words, beyond their base rate; 95 % interval",
-    ),
-    "label_score": ("Name score", "Score of its name on samples that it was not chosen on; .5 is chance"),
-    "pair_lift": (
-        "Pair lift",
-        "Pairs with it on both text and image, over their number if captions of one length were exchanged",
-    ),
-    "lift": ("Lift of ω", "ω minus its baseline"),
-    "omega": (
-        "ω (baseline)",
-        "Cosine of its strongest text and image residual vectors; in brackets the baseline, from random tokens",
-    ),
-    "density": ("Density", "Share of text tokens and of image patches that activate it; bars on a logarithmic scale"),
-    "max_activation": ("Max", "Largest activation, in the SAE's units"),
-    "n_samples": ("Samples", "Number of samples in which any token activates it"),
-    "place_share": ("One place", "Share of its image activation in the patch, row or column that has most of it"),
-    "place_map": ("Place map", "Mean activation by place in the image, up to the largest"),
-    "modality_share": ("Modality share", "Firing rate on images, over the sum of both rates: 0 is text, 1 is images"),
-    "same_sample_rate": ("Same sample", "Samples with it on both sides, over those with it on either"),
-    "evidence": ("Evidence", "Lower end of agreement × name score"),
-    "hallucination": ("Separation", "P(active | right answer) − P(active | hallucinated), on questions about objects"),
-}
+"""The columns of the table in their order, each with what it means."""
+SHORT_TITLES = {
+    "omega": "ω (baseline)", "density": "Density", "max_activation": "Max", "place_share": "One place",
+    "place_map": "Place map", "same_sample_rate": "Same sample", "hallucination": "Separation",
+}  # fmt: skip
+"""Of columns with little room, and of those that are no figure to sort by."""
+FEATURE_COLUMNS = {name: (SHORT_TITLES.get(name) or heading(name), text) for name, text in COLUMN_HELP.items()}
 """name → title, meaning."""
 SHOWN_COLUMNS = ("agreement", "pair_lift", "omega", "density", "n_samples")
 PLACE_COLUMNS = ("agreement", "density", "n_samples", "place_share", "place_map")
@@ -80,17 +57,6 @@ OF_IMAGES = frozenset((
 """Figures that take images: a store of texts alone has none of them."""
 TEXT_DENSITY = "Share of text tokens that activate it; bars on a logarithmic scale"
 TEXT_COLUMNS = ("label_score", "density", "max_activation", "n_samples")
-RANGE_TITLES = {
-    "agreement": "Agreement",
-    "label_score": "Name score",
-    "pair_lift": "Pair lift",
-    "lift": "Lift of ω",
-    "omega": "ω",
-    "density_text": "Density on text",
-    "density_image": "Density on images",
-    "n_samples": "Samples",
-    "place_share": "Share of one place",
-}
 LIST_ROWS = 30
 
 
@@ -160,11 +126,11 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         on_map=query.on_map(),
         number=feature_number(visit.store, query.q),
         ranges=[
-            (RANGE_TITLES[d.name], range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
+            (heading(d.name), range_filter(d, getattr(query, f"min_{d.name}"), getattr(query, f"max_{d.name}")))
             for d in get_distributions(visit.store).items
             if d.name not in missing_figures
         ],
-        sorts=[(name, title) for name, title in FEATURE_SORTS.items() if name not in missing_figures],
+        sorts=[(name, title) for name, title in FIGURE_TITLES.items() if name not in missing_figures],
         columns={name: column for name, column in FEATURE_COLUMNS.items() if name not in missing_figures}
         | ({} if visit.store.has_images else {"density": ("Density", TEXT_DENSITY)}),
         column_names=column_names,

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Response
 
-from backend.api.annotations.common import CONFLICT, AuthorCookie, as_version, author_of, delete, expected_version, save
+from backend.api.annotations.common import as_version
+from backend.api.annotations.writing import CONFLICT, WritingDep
 from backend.deps import Cached, StoreDep
 from backend.links import check_feature
 from backend.schemas.annotations import (
@@ -14,7 +15,6 @@ from backend.schemas.annotations import (
     ListChange,
     SavedFilter,
     SavedList,
-    Signed,
 )
 from backend.schemas.common import Page
 from backend.stores import OpenStore
@@ -39,24 +39,14 @@ def get_list(store: StoreDep, name: Name, response: Response) -> SavedList:
 
 
 @router.put("/annotations/lists/{name}", summary="Make a list, or change one", responses=CONFLICT)
-def put_list(
-    request: Request,
-    response: Response,
-    store: StoreDep,
-    name: Name,
-    change: ListChange,
-    saevx_author: AuthorCookie = None,
-) -> SavedList:
-    check_members(store, [*change.features, *change.add_features], [*change.samples, *change.add_samples])
-    return as_version(SavedList, save(request, store, "list", name, change, saevx_author), response, name=name)
+def put_list(writing: WritingDep, name: Name, change: ListChange) -> SavedList:
+    check_members(writing.store, [*change.features, *change.add_features], [*change.samples, *change.add_samples])
+    return as_version(SavedList, writing.save("list", name, change), writing.response, name=name)
 
 
 @router.delete("/annotations/lists/{name}", summary="Delete a list", responses=CONFLICT)
-def delete_list(
-    request: Request, response: Response, store: StoreDep, name: Name, saevx_author: AuthorCookie = None
-) -> SavedList:
-    entry = delete(request, store, "list", name, author_of(Signed(), saevx_author))
-    return as_version(SavedList, entry, response, name=name)
+def delete_list(writing: WritingDep, name: Name) -> SavedList:
+    return as_version(SavedList, writing.delete("list", name), writing.response, name=name)
 
 
 def check_members(store: OpenStore, features: list[int], samples: list[str]) -> None:
@@ -79,25 +69,15 @@ def get_filters(
 
 
 @router.put("/annotations/filters/{name}", summary="Save the filters of a list under a name", responses=CONFLICT)
-def put_filter(
-    request: Request,
-    response: Response,
-    store: StoreDep,
-    name: Name,
-    change: FilterChange,
-    saevx_author: AuthorCookie = None,
-) -> SavedFilter:
+def put_filter(writing: WritingDep, name: Name, change: FilterChange) -> SavedFilter:
     body = change.model_dump(mode="json", exclude={"author"})
-    author = author_of(change, saevx_author)
-    version = expected_version(request, store.annotations.get("filter", name).version)
-    entry = store.annotations.put("filter", name, body, author=author, version=version)
-    return as_version(SavedFilter, entry, response, name=name)
+    version = writing.expected_version("filter", name)
+    entry = writing.store.annotations.put("filter", name, body, author=writing.author(change), version=version)
+    return as_version(SavedFilter, entry, writing.response, name=name)
 
 
 @router.delete("/annotations/filters/{name}", summary="Delete a saved filter", responses=CONFLICT)
-def delete_filter(
-    request: Request, store: StoreDep, name: Name, saevx_author: AuthorCookie = None
-) -> Page[SavedFilter]:
+def delete_filter(writing: WritingDep, name: Name) -> Page[SavedFilter]:
     """The filters that are left."""
-    delete(request, store, "filter", name, author_of(Signed(), saevx_author))
-    return get_filters(store)
+    writing.delete("filter", name)
+    return get_filters(writing.store)

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from backend.annotations import marks as m
-from backend.api.annotations.common import AuthorCookie, author_of
+from backend.api.annotations.writing import WritingDep
 from backend.deps import Cached, StoreDep
 from backend.links import InQuery, check_sample
-from backend.schemas.annotations import FlagMarks, Mark, MarkChange, Precision, Signed
+from backend.schemas.annotations import FlagMarks, Mark, MarkChange, Precision
 from backend.schemas.common import FlagName
 from backend.stores import OpenStore
 from precompute.store.schema import flag_column
@@ -52,18 +52,16 @@ def scores_of(store: OpenStore, flag: str, ids: list[str]) -> dict[str, float]:
 
 
 @router.put("/annotations/marks/{flag}", summary="Mark whether a flag is right about a pair")
-def put_mark(
-    store: StoreDep, flag: FlagName, sample_id: InQuery, change: MarkChange, saevx_author: AuthorCookie = None
-) -> FlagMarks:
+def put_mark(writing: WritingDep, flag: FlagName, sample_id: InQuery, change: MarkChange) -> FlagMarks:
     """The last mark counts; earlier ones stay in its history."""
-    write_mark(store, flag, sample_id, change.right, author_of(change, saevx_author))
-    return get_marks(store, flag)
+    write_mark(writing.store, flag, sample_id, change.right, writing.author(change))
+    return get_marks(writing.store, flag)
 
 
 @router.delete("/annotations/marks/{flag}", summary="Take a mark back")
-def delete_mark(store: StoreDep, flag: FlagName, sample_id: InQuery, saevx_author: AuthorCookie = None) -> FlagMarks:
-    write_mark(store, flag, sample_id, None, author_of(Signed(), saevx_author))
-    return get_marks(store, flag)
+def delete_mark(writing: WritingDep, flag: FlagName, sample_id: InQuery) -> FlagMarks:
+    write_mark(writing.store, flag, sample_id, None, writing.author())
+    return get_marks(writing.store, flag)
 
 
 def write_mark(store: OpenStore, flag: str, sample_id: str, right: bool | None, author: str) -> None:

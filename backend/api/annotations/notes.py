@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
 from backend.annotations.book import KINDS
-from backend.api.annotations.common import CONFLICT, AuthorCookie, as_annotation, as_version, author_of, delete, save
+from backend.api.annotations.common import as_annotation, as_version
+from backend.api.annotations.writing import CONFLICT, WritingDep
 from backend.deps import Cached, StoreDep
 from backend.links import InQuery, check_feature, check_sample
 from backend.params import FeatureId, Limit, QueryModel, Words
-from backend.schemas.annotations import Annotation, Kind, Note, NoteChange, Signed, TagCount
+from backend.schemas.annotations import Annotation, Kind, Note, NoteChange, TagCount
 from backend.schemas.common import Page
 
 router = APIRouter(tags=["annotations"])
@@ -75,24 +76,15 @@ def get_feature_note(store: StoreDep, feature: FeatureId, response: Response) ->
 
 
 @router.put("/annotations/features/{feature}", summary="Write about a feature", responses=CONFLICT)
-def put_feature_note(
-    request: Request,
-    response: Response,
-    store: StoreDep,
-    feature: FeatureId,
-    change: NoteChange,
-    saevx_author: AuthorCookie = None,
-) -> Note:
-    check_feature(store, feature)
-    return as_version(Note, save(request, store, "feature", feature, change, saevx_author), response)
+def put_feature_note(writing: WritingDep, feature: FeatureId, change: NoteChange) -> Note:
+    check_feature(writing.store, feature)
+    return as_version(Note, writing.save("feature", feature, change), writing.response)
 
 
 @router.delete("/annotations/features/{feature}", summary="Delete what is written about a feature", responses=CONFLICT)
-def delete_feature_note(
-    request: Request, response: Response, store: StoreDep, feature: FeatureId, saevx_author: AuthorCookie = None
-) -> Note:
-    check_feature(store, feature)
-    return as_version(Note, delete(request, store, "feature", feature, author_of(Signed(), saevx_author)), response)
+def delete_feature_note(writing: WritingDep, feature: FeatureId) -> Note:
+    check_feature(writing.store, feature)
+    return as_version(Note, writing.delete("feature", feature), writing.response)
 
 
 @router.get("/annotations/sample", summary="What people wrote about a sample")
@@ -102,21 +94,12 @@ def get_sample_note(store: StoreDep, sample_id: InQuery, response: Response) -> 
 
 
 @router.put("/annotations/sample", summary="Write about a sample", responses=CONFLICT)
-def put_sample_note(
-    request: Request,
-    response: Response,
-    store: StoreDep,
-    sample_id: InQuery,
-    change: NoteChange,
-    saevx_author: AuthorCookie = None,
-) -> Note:
-    check_sample(store, sample_id)
-    return as_version(Note, save(request, store, "sample", sample_id, change, saevx_author), response)
+def put_sample_note(writing: WritingDep, sample_id: InQuery, change: NoteChange) -> Note:
+    check_sample(writing.store, sample_id)
+    return as_version(Note, writing.save("sample", sample_id, change), writing.response)
 
 
 @router.delete("/annotations/sample", summary="Delete what is written about a sample", responses=CONFLICT)
-def delete_sample_note(
-    request: Request, response: Response, store: StoreDep, sample_id: InQuery, saevx_author: AuthorCookie = None
-) -> Note:
-    check_sample(store, sample_id)
-    return as_version(Note, delete(request, store, "sample", sample_id, author_of(Signed(), saevx_author)), response)
+def delete_sample_note(writing: WritingDep, sample_id: InQuery) -> Note:
+    check_sample(writing.store, sample_id)
+    return as_version(Note, writing.delete("sample", sample_id), writing.response)

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from backend.api.compare.features import get_comparison
 from backend.api.features import features_of_words, get_feature
 from backend.deps import get_store
+from backend.drawing.figures import FIGURE_TITLES
 from backend.pages.compare.layer import layer_links, layer_note
 from backend.pages.compare.stores import StoresView, stores_page
 from backend.pages.feature.examples import strongest_examples
@@ -22,13 +23,13 @@ from backend.schemas.features import FeatureDetail
 router = APIRouter(default_response_class=HTMLResponse)
 
 N_EXAMPLES, N_SUGGESTED, N_OTHERS = 6, 6, 5
-FIGURES = (
-    ("agreement", "agreement", 2), ("pair lift", "pair_lift", 1), ("ω", "omega", 3),
-    ("baseline of ω", "omega_baseline", 3), ("name score", "label_score", 2), ("modality share", "modality_share", 2),
-    ("same-sample rate", "same_sample_rate", 2), ("largest activation", "max_activation", 2),
-)  # fmt: skip
-"""Title, field and decimals of the figures that stand beside each other."""
-OF_TEXTS = tuple(figure for figure in FIGURES if figure[1] in ("label_score", "max_activation"))
+DIGITS = {
+    "agreement": 2, "pair_lift": 1, "omega": 3, "omega_baseline": 3, "label_score": 2, "modality_share": 2,
+    "same_sample_rate": 2, "max_activation": 2,
+}  # fmt: skip
+"""Decimals of the figures that stand beside each other."""
+TITLES = {**FIGURE_TITLES, "omega_baseline": "baseline of ω"}
+OF_TEXTS = ("label_score", "max_activation")
 """Those that take no image."""
 
 
@@ -73,7 +74,7 @@ def features_page(visit: PageVisit, query: CompareView) -> HTMLResponse:
         layers=layer_links(visit, a=a, b=b) if pair else [],
         layer_notes=layer_note(visit, query.from_, query.missing, [pair.a.id, pair.b.id]) if pair else [],
         others=[name for name in visit.state.stores if name != visit.store.name],
-        figures=FIGURES if visit.store.has_images else OF_TEXTS,
+        titles=TITLES, digits=DIGITS if visit.store.has_images else {name: DIGITS[name] for name in OF_TEXTS},
         drawn=[side(visit, f) for f in (pair.a, pair.b)] if pair else [],
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from backend.api.compare.layers import WAYS, layer_stores
 from backend.api.compare.matching import LEAST
 from backend.api.compare.stores import compare, get_points, get_unmatched, note
 from backend.api.features import FeatureQuery
-from backend.drawing.figures import with_minus
+from backend.drawing.figures import FIGURE_TITLES, heading, with_minus
 from backend.pages.compare.layer import LayerLink
 from backend.pages.previews import previews
 from backend.pages.visit import PageVisit
@@ -75,7 +75,7 @@ def stores_page(visit: PageVisit, other: OpenStore, q: StoresView) -> HTMLRespon
         "q": q, "other": other.name, "others": [name for name in visit.state.stores if name != visit.store.name],
         "v": links_b.page, "api_there": links_b.api,
         "turned": links_b.page("/compare", **{"with": visit.store.name, "by": q.by}),
-        "ways": WAYS, "note": note(visit.store, other), "layers": other_layers(visit, other),
+        "ways": WAYS, "titles": FIGURE_TITLES, "note": note(visit.store, other), "layers": other_layers(visit, other),
     }  # fmt: skip
     try:
         values |= list_values(visit, other, q)
@@ -118,9 +118,9 @@ def other_layers(visit: PageVisit, other: OpenStore) -> list[LayerLink]:
 def charts(points: Sequence[MatchedPoint]) -> list[Chart]:
     """Agreement and the densities on text and on images, those of this store from left to right."""
     return [
-        chart("Agreement", points, [point.agreement for point in points], log=False),
-        chart("Density on text", points, [point.density_text for point in points], log=True),
-        chart("Density on images", points, [point.density_image for point in points], log=True),
+        chart(heading("agreement"), points, [point.agreement for point in points], log=False),
+        chart(heading("density_text"), points, [point.density_text for point in points], log=True),
+        chart(heading("density_image"), points, [point.density_image for point in points], log=True),
     ]
 
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from fastapi import HTTPException
 
 from backend.drawing.figures import format_signed
-from backend.drawing.heat import level, patch_path
+from backend.drawing.heat import patch_path
 from backend.drawing.text import display_token
-from backend.pages.sample.marks import ImageMarks, image_marks, strongest_step
+from backend.pages.sample.marks import ImageMarks, image_marks, strongest_step, token_class
 from backend.schemas.common import View
 from backend.schemas.explain import ExplainedFeature, Explanation, Parts, Sides
 from backend.schemas.samples import GridValues
@@ -126,15 +126,10 @@ def read_tokens(explanation: Explanation, features: Sequence[ExplainedFeature]) 
         parts = [part_of.get(token.position, 0.0) for part_of in by_position]
         step = strongest_step([own_part(f, part) for f, part in zip(features, parts, strict=True)], scale)
         has_space, shown_text = display_token(token.text)
-        cls = "" if not step.hue else f" a{step.level}" if len(features) == 1 else f" q q{step.hue}"
         title = ", ".join(f"#{f.id} {signed(part, 3)}" for f, part in zip(features, parts, strict=True) if part)
+        cls = token_class(step, len(features))
         rows.append({"spaced": has_space, "text": shown_text, "cls": cls, "title": title, "side": token.side})
     return rows
-
-
-def chance_level(probability: float) -> int:
-    """Step of the colour scale for the probability of a token."""
-    return level(probability, 1.0)
 
 
 # ---- patches in the address

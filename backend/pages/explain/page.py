@@ -10,6 +10,7 @@ from pydantic import Field
 
 from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
+from backend.drawing.heat import level
 from backend.drawing.text import visible
 from backend.links import uploaded_url
 from backend.live.explain import request_explanation, request_test
@@ -180,7 +181,7 @@ def explanation_values(
         "word": word.text,
         "probability": exp(word.logprob),
         "tokens": [
-            {"text": token.text, "probability": exp(token.logprob), "level": drawing.chance_level(exp(token.logprob))}
+            {"text": token.text, "probability": exp(token.logprob), "level": level(exp(token.logprob), 1.0)}
             for token in explanation.tokens
         ],
         "sums": drawing.sums(explanation.parts),

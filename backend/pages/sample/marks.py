@@ -125,7 +125,7 @@ def caption_tokens(
             "text": shown_text,
             "bytes": t.text if shown_text == "·" else None,
             "position": t.position,
-            "cls": _token_class(strongest_step(t.values, [top for top, _ in tops]), len(tops)),
+            "cls": token_class(strongest_step(t.values, [top for top, _ in tops]), len(tops)),
             "numbers": [i for i, value in enumerate(t.values, 1) if value] if len(tops) > 1 else [],
             "readout": readout(activations.features, t.values),
             "failing": t.text in failing_words,
@@ -137,7 +137,8 @@ def caption_tokens(
     ]
 
 
-def _token_class(step: Step, n_features: int) -> str:
+def token_class(step: Step, n_features: int) -> str:
+    """The class of a token on which one of `n_features` chosen features is strongest."""
     if not step.hue:
         return ""
     return f" a{step.level}" if n_features == 1 else f" q q{step.hue}"
