@@ -118,7 +118,7 @@ def scorecard_sentence(lines: list[tuple[str, list[ScorecardRow]]]) -> str:
         better_controls = ", ".join(f"{name} {format_figure(values[name])}" for name in beaten_by)
         worse_figures.append(f"{figure.name} ({better_controls} against {format_figure(figure.value)})")
     n_good = len(rows) - len(worse_figures)
-    sentence = f"In {n_good} of {len(rows)} figures with a control this SAE is at least as good as it."
+    sentence = f"In {n_good} of {len(rows)} figures that have a control, this SAE is at least as good as the control."
     return sentence + (f" A control is better in: {'; '.join(worse_figures)}." if worse_figures else "")
 
 

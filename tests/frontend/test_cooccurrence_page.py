@@ -78,6 +78,7 @@ def test_a_pair_marks_each_feature_on_its_side(client: TestClient) -> None:
     assert 'class="no q1"' in caption and 'class="no q2"' not in caption
     reply = client.get(f"/api/v1/cooccurrence/pair?a={a}&b={b}").json()
     assert f"{reply['n_both']}, the clearest first" in page
+    assert "as shares of their p99.9: from 10 % on a feature fires" in page
     for name in ("both", "only_a", "only_b"):
         strip = page.split(f'data-testid="strip-{name}"')[1].split("</section>")[0]
         sample_ids = re.findall('data-sample="([^"]+)"', strip)

@@ -70,6 +70,9 @@ def test_sample_page(client: TestClient, sample_id: str) -> None:
     plain = client.get(f"/samples/{sample_id}").text
     for name in ("stage-image", "caption", "token", "scores", "group-both", "group-image_only", "group-text_only"):
         assert f'data-testid="{name}"' in plain
+    assert plain.index("a share of its 99.9th percentile") < plain.index('data-testid="group-both"'), (
+        "before its figures"
+    )
     at_patch = client.get(f"/samples/{sample_id}?view=0&row=1&col=2").text
     assert "Here: row 1, column 2" in at_patch
     position = re.search(r'data-position="(\d+)"', plain)

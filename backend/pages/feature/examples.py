@@ -12,7 +12,7 @@ from backend.schemas.common import Band
 from backend.schemas.features import Example, FeatureDetail
 
 BANDS: dict[Band, tuple[str, str]] = {
-    "-1": ("top", "The samples with the highest activations, one token each."),
+    "-1": ("top", "The samples with the highest activations, each once."),
     "0": ("high", "Random samples from the highest octave of its activations."),
     "1": ("½", "Random samples from one octave below the highest."),
     "2": ("¼", "Random samples from two octaves below the highest."),

@@ -169,6 +169,9 @@ def test_the_page_has_all_of_it_without_javascript(running: Running) -> None:
     assert text.count('data-testid="answer-token"') == len(reply["tokens"])
     carriers = [int(k) for k in re.findall(r'class="carrier" data-feature="(\d+)"', text)]
     assert carriers == [one["id"] for one in (*reply["raising"], *reply["lowering"])]
+    for side in ("raising", "lowering"):  # how many there are, and how many of them are listed
+        n, n_listed = reply[f"n_{side}"], len(reply[side])
+        assert f"{f'the {n_listed} strongest of ' * (n > n_listed)}{n:,} feature" in text
     assert "data-auto" not in text and text.count('data-testid="sum"') == 4 and 'class="image"' in text
     first = carriers[0]
     tested = page(running, f"{address}&ablate={first}&ablate={carriers[1]}&patches=0:1:0-2&fill=zero&f={first}")

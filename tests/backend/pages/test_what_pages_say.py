@@ -106,8 +106,9 @@ def test_the_scorecard_says_where_a_control_is_better() -> None:
         ]
     )
     assert scorecard_sentence(lines) == (
-        "In 1 of 3 figures with a control this SAE is at least as good as it. A control is better in: FVU, image "
-        "(untrained model 0.017 against 0.100); strongest patch in the box (random decoder 0.640 against 0.580)."
+        "In 1 of 3 figures that have a control, this SAE is at least as good as the control. A control is better in: "
+        "FVU, image (untrained model 0.017 against 0.100); strongest patch in the box (random decoder 0.640 against "
+        "0.580)."
     )
     assert scorecard_sentence(scorecard_lines([figure("all", 0.9, "higher")])) == ""
 
