@@ -94,6 +94,12 @@ def uploaded_url(request: Request, hash: str) -> str:
     return f"{base_path(request)}/api/v1/images/{quote(hash)}"
 
 
+def uploaded_image(request: Request, hash: str, size: tuple[int, int]) -> dict[str, Any]:
+    """An uploaded image as `schemas.live.OwnImageRef` has it."""
+    width, height = size
+    return {"hash": hash, "url": uploaded_url(request, hash), "width": width, "height": height}
+
+
 class ImageLinks:
     """Addresses of the images of samples, for one request and store."""
 

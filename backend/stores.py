@@ -111,11 +111,8 @@ class Recomputed:
 
     def compute(self, row: int, engine: Engine) -> SampleEvents:
         """In the live model's one worker. Raises SaevxError with the reason as a clause."""
-        events = self.events.get(row)
-        if events is None:  # otherwise another request computed it while this one waited
-            events = self.originals().events(row, engine.mllm, engine.sae)
-            self.events.put(row, events)
-        return events
+        # Another request may have computed it while this one waited.
+        return self.events.get_or_make(row, lambda: self.originals().events(row, engine.mllm, engine.sae))
 
 
 def size_in_cache(events: SampleEvents) -> int:

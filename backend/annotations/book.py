@@ -111,6 +111,10 @@ class Annotations:
         entry = self._current[kind].get(str(key))
         return entry.body or {} if entry else {}
 
+    def list_titles(self) -> list[tuple[str, str]]:
+        """Name and title of each list, the last written first; the name stands for a title that is empty."""
+        return [(entry.key, (entry.body or {}).get("title") or entry.key) for entry in self.entries("list")]
+
     @property
     def labels(self) -> Mapping[int, str]:
         """The own label of each feature that has one, by its number."""

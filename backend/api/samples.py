@@ -1,5 +1,6 @@
 """Samples: the list, one pair, what fires in it and where, and its images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from PIL import Image
+from pydantic import BaseModel
 
 from backend.annotations.filters import filter_of_notes
-from backend.deps import Cached, StoreDep, VisitDep
+from backend.deps import Cached, StoreDep, Visit, VisitDep
 from backend.links import ImageLinks, InPath, add_sample_route, check_feature, check_sample
 from backend.live.recompute import with_events
 from backend.params import Cursor, Limit, QueryModel, Version, Words, parse_box, parse_numbers, parse_patch, split_names
@@ -171,6 +173,13 @@ def as_page(request: Request, store: OpenStore, page: StorePage) -> Page[Sample]
     return Page[Sample].model_validate({"items": items, "total": page.total, "next": page.next})
 
 
+async def events_reply(
+    visit: Visit, headers: Response, sample_id: str, make: Callable[[SampleEvents | None], BaseModel]
+) -> Response:
+    """What `make` makes of a sample's events, as JSON: those of the store, or else those of the live model."""
+    return await with_events(visit, sample_id, lambda events: as_json(make(events), headers))
+
+
 ChosenFeatures = Annotated[
     list[int], Query(min_length=1, max_length=64, description="Feature number; may be repeated.")
 ]
@@ -178,10 +187,7 @@ ChosenFeatures = Annotated[
 
 @at_sample("/activations", "Activations of features on every token and patch", response_model=Activations, **OF_EVENTS)
 async def get_activations(visit: VisitDep, response: Response, sample_id: InPath, feature: ChosenFeatures) -> Response:
-    def answer(events: SampleEvents | None) -> Response:
-        return as_json(activations(visit.store, sample_id, feature, events), response)
-
-    return await with_events(visit, sample_id, answer)
+    return await events_reply(visit, response, sample_id, partial(activations, visit.store, sample_id, feature))
 
 
 def activations(
@@ -213,10 +219,7 @@ class PlaceQuery:
 async def get_features_here(
     visit: VisitDep, response: Response, sample_id: InPath, query: Annotated[PlaceQuery, Depends()]
 ) -> Response:
-    def answer(events: SampleEvents | None) -> Response:
-        return as_json(features_here(visit.store, sample_id, query, events), response)
-
-    return await with_events(visit, sample_id, answer)
+    return await events_reply(visit, response, sample_id, partial(features_here, visit.store, sample_id, query))
 
 
 def features_here(

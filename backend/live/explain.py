@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from fastapi import HTTPException
-from fastapi.concurrency import run_in_threadpool
 
 from backend.deps import Visit
 from backend.links import check_feature
+from backend.live.cached_reply import cached_reply
 from backend.live.lru import request_key
+from backend.live.model_worker import Reservation
 from backend.live.sources import named_pair
 from backend.live.steering import interventions_of
 from backend.problems import http_status
@@ -78,19 +79,11 @@ async def answer(visit: Visit, body: ExplainRequest, work: Any) -> Any:
     """What `work` makes of a request in the live model's worker."""
     for feature in body.features:
         check_feature(visit.store, feature.id)
-    cache, key = visit.store.recomputed.explanations, request_key(body)
-    if (reply := cache.get(key)) is not None:
-        return reply
-    client_left = threading.Event()
-    with visit.reserve() as reservation:
-        pair = await run_in_threadpool(pair_of, visit, body)
-        question = Question(body, pair, client_left)
-        try:
-            result = await reservation.call(partial(work, store=visit.store, question=question), visit.request)
-        finally:
-            client_left.set()  # the client may have gone, and what nobody waits for must not hold up the others
-    cache.put(key, result)
-    return result
+
+    def prepare(_: Reservation, client_left: threading.Event) -> Any:
+        return partial(work, store=visit.store, question=Question(body, pair_of(visit, body), client_left))
+
+    return await cached_reply(visit, body, prepare)
 
 
 def pair_of(visit: Visit, body: ExplainRequest) -> Pair:
@@ -118,16 +111,16 @@ def answer_of(prompt: Prompt, store: OpenStore, question: Question[Any]) -> tupl
     for a question that was cancelled: what was written until then is not held."""
     body: ExplainRequest = question.body
     inputs = ExplainRequest(**body.model_dump(include=set(ExplainRequest.model_fields) - {"token", "limit"}))
-    cache, key = store.recomputed.explanations, request_key(inputs, "answer")
-    if (reply := cache.get(key)) is None:
+
+    def make() -> tuple[list[int], Array]:
         question.stop()
         ids = prompt.answer(body.max_tokens, stop=question.stop)
         if not ids:
             raise HTTPException(422, SILENT)
-        reply = ids, prompt.logprobs(ids)
-        cache.put(key, reply)
-    ids, logprob_n = reply
-    return ids, logprob_n
+        return ids, prompt.logprobs(ids)
+
+    reply: tuple[list[int], Array] = store.recomputed.explanations.get_or_make(request_key(inputs, "answer"), make)
+    return reply
 
 
 def explanation_of(engine: Engine, store: OpenStore, question: Question[ExplainRequest]) -> Explanation:

@@ -40,6 +40,13 @@ class Lru(Generic[K, V]):
             self.entries[key] = value
             self.n_puts += 1
 
+    def get_or_make(self, key: K, make: Callable[[], V]) -> V:
+        """The entry; where there is none, what `make` returns, which is then held."""
+        if (value := self.get(key)) is None:
+            value = make()
+            self.put(key, value)
+        return value
+
     @property
     def size(self) -> int:
         """Sum of the sizes of all entries."""

@@ -46,10 +46,8 @@ async def read_own(visit: Visit, pair: OwnPair) -> Reading:
         if pair.image is not None:
             images = [await run_in_threadpool(uploaded_pixels, visit.state.uploads, pair.image, visit.state.settings)]
 
-        def work(engine: Engine) -> Reading:
-            reading = cache.get(pair) or read_pair(engine, visit.store, pair.text, images)  # read while this one waited
-            cache.put(pair, reading)  # here, so that whoever left finds it when they come again
-            return reading
+        def work(engine: Engine) -> Reading:  # held here, so that whoever left finds it when they come again
+            return cache.get_or_make(pair, lambda: read_pair(engine, visit.store, pair.text, images))
 
         return await reservation.call(work, visit.request)
 

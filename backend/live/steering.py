@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import HTTPException
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
 from backend.deps import Visit
 from backend.links import check_feature
-from backend.live.lru import request_key
+from backend.live.cached_reply import cached_reply
+from backend.live.model_worker import Reservation
 from backend.live.sources import check_one_source, named_pair
 from backend.problems import http_status
 from backend.schemas.steering import SteerFeature, SteerKl, SteerRequest, SteerRuns, SteerTarget, SteerToken
@@ -162,25 +162,13 @@ def event_body(store: OpenStore, event: Event) -> tuple[str, BaseModel]:
 
 
 async def request_candidates(visit: Visit, steering: SteerRequest) -> SteerRuns:
-    """By the live model, or from the cache.
+    """By the live model, or from the cache. Raises as `cached_reply` and `prepare`."""
 
-    Raises:
-        HTTPException: 503 if the model is not ready or its queue is full; as `prepare`.
-        ClientLeft: the client closed the connection while it waited.
-    """
-    cache, key = visit.store.recomputed.explanations, request_key(steering)
-    if (reply := cache.get(key)) is not None:
-        return reply
-    client_left = threading.Event()
-    with visit.reserve() as reservation:
-        batch = await run_in_threadpool(prepare, reservation.engine, visit, steering)
-        work = partial(runs_of, store=visit.store, steering=steering, batch=batch, stop=client_left.is_set)
-        try:
-            runs = await reservation.call(work, visit.request)
-        finally:
-            client_left.set()
-    cache.put(key, runs)
-    return runs
+    def prepare_runs(reservation: Reservation, client_left: threading.Event) -> Callable[[Engine], SteerRuns]:
+        batch = prepare(reservation.engine, visit, steering)
+        return partial(runs_of, store=visit.store, steering=steering, batch=batch, stop=client_left.is_set)
+
+    return await cached_reply(visit, steering, prepare_runs)
 
 
 def runs_of(

@@ -139,7 +139,7 @@ def features(visit: PageDep, query: Annotated[FeatureList, Query()]) -> HTMLResp
         tags=visit.store.annotations.tags("feature"),
         saved=get_filters(visit.store, "/features").items,
         can_write=visit.store.annotations.why_read_only() is None,
-        lists=[(e.key, (e.body or {}).get("title") or e.key) for e in visit.store.annotations.entries("list")],
+        lists=visit.store.annotations.list_titles(),
         previews=previews(visit, ids),
         words=word_lines(visit.store, ids),
         places={id: place_map(place) for id, place in visit.reader.features.place_maps(ids).items()}

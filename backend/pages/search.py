@@ -168,7 +168,7 @@ def query_image(visit: PageVisit, query: SearchQuery) -> ImageQuery | None:
     if query.image:
         upload = visit.state.uploads.get(query.image)
         return ImageQuery(upload.size, uploaded_url(visit.request, upload.hash), upload.hash, None)
-    if (sample := query.sample or query.sample_key) is None or not sample:
+    if not (sample := query.sample or query.sample_key):
         return None
     images = samples_api.get_sample(visit.request, visit.store, sample, 1).images
     if not images:

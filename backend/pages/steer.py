@@ -9,11 +9,9 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from backend.api import features as features_api
-from backend.api import samples as samples_api
 from backend.api.features import FeatureQuery
-from backend.api.samples import SampleQuery
 from backend.drawing.text import visible
-from backend.links import uploaded_url
+from backend.links import uploaded_image
 from backend.live.steer_start import MAX_STRENGTH, cap_of, first_scope, start_of
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import QueryModel
@@ -96,8 +94,7 @@ def held_image(visit: PageVisit, hash: str) -> tuple[dict[str, Any] | None, str 
     if not hash:
         return None, None
     try:
-        width, height = visit.state.uploads.get(hash).size
-        return {"hash": hash, "url": uploaded_url(visit.request, hash), "width": width, "height": height}, None
+        return uploaded_image(visit.request, hash, visit.state.uploads.get(hash).size), None
     except HTTPException as error:
         return None, str(error.detail)
 
@@ -111,8 +108,7 @@ def start_sample(visit: PageVisit, sample: str | None, features: list[dict[str, 
         return None if sample == NO_SAMPLE else sample
     if features:
         return start_of(visit.store, features[0]["id"]).sample_id
-    items = samples_api.get_samples(visit.request, visit.store, SampleQuery(limit=1)).items
-    return items[0].sample_id if items else None
+    return visit.reader.samples.sample_id(0) if visit.reader.n_samples else None
 
 
 def read_features(open_store: OpenStore, texts: list[str]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -55,21 +55,18 @@ def shared_matches(store: OpenStore, other: OpenStore) -> SharedMatches:
     """Raises SaevxError where the stores have no sample in common."""
     key = (store.content_id, other.content_id)
     with _LOCK:
-        if (matches := _SHARED.get(key)) is None:
-            matches = SharedMatches(store.reader, other.reader)
-            _SHARED.put(key, matches)
-    return matches
+        return _SHARED.get_or_make(key, lambda: SharedMatches(store.reader, other.reader))
 
 
 def cached_matching(store: OpenStore, other: OpenStore, by: MatchBy) -> Matching:
     """Of the features of `store`. Raises SaevxError as `best_matches`."""
-    key = (store.content_id, other.content_id, by)
+
+    def make() -> Matching:
+        order = alive_by_evidence(store.reader)
+        return Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
+
     with _LOCK:
-        if (result := _MATCHINGS.get(key)) is None:
-            order = alive_by_evidence(store.reader)
-            result = Matching(order[:MAX_FEATURES], len(order), best_matches(store, other, by, order[:MAX_FEATURES]))
-            _MATCHINGS.put(key, result)
-    return result
+        return _MATCHINGS.get_or_make((store.content_id, other.content_id, by), make)
 
 
 def default_way(store: OpenStore, other: OpenStore) -> MatchBy:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFil
 from fastapi import Path as PathParam
 
 from backend.deps import StateDep
-from backend.links import uploaded_url
+from backend.links import uploaded_image
 from backend.live.uploads import add_upload
 from backend.schemas.live import RemovedImage, UploadedImageRef
 
@@ -24,8 +24,7 @@ async def post_image(request: Request, state: StateDep, image: Annotated[UploadF
     if not state.settings.live:
         raise HTTPException(503, WITHOUT_MODEL)
     upload = await add_upload(image, state.uploads, state.settings)
-    width, height = upload.size
-    return UploadedImageRef(hash=upload.hash, width=width, height=height, url=uploaded_url(request, upload.hash))
+    return UploadedImageRef.model_validate(uploaded_image(request, upload.hash, upload.size))
 
 
 @router.get(

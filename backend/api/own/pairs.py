@@ -1,13 +1,14 @@
 """A visitor's own pair, read by the live model: what the endpoints of a sample say of a stored one."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel
 
 from backend.deps import Visit, VisitDep
-from backend.links import ImageLinks, check_feature, uploaded_url
+from backend.links import ImageLinks, check_feature, uploaded_image
 from backend.live.live_answers import nearest
 from backend.live.query import OwnPair, Reading
 from backend.live.reading import read_own
@@ -76,12 +77,14 @@ class OwnScore(OwnQuery):
     limit: Annotated[int, Query(ge=1, le=500)] = 12
 
 
-async def read_required(visit: Visit, pair: OwnPair) -> Reading:
-    """As `read_own`; HTTP 422 for neither text nor image."""
+async def own_reply(visit: Visit, query: OwnQuery, make: Callable[[Reading], BaseModel]) -> Response:
+    """What `make` makes of the pair as the model reads it, as JSON. Raises as `read_own`; HTTP 422 for neither text nor
+    image."""
+    pair = query.own_pair()
     if not any(pair):
         wish = "Name an uploaded image (`image`), give a text (`text`), or both."
         raise HTTPException(422, wish if visit.store.has_images else "Give a text (`text`).")
-    return await read_own(visit, pair)
+    return await json_reply(partial(make, await read_own(visit, pair)))
 
 
 async def read_or_refuse(visit: Visit, pair: OwnPair) -> Result:
@@ -106,8 +109,7 @@ def own_image(request: Request, pair: OwnPair, reading: Reading) -> dict[str, An
     """As `schemas.live.OwnImageRef`."""
     if pair.image is None or reading.size is None:
         return None
-    width, height = reading.size
-    return {"hash": pair.image, "url": uploaded_url(request, pair.image), "width": width, "height": height}
+    return uploaded_image(request, pair.image, reading.size)
 
 
 def own_activations(store: OpenStore, reading: Reading, features: list[int]) -> PairActivations:
@@ -142,8 +144,7 @@ def own_why(store: OpenStore, reading: Reading, name: ScoreName, limit: int) -> 
     "/try", response_model=TriedPair, summary="One's own image, text or both as a sample, through the live model"
 )
 async def get_try(visit: VisitDep, query: Annotated[OwnQuery, Query()]) -> Response:
-    reading = await read_required(visit, query.own_pair())
-    return await json_reply(partial(tried_pair, visit.request, visit.store, query.own_pair(), reading))
+    return await own_reply(visit, query, partial(tried_pair, visit.request, visit.store, query.own_pair()))
 
 
 @router.get(
@@ -152,8 +153,7 @@ async def get_try(visit: VisitDep, query: Annotated[OwnQuery, Query()]) -> Respo
     summary="Activations of features on every token and patch of one's own pair",
 )
 async def get_own_activations(visit: VisitDep, query: Annotated[OwnFeatures, Query()]) -> Response:
-    reading = await read_required(visit, query.own_pair())
-    return await json_reply(partial(own_activations, visit.store, reading, query.feature))
+    return await own_reply(visit, query, lambda reading: own_activations(visit.store, reading, query.feature))
 
 
 @router.get(
@@ -162,11 +162,9 @@ async def get_own_activations(visit: VisitDep, query: Annotated[OwnFeatures, Que
     summary="Features active at one token or patch of one's own pair",
 )
 async def get_own_features(visit: VisitDep, query: Annotated[OwnPlace, Query()]) -> Response:
-    reading = await read_required(visit, query.own_pair())
-    return await json_reply(partial(own_features_at, visit.store, reading, query))
+    return await own_reply(visit, query, lambda reading: own_features_at(visit.store, reading, query))
 
 
 @router.get("/try/why", response_model=PairWhy, summary="Which features raise and lower a score of one's own pair")
 async def get_own_why(visit: VisitDep, query: Annotated[OwnScore, Query()]) -> Response:
-    reading = await read_required(visit, query.own_pair())
-    return await json_reply(partial(own_why, visit.store, reading, query.score, query.limit))
+    return await own_reply(visit, query, lambda reading: own_why(visit.store, reading, query.score, query.limit))

@@ -6,12 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from backend.api.samples import OF_EVENTS
+from backend.api.samples import OF_EVENTS, events_reply
 from backend.deps import Cached, StoreDep, VisitDep
 from backend.links import ImageLinks, InPath, add_sample_route, check_sample
-from backend.live.recompute import with_events
 from backend.problems import http_status
-from backend.replies import as_json
 from backend.schemas.common import Modality, ScoreName
 from backend.schemas.samples import NearSamples, WhyScore
 from backend.stores import OpenStore
@@ -34,10 +32,8 @@ class WhyQuery:
 async def get_why(
     visit: VisitDep, response: Response, sample_id: InPath, query: Annotated[WhyQuery, Depends()]
 ) -> Response:
-    def answer(events: SampleEvents | None) -> Response:
-        return as_json(why_score(visit.store, sample_id, query.score, query.limit, events), response)
-
-    return await with_events(visit, sample_id, answer)
+    make = partial(why_score, visit.store, sample_id, query.score, query.limit)
+    return await events_reply(visit, response, sample_id, make)
 
 
 def why_score(

@@ -127,8 +127,7 @@ def draw(visit: PageVisit, body: ListBody, about: Item, pairs: list[OwnResult]) 
         steered=[f"{id}:add:1" for id in body.features[:STEERED]],
         basket=members,
         problem=notes.why_read_only(), author=author_name(visit.request),
-        others=[(entry.key, (entry.body or {}).get("title") or entry.key) for entry in notes.entries("list")
-                if entry.key != about["name"]],
+        others=[(name, title) for name, title in notes.list_titles() if name != about["name"]],
     )  # fmt: skip
 
 

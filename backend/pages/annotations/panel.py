@@ -68,8 +68,8 @@ def panel(visit: PageVisit, kind: str, key: str | int, fields_sent: Mapping[str,
         "problem": problem,
         "tags": list(book.tags("feature") | book.tags("sample"))[:200],
         "lists": [
-            (item.key, (item.body or {}).get("title") or item.key, member in (item.body or {}).get(members, ()))
-            for item in book.entries("list")[:100]
+            (name, title, member in book.body("list", name).get(members, ()))
+            for name, title in book.list_titles()[:100]
         ],
     }
 

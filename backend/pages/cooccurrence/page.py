@@ -85,10 +85,8 @@ def matches(open_store: OpenStore, words: str) -> list[Feature]:
 
 def drawn_matrix(open_store: OpenStore, query: PairList) -> Matrix:
     """The matrix of the list's kind and filters."""
-    key = (open_store.content_id, query.kind, query.min_support, query.min_lift)
-    drawing = _matrices.get(key)
-    if drawing is None:
-        result = cooccurrence_api.get_pair_matrix(open_store, query.kind, query.min_support, query.min_lift, N_FAMILIES)
-        drawing = draw_matrix(result)
-        _matrices.put(key, drawing)
-    return drawing
+    shown = (query.kind, query.min_support, query.min_lift)
+    return _matrices.get_or_make(
+        (open_store.content_id, *shown),
+        lambda: draw_matrix(cooccurrence_api.get_pair_matrix(open_store, *shown, N_FAMILIES)),
+    )

@@ -12,7 +12,7 @@ from backend.api import samples as samples_api
 from backend.api.samples import SampleQuery
 from backend.drawing.heat import level
 from backend.drawing.text import visible
-from backend.links import uploaded_url
+from backend.links import uploaded_image
 from backend.live.explain import request_explanation, request_test
 from backend.pages.cards import sample_card
 from backend.pages.explain import drawing
@@ -113,8 +113,7 @@ def start_sample(visit: PageVisit, query: ExplainQuery) -> str | None:
         return None
     if query.sample_id() or query.text:
         return query.sample_id()
-    items = samples_api.get_samples(visit.request, visit.store, SampleQuery(limit=1)).items
-    return items[0].sample_id if items else None
+    return visit.reader.samples.sample_id(0) if visit.reader.n_samples else None
 
 
 def wanted_of(query: ExplainQuery, sample: str | None, features: list[dict[str, Any]]) -> ExplainRequest:
@@ -148,8 +147,7 @@ def input_images(visit: PageVisit, query: ExplainQuery, sample: str | None) -> t
     """The images that the model reads as {url, width, height}, and a sentence where there is none."""
     try:
         if query.image:
-            width, height = visit.state.uploads.get(query.image).size
-            return [{"url": uploaded_url(visit.request, query.image), "width": width, "height": height}], None
+            return [uploaded_image(visit.request, query.image, visit.state.uploads.get(query.image).size)], None
         if sample is None:
             return [], None
         images = samples_api.get_sample(visit.request, visit.store, sample).images
