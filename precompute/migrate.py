@@ -22,6 +22,7 @@ from precompute.steps.label import tokens_of_words, words_and_descriptions
 from precompute.steps.label_words import read_words
 from precompute.store import mapfile
 from precompute.store import schema as s
+from precompute.store.core import feature_columns
 from precompute.store.making.family_rows import namesakes
 from precompute.store.making.sealing import checksums, seal, seal_run
 from precompute.store.making.unfinished import Collected
@@ -198,7 +199,7 @@ class _Finished(Collected):
 
     def column(self, name: str) -> Array:
         """As `texts`, of numbers: float64 [F], NaN for null."""
-        return np.array(self.texts(name), np.float64)
+        return feature_columns(self.store.engine, name)[:, 0]
 
     @cached_property
     def verdict_f(self) -> Array:

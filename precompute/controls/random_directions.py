@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from precompute.controls.sides import Sides, delta
+from precompute.controls.sides import Sides
 from precompute.data.batches import OVERHEAD, make_plan
 from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
@@ -22,6 +22,7 @@ from precompute.options.controls import ControlsOptions
 from precompute.sae.encode import Scale
 from precompute.steps.evidence.pair_evidence import Evidence, can_be_tested, evidence_of
 from precompute.store.histogram import EDGES, unpack
+from precompute.store.making.verify_evidence import delta
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.store.sql import fetch_plain

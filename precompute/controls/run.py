@@ -12,9 +12,9 @@ from precompute.options.controls import ControlsOptions
 from precompute.steps.cooccur import MAX_SAMPLES
 from precompute.steps.evidence.pair_evidence import MIN_LIFT, Evidence, can_be_tested, evidence_of
 from precompute.store.companion_files import CONTROLS, companion_path
+from precompute.store.core import feature_columns
 from precompute.store.reader import Store
 from precompute.store.schema import FALSE_DISCOVERY, KEPT_MAXIMA
-from precompute.store.sql import fetch_plain
 from precompute.utils.files import write_json
 from precompute.utils.ownership import exclusive_file
 from precompute.utils.progress import say
@@ -49,7 +49,7 @@ def measure(o: ControlsOptions) -> dict[str, Any]:
     """The controls of a finished store, as their file has them."""
     store = Store.open(o.store, TIME_LIMIT_S)
     try:
-        columns = feature_columns(store)
+        columns = evidence_columns(store)
         by_chance = directions(store, o, columns["verdict"])
         rows = [derangements(store, o, columns["lift_low"]), by_chance, text_alone(columns)]
         n_tested = int(np.isfinite(columns["pair_p"]).sum())
@@ -76,14 +76,11 @@ def share_of(n_passed: int, n_tested: int) -> dict[str, Any]:
     return {"tested": n_tested, "passed": n_passed, "share": share["value"], "low": share["low"], "high": share["high"]}
 
 
-def feature_columns(store: Store) -> dict[str, Array]:
+def evidence_columns(store: Store) -> dict[str, Array]:
     """Of every feature what the store says: float64 [F] with NaN for null, `verdict` str [F]."""
-    names = ("verdict", "lift_low", "pair_p", "pair_lift_alone", "pair_p_alone")
-    rows = fetch_plain(store.engine, f"SELECT {', '.join(names)} FROM features ORDER BY id")
-    verdict, *values = zip(*rows, strict=True)
-    return {"verdict": np.array(verdict)} | {
-        name: np.array(column, dtype=np.float64) for name, column in zip(names[1:], values, strict=True)
-    }
+    names = ("lift_low", "pair_p", "pair_lift_alone", "pair_p_alone")
+    verdict_f = feature_columns(store.engine, "verdict", dtype=str)[:, 0]
+    return {"verdict": verdict_f, **dict(zip(names, feature_columns(store.engine, *names).T, strict=True))}
 
 
 def passes(evidence: Evidence, lift_low: Array) -> Array:

@@ -7,8 +7,8 @@ from scipy.sparse import csr_matrix
 
 from precompute.errors import SaevxError
 from precompute.steps.cooccur import chosen_rows
-from precompute.steps.evidence.pair_evidence import Counts, count_samples, strata, thresholds
-from precompute.store.histogram import unpack
+from precompute.steps.evidence.pair_evidence import Counts, count_samples, strata
+from precompute.store.making.verify_evidence import delta
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.store.sql import fetch_plain
@@ -65,14 +65,6 @@ class Sides(NamedTuple):
             members = np.flatnonzero(self.stratum == stratum)
             order[members] = members[derangement(len(members), rng)]
         return order
-
-
-def delta(store: Store) -> Array:
-    """float64 [F, 2]: δ of each feature and modality, in z."""
-    rows = fetch_plain(store.engine, "SELECT hist FROM feature_details ORDER BY id")
-    unit = store.events.unit
-    hist = np.stack([unpack(blob) for (blob,) in rows])
-    return thresholds({"hist": hist, "max": store.features.max_by_modality / unit}, unit)
 
 
 def features_above(store: Store, rows: Array, delta_fm: Array) -> tuple[csr_matrix, csr_matrix]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from precompute.model.batch import TEXT
 from precompute.scoring.scores import Weights
+from precompute.store.core import feature_columns
 from precompute.store.reader import Store
-from precompute.store.sql import fetch_plain
 from precompute.utils.ragged import run_starts
 from precompute.utils.stats import bootstrap_weights, interval
 from precompute.utils.types import Array
@@ -53,9 +53,9 @@ class FeatureWeights(NamedTuple):
 
     @classmethod
     def from_store(cls, store: Store) -> Self:
-        is_cross_modal = fetch_plain(store.engine, "SELECT verdict = 'cross-modal' FROM features ORDER BY id")
+        is_cross_modal = feature_columns(store.engine, "verdict = 'cross-modal'", dtype=bool)[:, 0]
         omega_f = np.nan_to_num(Weights.from_store(store).omega_f)
-        return cls(omega_f, np.array(is_cross_modal, bool).ravel(), store.features.family)
+        return cls(omega_f, is_cross_modal, store.features.family)
 
 
 # ---- scores

@@ -23,7 +23,7 @@ from precompute.store.relations.feature_pairs import (
     measures_of,
 )
 from precompute.store.schema import COOCCURRENCE_KINDS, MODALITIES
-from precompute.store.sql import encode_cursor, page_start
+from precompute.store.sql import next_cursor, page_start
 from precompute.utils.types import Item, Items, check_keywords
 
 MAX_BYTES = 1 << 24
@@ -89,8 +89,7 @@ class Cooccurrence:
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         items = [{"kind": kind, **dict(zip(columns, row, strict=True))} for row in rows]
         items = [{**item, "a": feature_ref(refs[item["a"]]), "b": feature_ref(refs[item["b"]])} for item in items]
-        has_next = start + limit < len(at)
-        return PairPage(items, len(at), encode_cursor(tag, None, start + limit) if has_next else None, hidden)
+        return PairPage(items, len(at), next_cursor(tag, start + limit, len(at)), hidden)
 
     def ranked(self, kind: str, sort: str, **filters: Unpack[PairFilters]) -> tuple[str, ListedPairs]:
         """The tag of a list, and its pairs. Parameters and errors as those of `list`."""

@@ -88,8 +88,7 @@ class Core:
     @cached_property
     def family(self) -> Array:
         """int64 [F]: the family of each feature, which is the id of its strongest member; its own where it has none."""
-        rows = fetch_plain(self.engine, "SELECT coalesce(family, id) FROM features ORDER BY id")
-        return np.array(rows, np.int64).reshape(-1)
+        return feature_columns(self.engine, "coalesce(family, id)", dtype=np.int64)[:, 0]
 
     @cached_property
     def has_top_words(self) -> bool:
@@ -200,6 +199,12 @@ class Vocabulary:
         first = max(0, position - NEIGHBOURS)
         token_ids = token_id_t[first : position + NEIGHBOURS + 1].tolist()
         return whole_token([self.text(token) for token in token_ids], position - first)
+
+
+def feature_columns(engine: Engine, *expressions: str, dtype: Any = np.float64) -> Array:
+    """[F, n]: n columns of the table `features`, or expressions of them, in id order; of float64 NaN for null."""
+    rows = fetch_plain(engine, f"SELECT {', '.join(expressions)} FROM features ORDER BY id")
+    return np.array(rows, dtype).reshape(-1, len(expressions))
 
 
 def modality_code(name: str) -> int:

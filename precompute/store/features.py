@@ -12,7 +12,7 @@ from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.companion_files import HALLUCINATION
 from precompute.store.cooccurrence import Cooccurrence
-from precompute.store.core import Core, feature_ref
+from precompute.store.core import Core, feature_columns, feature_ref
 from precompute.store.events import map_array
 from precompute.store.figures.hallucination import Hallucination
 from precompute.store.histogram import bands, nonempty_bins, unpack
@@ -21,7 +21,7 @@ from precompute.store.lists.marked import Marked
 from precompute.store.lists.matches import MATCH
 from precompute.store.lists.ranges import Distributions, distributions
 from precompute.store.lists.whole import WholeLists
-from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_of, fetch_plain, page_start
+from precompute.store.sql import Page, PlainQuery, encode_cursor, fetch, fetch_of, page_start
 from precompute.utils.stats import ratio
 from precompute.utils.types import Array, Item, Items, check_keywords
 
@@ -216,9 +216,7 @@ class Features:
         Numbers of samples (`samples_text`, `samples_image`), shares of tokens (`density_…`), activations in z
         (`max_…`, `p999`), and three variants of ω.
         """
-        rows = fetch_plain(self._core.engine, f"SELECT {', '.join(_TABLE)} FROM features ORDER BY id")
-        values = np.array(rows, dtype=np.float64).reshape(-1, len(_TABLE))
-        return {name: values[:, i] for i, name in enumerate(_TABLE)}
+        return dict(zip(_TABLE, feature_columns(self._core.engine, *_TABLE).T, strict=True))
 
     @property
     def family(self) -> Array:
@@ -233,8 +231,7 @@ class Features:
     @cached_property
     def has_place(self) -> Array:
         """bool [F]: whether the feature is tied to a place of the image."""
-        rows = fetch_plain(self._core.engine, "SELECT place IS NOT NULL FROM features ORDER BY id")
-        return np.array(rows, bool).reshape(-1)
+        return feature_columns(self._core.engine, "place IS NOT NULL", dtype=bool)[:, 0]
 
     @cached_property
     def max_by_modality(self) -> Array:

@@ -11,7 +11,7 @@ from precompute.store import schema as s
 from precompute.store.core import NAME_FIELDS, Core, Vocabulary
 from precompute.store.events import Events, SampleEvents, dense_values, patches
 from precompute.store.features import Features
-from precompute.store.sql import encode_cursor, page_start
+from precompute.store.sql import next_cursor, page_start
 from precompute.utils.types import Array, Item, Items
 
 
@@ -114,7 +114,7 @@ class Places:
             "patch": patch_item(pair, *(int(column[at[0]]) for column in places[1:])) if len(at) else None,
             "items": items[start:end],
             "total": len(items),
-            "next": encode_cursor(tag, None, end) if end < len(items) else None,
+            "next": next_cursor(tag, end, len(items)),
         }
 
 

@@ -128,7 +128,7 @@ class Samples:
             **item,
             **{k: values[k] for k in ("n_special", "n_sink", "fvu_text", "fvu_image", "extra", "near_cosine")},
             "near_sample_id": None if near_row is None else id_of[near_row],
-            "views": [_view(v) for v in values["views"]],
+            "views": [dict(zip(("rows", "cols", "box", "image"), v, strict=True)) for v in values["views"]],
             "score_ranks": self._quality.rank_scores(item["scores"]),
             "flags": [self._quality.raised(row, name, flag_scores[name]) for name in item["flags"]],
             "flag_scores": flag_scores,
@@ -250,7 +250,3 @@ def _sort_column(sort: str) -> Any:
     if sort in s.SCORES:
         return s.samples.c[s.score_column(sort)]
     return s.samples.c[s.flag_column(sort)] if sort in s.FLAGS else s.samples.c.row
-
-
-def _view(view: Any) -> Item:
-    return {"rows": view[0], "cols": view[1], "box": view[2], "image": view[3]}

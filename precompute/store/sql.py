@@ -259,6 +259,11 @@ def page_start(tag: str, cursor: str | None) -> int:
     return max(0, decode_cursor(tag, cursor)[1]) if cursor else 0
 
 
+def next_cursor(tag: str, end: int, n: int) -> str | None:
+    """The cursor after a page that ends before entry `end` of n, for `page_start`; None after the last page."""
+    return encode_cursor(tag, None, end) if end < n else None
+
+
 def match_pieces(q: str, *, prefix: bool = True) -> list[str]:
     """Each word of a search as an FTS5 query, whatever characters it holds: a quoted string of search units, or several
     with OR between; the last one is a prefix where `prefix`."""

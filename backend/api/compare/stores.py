@@ -12,7 +12,7 @@ from backend.params import Cursor, Limit
 from backend.schemas.compare import Match, MatchBy, MatchedPoint, MatchedPoints, StoreComparison, Unmatched
 from backend.schemas.features import Feature
 from backend.stores import OpenStore
-from precompute.store.sql import encode_cursor, page_start
+from precompute.store.sql import next_cursor, page_start
 
 router = APIRouter(tags=["compare"])
 
@@ -104,7 +104,7 @@ def get_unmatched(
     return Unmatched(
         items=matches(store, other, [page_features[id] for id in page], by),
         total=len(ids),
-        next=encode_cursor(tag, None, end) if end < len(ids) else None,
+        next=next_cursor(tag, end, len(ids)),
         n_looked_at=len(all_matches.ids),
         n_alive=all_matches.n_alive,
         **way(store, other, by),

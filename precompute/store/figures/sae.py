@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from precompute.store.core import Core
+from precompute.store.core import Core, feature_columns
 from precompute.store.events import patches
 from precompute.store.schema import MODALITIES, PLACE_SIDE
 from precompute.store.sql import fetch_plain
@@ -31,9 +31,8 @@ class SaeFigures:
     def density(self) -> Item:
         """Features by density on text and on images: `edges` of the cells after the first, which holds the features
         that never fire, and `counts` by text cell and image cell."""
-        rows = fetch_plain(self._core.engine, "SELECT density_text, density_image FROM features ORDER BY id")
         edges = 10.0 ** (np.arange(-DECADES * CELLS_PER_DECADE, 1) / CELLS_PER_DECADE)
-        density_fm = np.array(rows, np.float64).reshape(-1, 2)
+        density_fm = feature_columns(self._core.engine, "density_text", "density_image")
         cell_fm = np.clip(np.searchsorted(edges, density_fm, "right"), 1, len(edges) - 1)
         cell_fm[density_fm == 0] = 0
         counts = np.zeros((len(edges), len(edges)), np.int64)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy import Engine
 
+from precompute.store.core import feature_columns
 from precompute.store.lists.filters import RANGED
-from precompute.store.sql import fetch_plain
 from precompute.utils.types import Array
 
 BINS = 28
@@ -35,9 +35,8 @@ Distributions = list[Distribution]
 
 def distributions(engine: Engine) -> Distributions:
     """Of every figure in `RANGED`, over all features of the store."""
-    rows = fetch_plain(engine, f"SELECT {', '.join(RANGED)} FROM features")
-    values = np.array(rows, dtype=np.float64).reshape(-1, len(RANGED))
-    return [_distribution(name, values[:, i], name in ON_LOG_AXIS) for i, name in enumerate(RANGED)]
+    columns = zip(RANGED, feature_columns(engine, *RANGED).T, strict=True)
+    return [_distribution(name, value_f, name in ON_LOG_AXIS) for name, value_f in columns]
 
 
 def _distribution(name: str, value_f: Array, log: bool) -> Distribution:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from precompute.errors import SaevxError
 from precompute.store import schema as s
 from precompute.store.companion_files import HALLUCINATION
-from precompute.store.core import Core
+from precompute.store.core import Core, feature_columns
 from precompute.store.figures.hallucination import Hallucination
 from precompute.store.lists.filters import RANGED, conditions
 from precompute.store.lists.marked import Marked
@@ -115,8 +115,7 @@ class WholeLists:
     def _column(self, name: str) -> Array:
         """float64 [F]: a column of the table `features`, NaN for null, which passes no comparison."""
         if name not in self._columns:
-            rows = fetch_plain(self._core.engine, f"SELECT {name} FROM features ORDER BY id")
-            self._columns[name] = np.array(rows, np.float64).ravel()
+            self._columns[name] = feature_columns(self._core.engine, name)[:, 0]
         return self._columns[name]
 
     def _order_by(self, sort: str, filters: Item) -> tuple[Array, Array]:
@@ -174,9 +173,9 @@ class WholeLists:
     @cached_property
     def _groups(self) -> dict[str, Array]:
         """int32 [F] for each fold: the strongest feature of the family, or of all of one name; −1 where it is alone."""
-        query = "SELECT coalesce(family, -1), coalesce(namesake, family, -1) FROM features ORDER BY id"
-        rows = np.array(fetch_plain(self._core.engine, query), np.int32).reshape(-1, 2)
-        return {"families": rows[:, 0].copy(), "names": rows[:, 1].copy()}
+        groups = ("coalesce(family, -1)", "coalesce(namesake, family, -1)")
+        family_f, name_f = feature_columns(self._core.engine, *groups, dtype=np.int32).T.copy()
+        return {"families": family_f, "names": name_f}
 
     @cached_property
     def _verdicts(self) -> Array:

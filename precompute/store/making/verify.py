@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
 from precompute.errors import first_line
 from precompute.store import schema as s
+from precompute.store.core import feature_columns
 from precompute.store.events import of_bits
 from precompute.store.making.sealing import changed_since_sealed, checksums, content_id
 from precompute.store.making.verify_evidence import BothSides, check_evidence
-from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need, table
+from precompute.store.making.verify_examples import ByGroup, EventRun, ExampleTable, need
 from precompute.store.making.verify_maps import check_maps
 from precompute.store.opening import damaged_error, read_manifest
 from precompute.store.reader import Store
@@ -104,11 +105,6 @@ def _database(store: Store) -> str:
     return "integrity and foreign keys"
 
 
-def _count(store: Store, table: Any) -> int:
-    with store.engine.connect() as conn:
-        return int(conn.execute(select(func.count()).select_from(table)).scalar_one())
-
-
 def _counts(store: Store) -> str:
     m, events = store.manifest, store.events
     n_expected = {
@@ -119,7 +115,7 @@ def _counts(store: Store) -> str:
         s.flags: len(s.FLAGS),
     }
     for sql_table, n in n_expected.items():
-        n_rows = _count(store, sql_table)
+        ((n_rows,),) = fetch_plain(store.engine, f"SELECT count(*) FROM {sql_table.name}")
         need(n_rows == n, f"{sql_table.name} has {n_rows} rows, the manifest says {n}")
     need(len(events.sample_token) == store.n_samples + 1, "sample_token has not one run per sample")
     kinds = np.zeros(256, np.int64)
@@ -203,7 +199,7 @@ def _runs(store: Store) -> Iterator[EventRun]:
 def _arrays(store: Store) -> str:
     """Events are well formed, and counts, examples and maxima follow from them."""
     e, n_features = store.events, store.n_features
-    count_of_table = table(store, "SELECT n_text, n_image FROM features ORDER BY id", 2)
+    count_of_table = feature_columns(store.engine, "n_text", "n_image", dtype=np.int64)
     examples = ExampleTable(store)
     examples.check_lists()
     count = np.zeros((n_features, 2), np.int64)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from precompute.store import schema as s
+from precompute.store.core import feature_columns
 from precompute.store.events import of_bits
 from precompute.store.histogram import percentile, unpack
 from precompute.store.making.verify_examples import ByGroup, EventRun, need, table
@@ -19,12 +20,7 @@ class BothSides:
     """Counts again, from the events of all samples, on how many pairs each feature is above δ on both sides."""
 
     def __init__(self, store: Store) -> None:
-        rows = fetch_plain(store.engine, "SELECT hist FROM feature_details ORDER BY id")
-        max_fm = store.features.max_by_modality / store.events.unit
-        p999_fm = np.zeros((store.n_features, 2))
-        for at in slices(store.n_features, 1 << 12):
-            p999_fm[at] = percentile(np.stack([unpack(blob) for (blob,) in rows[at]]), 0.999, max_fm[at])
-        self.delta_fm = s.DELTA_SHARE * p999_fm * store.events.unit
+        self.delta_fm = delta(store)
         self.unit, self.n_features = store.events.unit, store.n_features
         self.n_both_f = np.zeros(store.n_features, np.int64)
         n_tokens = table(store, "SELECT n_text, n_image FROM samples ORDER BY row", 2)
@@ -42,16 +38,24 @@ class BothSides:
     def check(self, store: Store) -> None:
         """Compares the count with the store's, unless it was made from a part of the pairs."""
         if int(self.is_pair_n.sum()) == store.manifest["pair_evidence"]["n_samples"]:
-            stored_n_both = table(store, "SELECT n_both FROM features ORDER BY id", 1)[:, 0]
-            need((self.n_both_f == stored_n_both).all(), "n_both of a feature differs from the events")
+            stored_n_both = feature_columns(store.engine, "n_both", dtype=np.int64)
+            need((self.n_both_f == stored_n_both[:, 0]).all(), "n_both of a feature differs from the events")
+
+
+def delta(store: Store) -> Array:
+    """float64 [F, 2]: δ of each feature and modality, in z."""
+    rows = fetch_plain(store.engine, "SELECT hist FROM feature_details ORDER BY id")
+    max_fm = store.features.max_by_modality / store.events.unit
+    p999_fm = np.zeros((store.n_features, 2))
+    for at in slices(store.n_features, 1 << 12):
+        p999_fm[at] = percentile(np.stack([unpack(blob) for (blob,) in rows[at]]), 0.999, max_fm[at])
+    return s.DELTA_SHARE * p999_fm * store.events.unit
 
 
 def check_evidence(store: Store) -> str:
     """Figures lie in their ranges, and verdicts are those of the figures."""
-    names = ("verdict", *s.PAIR_FIELDS, "place", "place_share")
-    rows = fetch_plain(store.engine, f"SELECT {', '.join(names)} FROM features ORDER BY id")
-    verdict, *columns, place, share = zip(*rows, strict=True)
-    values = {name: np.array(column, dtype=np.float64) for name, column in zip(s.PAIR_FIELDS, columns, strict=True)}
+    verdict = feature_columns(store.engine, "verdict", dtype=str)[:, 0]
+    values = dict(zip(s.PAIR_FIELDS, feature_columns(store.engine, *s.PAIR_FIELDS).T, strict=True))
     is_tested = ~np.isnan(values["pair_p"])
     need((np.isin(verdict, s.TESTED_VERDICTS) == is_tested).all(), "a verdict and its test do not go together")
     beyond = discoveries(values["pair_p"], s.FALSE_DISCOVERY)
@@ -64,8 +68,9 @@ def check_evidence(store: Store) -> str:
     for end, factor in zip(("_low", "_high"), poisson_interval(n_both), strict=True):
         agrees = np.isclose(values["pair_lift" + end][has_n] * n_both, values["pair_lift"][has_n] * factor, rtol=1e-6)
         need(agrees.all(), f"pair_lift{end} is not that of pair_lift and n_both")
-    is_tied = np.array([name is not None for name in place])
-    need((np.array(share, dtype=np.float64)[is_tied] >= s.TIED).all(), "a place has too little of a feature")
+    is_tied = store.features.has_place
+    share = feature_columns(store.engine, "place_share")[:, 0]
+    need((share[is_tied] >= s.TIED).all(), "a place has too little of a feature")
     return f"{int(is_tested.sum())} features tested, {int(is_tied.sum())} tied to a place"
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from precompute.errors import SaevxError
 from precompute.store import schema as s
+from precompute.store.core import feature_columns
 from precompute.store.events import of_bits
 from precompute.store.making.example_views import number_files, views
 from precompute.store.reader import Store
@@ -117,7 +118,7 @@ class ExampleTable:
             need(distinct(self.list[of_modality], view), f"two {s.MODALITIES[m]} examples of a list show the same")
         n_listed, n = np.diff(np.append(self.begin, len(self))), self.sample_counts()
         of_list = (self.feature[self.begin], self.modality[self.begin])
-        samples_fm = table(self.store, "SELECT samples_text, samples_image FROM features ORDER BY id", 2)
+        samples_fm = feature_columns(self.store.engine, "samples_text", "samples_image", dtype=np.int64)
         top = self.band[self.begin] == -1
         n_passed = np.minimum(samples_fm[of_list], np.where(top, TOP, BAND))
         is_short = top & (n_listed < s.SHOWN)

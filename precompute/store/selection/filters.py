@@ -21,7 +21,7 @@ from precompute.store.mapfile import SAMPLES_NAME, SampleMap, read_sample_map
 from precompute.store.quality import Quality, flag_and_limit
 from precompute.store.samples import Samples
 from precompute.store.selection.area import parse_area, points_inside
-from precompute.store.sql import Page, column_values, encode_cursor, fetch_of, fetch_plain, match_words, page_start
+from precompute.store.sql import Page, column_values, fetch_of, fetch_plain, match_words, next_cursor, page_start
 from precompute.utils.types import Array, check_keywords
 
 Side = Literal["image-only", "text-only", "both", "image", "text"]
@@ -93,8 +93,7 @@ class Selection:
         start, limit = page_start(tag, cursor), max(1, min(int(limit), 1000))
         page_rows = rows[start : start + limit].tolist()
         items = self._samples.items(page_rows)
-        next_cursor = encode_cursor(tag, None, start + limit) if start + limit < len(rows) else None
-        return Page([items[row] for row in page_rows], len(rows), next_cursor)
+        return Page([items[row] for row in page_rows], len(rows), next_cursor(tag, start + limit, len(rows)))
 
     def ordered_rows(self, sort: str = "row", order: str = "asc", **filters: Unpack[SelectionFilters]) -> Array:
         """int64 [n]: rows of all samples that pass the filters, in that order; those without the value come last.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from precompute.controls.random_directions import as_often, projections, random_directions, rates
 from precompute.controls.run import controls
-from precompute.controls.sides import Sides, delta
+from precompute.controls.sides import Sides
 from precompute.errors import SaevxError
 from precompute.live.originals import Originals
 from precompute.model.batch import Pair
@@ -21,6 +21,7 @@ from precompute.options.controls import ControlsOptions
 from precompute.options.precompute import PrecomputeOptions
 from precompute.pipeline import precompute
 from precompute.store.companion_files import CONTROLS, companion_path, read_companion
+from precompute.store.making.verify_evidence import delta
 from precompute.store.reader import Store
 from precompute.store.schema import IMAGE, TEXT
 from precompute.store.sql import fetch_plain
