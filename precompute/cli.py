@@ -20,24 +20,14 @@ from precompute.options.patches import PatchesOptions
 from precompute.options.precompute import PrecomputeOptions
 from precompute.options.score import ScoreOptions
 from precompute.options.train import TrainOptions
-from precompute.utils.command_line import CommandOptions, Texts, WrongUsage, options_of, run_command
+from precompute.utils.command_line import COMMAND_CONFIG, CommandOptions, Texts, WrongUsage, options_of, run_command
 from precompute.utils.failures import sentence, sentence_of_cause, without_secrets, write_log
 from precompute.utils.files import atomic_write, write_text
 from precompute.utils.ownership import exclusive_file
 from precompute.utils.processes import interrupts
 from precompute.utils.progress import harmless
 
-CLI_CONFIG = SettingsConfigDict(
-    cli_kebab_case=True,
-    cli_implicit_flags=True,
-    cli_prog_name="saevx",
-    cli_hide_none_type=True,
-    cli_avoid_json=True,
-    cli_enforce_required=True,
-    cli_exit_on_error=False,
-    use_attribute_docstrings=True,
-    extra="forbid",
-)
+CLI_CONFIG = SettingsConfigDict(**COMMAND_CONFIG, cli_prog_name="saevx")
 
 
 class Precompute(PrecomputeOptions):

@@ -6,7 +6,6 @@ The model captions validation scenes that neither it nor its SAE-V has seen. Of 
 a thing is attributed. A run that was killed goes on behind its last scene.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +17,16 @@ from torch import Tensor
 
 from precompute.demo.drawing import draw
 from precompute.demo.scenes import OBJECTS, SHAPES, Scene, make_scene, plural
+from precompute.experiments.result_lines import append_line, read_lines
 from precompute.experiments.script import demo_engine, run_script
 from precompute.live.attribution import REST, Attribution
 from precompute.live.engine import load_engine
 from precompute.live.trial import Prompt, Removal, random_removals
 from precompute.model.batch import Pair
-from precompute.model.hooks import capture, replace
+from precompute.model.hooks import capture
 from precompute.sae.encode import Scale
 from precompute.store.reader import Store
+from precompute.training.evaluate import replace_hidden
 from precompute.utils.command_line import CommandOptions, Count, Seed
 from precompute.utils.files import write_json
 from precompute.utils.ownership import exclusive_file
@@ -87,14 +88,9 @@ def word_of(prompt: Prompt, max_tokens: int) -> Word | None:
 
 def log_odds_with(word: Word, kept_sd: Tensor | None, counted_s: Array) -> float:
     """Log-odds of the word with h at the positions counted replaced by `kept_sd`, or by 0."""
-    at, prompt = torch.from_numpy(np.flatnonzero(counted_s)), word.prompt
-
-    def change(hidden_bsd: Tensor) -> Tensor:
-        hidden_bsd[0, at] = 0.0 if kept_sd is None else kept_sd[at]
-        return hidden_bsd
-
-    with replace(prompt.mllm.decoder_layer(), prompt.mllm.layer, change):
-        return float(prompt.log_odds(word.ids)[-1])
+    by_td = None if kept_sd is None else kept_sd[torch.from_numpy(counted_s)]
+    with replace_hidden(word.prompt.mllm, counted_s[None], by_td):
+        return float(word.prompt.log_odds(word.ids)[-1])
 
 
 def without_features(word: Word, a: Attribution) -> Tensor:
@@ -203,13 +199,11 @@ def run(o: Options) -> dict[str, Any]:
     mllm, sae = load_engine(demo_engine(o.demo), store.manifest, full=True)
     scale, family = Scale.from_manifest(store.manifest), store.features.family
     part = part_of(o.out)
-    lines = part.read_text(encoding="utf-8").splitlines() if part.exists() else []
     about = {**o.model_dump(exclude={"demo", "out", "n_scenes", "n_first"}), "content_id": store.manifest["content_id"]}
-    scenes = [row for row in map(json.loads, lines) if row.pop("about") == about]
+    scenes = [row for row in read_lines(part) if row.pop("about") == about]
     index = scenes[-1]["scene"] + 1 if scenes else o.first_index
     n_skipped = index - o.first_index - len(scenes)
-    bar = progress_bar("explain", o.n_scenes, "scenes", len(scenes))
-    with bar as progress, part.open("a", encoding="utf-8") as file:
+    with progress_bar("explain", o.n_scenes, "scenes", len(scenes)) as progress:
         while len(scenes) < o.n_scenes:
             scene = make_scene("validation", index)
             index += 1
@@ -218,8 +212,7 @@ def run(o: Options) -> dict[str, Any]:
                 n_skipped += 1
                 continue
             scenes.append(measure_scene(scene, word, family, o))
-            file.write(json.dumps({**scenes[-1], "about": about}) + "\n")
-            file.flush()
+            append_line(part, {**scenes[-1], "about": about})
             progress.update(1)
     store.close()
     return {

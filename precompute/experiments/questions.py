@@ -40,11 +40,6 @@ def kind_of(question: str) -> str:
     return "shape" if "shape" in question else "object"
 
 
-def is_sure(scene: Scene, kind: str) -> bool:
-    """Whether one answer alone is right: of two dogs `dogs` would be as right as `dog`."""
-    return kind != "object" or len(scene.entities) == 1
-
-
 def questions(n: int) -> list[Question]:
     """The first n that have one sure answer, as many of each kind (of the first kinds one more where n is no multiple
     of four): asked as they come, most would be about the background, which most patches answer."""
@@ -56,7 +51,8 @@ def questions(n: int) -> list[Question]:
             break
         text, answer = ask(np.random.default_rng([67, scene.index]), scene)
         kind = kind_of(text)
-        if is_sure(scene, kind) and n_of_kind[kind] < n_questions[kind]:
+        is_sure = kind != "object" or len(scene.entities) == 1  # of two dogs `dogs` would be as right as `dog`
+        if is_sure and n_of_kind[kind] < n_questions[kind]:
             result.append(Question(scene, text, answer, kind))
             n_of_kind[kind] += 1
     return result

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from precompute.errors import SaevxError
 from precompute.options.shared import StoreModel
-from precompute.utils.command_line import CommandOptions, WrongUsage, run_command
+from precompute.utils.command_line import COMMAND_CONFIG, CommandOptions, WrongUsage, run_command
 
 
 def run_script(options: type[CommandOptions], doc: str | None) -> None:
@@ -19,11 +19,7 @@ def run_script(options: type[CommandOptions], doc: str | None) -> None:
     Args:
         doc: what `--help` says first.
     """
-    config = SettingsConfigDict(
-        cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True, cli_avoid_json=True,
-        cli_enforce_required=True, cli_exit_on_error=False, use_attribute_docstrings=True, extra="forbid",
-    )  # fmt: skip
-    namespace: dict[str, Any] = {"model_config": config, "__doc__": doc, "__module__": options.__module__}
+    namespace: dict[str, Any] = {"model_config": COMMAND_CONFIG, "__doc__": doc, "__module__": options.__module__}
     script = type(options.__name__, (options, BaseSettings), namespace)
     # The library gives a one-letter option one dash; with two it is taken too.
     arguments = [re.sub(r"^--(\w)(?==|$)", r"-\1", argument) for argument in sys.argv[1:]]

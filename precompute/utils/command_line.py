@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, NoDecode, SettingsError
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
 SOURCES = ("data", "model", "sae")
 """Options that may name a path or something on a hub."""
@@ -41,6 +41,11 @@ _URL_PART = re.compile(r"[\w.~%-]+", re.ASCII)
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?")
 _QUOTED = re.compile(r"'(-{0,2}[\w.-]+)'")
 
+COMMAND_CONFIG = SettingsConfigDict(
+    cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True, cli_avoid_json=True,
+    cli_enforce_required=True, cli_exit_on_error=False, use_attribute_docstrings=True, extra="forbid",
+)  # fmt: skip
+"""How every command line is read."""
 
 Paths = Annotated[list[Path], NoDecode]
 """Given one by one, each taken as it is."""

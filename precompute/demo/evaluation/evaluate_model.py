@@ -113,8 +113,7 @@ def answers(mllm: Mllm, pairs: list[Pair]) -> list[str]:
     texts: list[str] = []
     for i in range(0, len(pairs), 16):
         batch = mllm.prepare(pairs[i : i + 16], generate=True)
-        inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask"}
-        logits = mllm.model(**inputs, use_cache=False).logits
+        logits = mllm.model(**mllm.causal_inputs(batch), use_cache=False).logits
         last = torch.from_numpy(batch.length_b) - 1
         texts += [mllm.token_text(int(t)).strip() for t in logits[torch.arange(len(last)), last].argmax(-1)]
     return texts

@@ -64,7 +64,7 @@ def directions(mllm: Mllm, sae: SaeV, family_f: Array, targets: Sequence[str], o
         delta |= {
             "feature": [total([best_feature])],
             "family": [total(family)],
-            "means": [difference_of_means(parts, w)],
+            "means": [torch.stack([part.difference_of_means(w) for part in parts]).mean(0)],
             "random": [random_d * (sum_d.norm() / random_d.norm()) for random_d in torch.from_numpy(random_rd)],
         }
         result[target] = Direction(features, family, delta)
@@ -78,12 +78,3 @@ def units(sae: SaeV, tokens: Tokens, features: list[int]) -> dict[int, float]:
         k: float(np.percentile(z_t[z_t > 0], 99.9)) if (z_t > 0).any() else 0.0
         for k, z_t in zip(features, z_tn.T, strict=True)
     }
-
-
-def difference_of_means(parts: Sequence[Tokens], w: int) -> Tensor:
-    """Mean h where the word is less mean h elsewhere, [d]: the mean over text tokens and patches."""
-    differences = []
-    for part in parts:
-        has_word = torch.from_numpy(part.label_tw[:, w])
-        differences.append(part.hidden_td[has_word].mean(0) - part.hidden_td[~has_word].mean(0))
-    return torch.stack(differences).mean(0)

@@ -199,15 +199,11 @@ def stage1(
         if step % 20 == 0:
             speed = step * o.batch_size / (time.monotonic() - began)
             log.add(stage=1, step=step, loss=round(mean_loss, 4), samples_per_s=round(speed, 1))
-    return lora_by_module(lora_lm)
-
-
-def lora_by_module(lora_lm: nn.Module) -> dict[str, Tensor]:
-    """`model.layers.0.mlp.up_proj.lora_A` and so on: names of the plain model's modules."""
     return {name: parameter.detach() for name, parameter in trained_parameters(lora_lm)}
 
 
 def trained_parameters(lora_lm: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """By `model.layers.0.mlp.up_proj.lora_A` and so on: names of the plain model's modules."""
     for name, parameter in lora_lm.named_parameters():
         if parameter.requires_grad:
             yield name.removeprefix("base_model.model.").replace(".default.weight", ""), parameter

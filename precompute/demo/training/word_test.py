@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,8 +41,6 @@ def words_of(sae: SaeV, train_tokens: Tokens, test_tokens: Tokens, seed: int) ->
     rng = np.random.default_rng(seed)
     rows = {}
     for w, word in enumerate(ALL_WORDS):
-        has_word = torch.from_numpy(patches.label_tw[:, w])
-        direction_d = patches.hidden_td[has_word].mean(0) - patches.hidden_td[~has_word].mean(0)
         by_text = np.argsort(-f1_words.text_wf[w], kind="stable")[:N_CANDIDATES].tolist()
         k = int(best_w[w])
         rows[word] = {
@@ -51,7 +48,7 @@ def words_of(sae: SaeV, train_tokens: Tokens, test_tokens: Tokens, seed: int) ->
             "candidates": sorted({k, *by_text}),
             "f1_text": round(float(f1_words.text_wf[w, k]), 3),
             "f1_image": round(float(f1_words.image_wf[w, k]), 3),
-            **test_half.row(w, direction_d, rng),
+            **test_half.row(w, patches.difference_of_means(w), rng),
         }
     return rows
 

@@ -38,6 +38,11 @@ class Tokens(NamedTuple):
         own_t = self.modality_t == modality
         return Tokens(self.hidden_td[own_t], self.modality_t[own_t], self.scene_t[own_t], self.label_tw[own_t])
 
+    def difference_of_means(self, w: int) -> Tensor:
+        """float32 [d]: mean h where the word is less mean h elsewhere."""
+        has_word = torch.from_numpy(self.label_tw[:, w])
+        return self.hidden_td[has_word].mean(0) - self.hidden_td[~has_word].mean(0)
+
 
 @torch.inference_mode()
 def gather(mllm: Mllm, scenes: Sequence[Scene], sink_multiple: float = 4.0, words: Sequence[str] = ALL_WORDS) -> Tokens:

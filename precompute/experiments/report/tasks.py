@@ -180,22 +180,14 @@ def figure3_part(lines: Sequence[Found]) -> str:
     line_of = {(line["sae"], line["setting"], line["seed"]): line for line in lines if line["line"] == "evaluation"}
     seeds = sorted({seed for *_, seed in line_of})
 
-    def losses(sae: str, setting: str, figure: str) -> str:
-        return spread([line_of[sae, setting, seed]["cross_entropy"][figure]["value"] for seed in seeds])
+    def row(title: str, sae: str, group: str, figure: str) -> Row:
+        values_of = ([line_of[sae, setting, seed][group][figure]["value"] for seed in seeds] for setting in SETTINGS)
+        return title, *map(spread, values_of)
 
-    rows: list[Row] = [("zero ablation", *(losses("sae-v", setting, "zero") for setting in SETTINGS))]
-    rows += [(name, *(losses(sae, setting, "patched") for setting in SETTINGS)) for sae, name in SAES.items()]
-    rows.append(("original", *(losses("sae-v", setting, "original") for setting in SETTINGS)))
-    recovery_rows = [
-        (
-            name,
-            *(
-                spread([line_of[sae, setting, seed]["loss_recovered"]["all"]["value"] for seed in seeds])
-                for setting in SETTINGS
-            ),
-        )
-        for sae, name in SAES.items()
-    ]
+    rows = [row("zero ablation", "sae-v", "cross_entropy", "zero")]
+    rows += [row(name, sae, "cross_entropy", "patched") for sae, name in SAES.items()]
+    rows.append(row("original", "sae-v", "cross_entropy", "original"))
+    recovery_rows = [row(name, sae, "loss_recovered", "all") for sae, name in SAES.items()]
     change = next(line for line in lines if line["line"] == "language-model")
     head = ("cross-entropy, nats", *SETTINGS.values())
     return "\n\n".join(
