@@ -256,7 +256,7 @@ class Pipeline:
                 "dtype": str(mllm.dtype).removeprefix("torch."),
                 "device": mllm.device.type,
                 "quantize": o.quantize,
-                "vocab": int(mllm.model.get_input_embeddings().weight.shape[0]),
+                "vocab": mllm.n_embeddings,
                 "sha256": self.session.model_sha256,
             },
             "sae": {

@@ -21,7 +21,7 @@ from precompute.data.rejections import all_rejected_message
 from precompute.errors import SaevxError
 from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
 from precompute.sae.reconstruction import QualitySums
-from precompute.store.schema import PLACE_SIDE
+from precompute.store.schema import PLACE_SIDE, TOKEN_KINDS
 from precompute.utils import memory
 from precompute.utils.files import new_array, write_text
 from precompute.utils.ragged import expand, offsets
@@ -257,7 +257,7 @@ def write_samples(job: Collector, head: SampleHeaders, size_n2: Array) -> dict[s
     np.savez(job.part / "collect" / "sample.npz", sse_place=error_c.reshape(PLACE_SIDE, PLACE_SIDE), **columns)
     tokens = kinds.sum(axis=0)
     return {
-        "tokens": dict(zip(("text", "image", "special", "sink"), tokens.tolist(), strict=True)),
+        "tokens": dict(zip(TOKEN_KINDS, tokens.tolist(), strict=True)),
         "quality": QualitySums(tokens[:2], count, sums["sse"].sum(axis=0), sums["sq"].sum(axis=0), sum_md).figures(),
     }
 

@@ -132,11 +132,7 @@ def check_model(mllm: Mllm, manifest: Mapping[str, Any]) -> None:
         SaevxError: it is another one; the sentence names what differs.
     """
     of_store = manifest["model"]
-    properties = {
-        "family": mllm.family,
-        "template": mllm.template,
-        "vocab": int(mllm.model.get_input_embeddings().weight.shape[0]),
-    }
+    properties = {"family": mllm.family, "template": mllm.template, "vocab": mllm.n_embeddings}
     names = {"family": "family", "template": "template", "vocab": "size of its vocabulary"}
     for key, value in properties.items():
         if key in of_store and of_store[key] != value:

@@ -309,8 +309,8 @@ class Mllm:
 
     def vocabulary(self) -> list[str]:
         """`token_text` of every id of the embedding, "" for unused ones."""
-        n = int(self.model.get_input_embeddings().weight.shape[0])
-        return [self._piece(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(n)))]
+        token_ids = list(range(self.n_embeddings))
+        return [self._piece(token) for token in self.tokenizer.convert_ids_to_tokens(token_ids)]
 
     def _piece(self, token: str | None) -> str:
         return "" if token is None else text_of_token(token, self.tokenizer.convert_tokens_to_string)

@@ -16,7 +16,7 @@ import numpy as np
 
 from precompute.data.batches import OVERHEAD, make_plan, smallest_hashes, usable
 from precompute.data.images import open_image
-from precompute.data.records import BadRow, Data, RejectedRow, Row, stamps
+from precompute.data.records import BadRow, Data, RejectedRow, Row
 from precompute.data.rejections import all_rejected_message, summary_of
 from precompute.data.rows import read
 from precompute.errors import PairError, SaevxError
@@ -34,13 +34,11 @@ from precompute.patches.answers import answer_tokens, beginnings, greedy, plain_
 from precompute.patches.ranking import FULL, NONE, WITHOUT, FeatureWeights, Variant
 from precompute.patches.result import Answered, Outcomes, closing_lines, result, variants
 from precompute.sae.encode import Scale, encode_batch
-from precompute.scoring.new_data import listing
-from precompute.store.opening import source_of
+from precompute.scoring.new_data import fingerprint_of
 from precompute.store.reader import Store
 from precompute.utils.files import write_json
 from precompute.utils.ownership import creating
 from precompute.utils.progress import progress_bar, say
-from precompute.utils.provenance import code_version, fingerprint, weights
 from precompute.utils.types import Array
 
 GROUP = 64
@@ -98,7 +96,7 @@ def run(o: PatchesOptions) -> Path:
         data = select_questions(read(o.data, o.columns), o)
         if data.rejected_rows:
             say(summary_of(data.rejected_rows, o.id_column))
-        with Outcomes(o.part, run_of(o, store)) as outcomes:
+        with Outcomes(o.part, fingerprint_of(o, store.manifest, RUN_OPTIONS)) as outcomes:
             job = Job(o, store, outcomes)
             job_outcomes, rejected_rows = job.run(data)
         summary = result(o, store, job.mllm, job_outcomes, rejected_rows)
@@ -111,17 +109,6 @@ def run(o: PatchesOptions) -> Path:
     if rejected_rows:
         say(summary_of(rejected_rows, o.id_column))
     return o.out
-
-
-def run_of(o: PatchesOptions, store: Store) -> str:
-    """Fingerprint of what the outcomes depend on."""
-    return fingerprint(
-        data=[o.data, stamps(listing(o.data))],
-        store=store.manifest["content_id"],
-        model=[o.model, stamps(weights(o.model or source_of(o.store, store.manifest, "model")))],
-        options=o.model_dump(mode="json", include=RUN_OPTIONS),
-        code=code_version(),
-    )
 
 
 # ---- questions

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -34,6 +34,7 @@ from precompute.errors import SaevxError
 from precompute.live.engine import load_engine
 from precompute.model.loading import pick_device
 from precompute.model.mllm import Mllm
+from precompute.options.patches import PatchesOptions
 from precompute.options.score import ScoreOptions
 from precompute.sae.encode import Scale, encode_batch
 from precompute.sae.sae import SaeV
@@ -137,14 +138,7 @@ class Job:
 
     def begin(self) -> None:
         """Make the scratch folder, or take up the one of the same run."""
-        o, manifest = self.options.absolute(), self.store.manifest
-        run_fingerprint = fingerprint(
-            data=[o.data, stamps(listing(o.data))],
-            store=manifest["content_id"],
-            model=[o.model, stamps(weights(o.model or source_of(o.store, manifest, "model")))],
-            options=o.model_dump(mode="json", include=RUN_OPTIONS),
-            code=code_version(),
-        )
+        run_fingerprint = fingerprint_of(self.options.absolute(), self.store.manifest, RUN_OPTIONS)
         claim_folder(self.part, run_fingerprint, PLAN, what="run", depends_on="data, store or options")
 
     def engine(self) -> tuple[Mllm, SaeV]:
@@ -285,6 +279,22 @@ class Seen:
         """Notes the id; False where it was noted before."""
         digest = hashlib.sha256(sample_id.encode()).digest()[:16]
         return self.base.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1
+
+
+def fingerprint_of(options: ScoreOptions | PatchesOptions, manifest: Mapping[str, Any], names: set[str]) -> str:
+    """Of what a run of DATA against a store depends on.
+
+    Args:
+        names: of the options that decide its result.
+    """
+    o = options
+    return fingerprint(
+        data=[o.data, stamps(listing(o.data))],
+        store=manifest["content_id"],
+        model=[o.model, stamps(weights(o.model or source_of(o.store, manifest, "model")))],
+        options=o.model_dump(mode="json", include=names),
+        code=code_version(),
+    )
 
 
 def listing(source: str) -> list[Path]:

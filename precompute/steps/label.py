@@ -177,7 +177,7 @@ def fallback(data: Collected, words: Words, feature: int, tokens: list[str], bar
 
 def written_name(words: Words, text: str) -> Name:
     """A name in free words is tested by those of them that at most half of the captions have."""
-    share = np.asarray(words.in_caption.sum(0)).ravel() / max(words.in_caption.shape[0], 1)
+    share = words.caption_share
     return Name(text, [word for word in words.named_in(text) if share[word] <= MAX_CAPTION_SHARE])
 
 
@@ -224,8 +224,8 @@ def words_and_descriptions(
     n_fm[weigh["verdict"] == VERDICTS.index("image-only"), TEXT] = 0
     # A migrated store has neither places nor their maps here: its descriptions are stored already.
     places = [place and place_words(place, weigh["place_map"].shape[1:]) for place in weigh["place"].tolist()]
-    share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(data.n_samples, 1)
-    counts = Counts(tokens_fw, (samples[IMAGE] @ words.in_caption).tocsr(), n_fm, caption_ends(data), share_w)
+    image_fw = (samples[IMAGE] @ words.in_caption).tocsr()
+    counts = Counts(tokens_fw, image_fw, n_fm, caption_ends(data), words.caption_share)
     of_features = top_words(data, counts, words.name, is_function_word(words))
     texts = describe(counts, of_features, places)
     return of_features, [text if name else None for text, name in zip(texts, names, strict=True)]

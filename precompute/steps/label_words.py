@@ -54,6 +54,11 @@ class Words(NamedTuple):
     n_units: int
     """Units of all captions."""
 
+    @property
+    def caption_share(self) -> Array:
+        """float64 [W]: share of the captions with each word."""
+        return np.asarray(self.in_caption.sum(0)).ravel() / max(self.in_caption.shape[0], 1)
+
     def places(self, text: str) -> Iterator[Place]:
         """Every known word in the text; strings overlap."""
         for unit in units(text):

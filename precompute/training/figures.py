@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from precompute.model.batch import IMAGE, SINK, SPECIAL, TEXT
+from precompute.model.batch import IMAGE, TEXT
 from precompute.sae.reconstruction import fvu
+from precompute.store.schema import TOKEN_KINDS
 from precompute.utils.stats import bootstrap_weights, interval
 from precompute.utils.types import Array
 
@@ -103,8 +104,7 @@ def figures(sums: Sums, fired_mf: Array, resamples: int, seed: int, top: Sequenc
     if not tokens[IMAGE]:  # without image tokens nothing was replaced there
         result["cross_entropy"] |= dict.fromkeys(f"{run_name}_image" for run_name in ("zero", "patched", *tops))
         result["loss_recovered"] |= dict.fromkeys(("image", *(f"image_{run_name}" for run_name in tops)))
-    kinds = {"text": TEXT, "image": IMAGE, "special": SPECIAL, "sink": SINK}
-    result["tokens"] = {**{name: tokens[kind] for name, kind in kinds.items()}, "targets": int(target_n.sum())}
+    result["tokens"] = {**dict(zip(TOKEN_KINDS, tokens, strict=True)), "targets": int(target_n.sum())}
     # Resampling can only lose features, so a bootstrap interval of these would lie above the figure itself.
     result["dead"] = {
         "both": int((~fired_mf.any(axis=0)).sum()),

@@ -242,8 +242,7 @@ def run_fingerprint(o: TrainOptions, data: Data) -> str:
 def cut_texts(data: Data, mllm: Mllm, context: int) -> Data:
     """Texts cut so that, with template and images, none is longer than `context` or the model's own."""
     template = len(mllm.tokenizer(mllm.template)["input_ids"])
-    max_positions = int(getattr(mllm.model.config.get_text_config(), "max_position_embeddings", 0) or context)
-    limit = min(context, max_positions) - max(template, len(mllm.template) // 4) - OVERHEAD
+    limit = min(context, mllm.context) - max(template, len(mllm.template) // 4) - OVERHEAD
     length_of: dict[int, int] = {}
     for i, row in enumerate(data.rows):
         # A token has one character at least: shorter texts cannot be too long, unless by their image.

@@ -40,8 +40,8 @@ class Name(NamedTuple):
 
 def is_function_word(words: Words) -> Array:
     """bool [W]: words of the English closed classes, and those that more than half of the captions have."""
-    share_w = np.asarray(words.in_caption.sum(0)).ravel() / max(words.in_caption.shape[0], 1)
-    return (share_w > MAX_CAPTION_SHARE) | np.array([name in ENGLISH_FUNCTION_WORDS for name in words.name], bool)
+    is_frequent = words.caption_share > MAX_CAPTION_SHARE
+    return is_frequent | np.array([name in ENGLISH_FUNCTION_WORDS for name in words.name], bool)
 
 
 def log_odds(count: csr_matrix, n_f: Array, background_w: Array, n_background: float) -> csr_matrix:
