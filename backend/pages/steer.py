@@ -21,6 +21,9 @@ from backend.templating import MaybeStr
 
 router = APIRouter(default_response_class=HTMLResponse)
 
+QUESTION = "What is in the image?"
+N_WORDS = 8
+"""Words of a text to begin with, where there is no image to ask about."""
 SUGGESTIONS = 4
 SCOPES = ("image", "prompt", "generated")
 NO_SAMPLE = "none"
@@ -36,7 +39,8 @@ class SteerQuery(QueryModel):
     """Id of a sample, or `none`; without it a sample in which the first feature is off."""
     image: str = ""
     """Hash of an uploaded image, instead of `sample`."""
-    prompt: str = "What is in the image?"
+    prompt: str | None = None
+    """Without it QUESTION, or the first words of a store of texts."""
     feature: list[str] = Field(default_factory=list)
     """id:mode:strength, may be repeated; without strength that of `start_of`. `:family` behind it: with its family."""
     target: str = ""
@@ -60,7 +64,8 @@ def steer(visit: PageDep, query: Annotated[SteerQuery, Query()]) -> HTMLResponse
     image, note = held_image(visit, query.image)
     images = visit.store.has_images
     start: dict[str, Any] = {
-        **query.model_dump(include={"prompt", "target", "attention", "mask", "max_tokens", "temperature", "seed"}),
+        **query.model_dump(include={"target", "attention", "mask", "max_tokens", "temperature", "seed"}),
+        "prompt": start_prompt(visit) if query.prompt is None else query.prompt,
         "many": query.many if query.many in MANY else "",
         "sample": None if query.image else start_sample(visit, query.sample, features),
         "image": image,
@@ -97,6 +102,14 @@ def held_image(visit: PageVisit, hash: str) -> tuple[dict[str, Any] | None, str 
         return uploaded_image(visit.request, hash, visit.state.uploads.get(hash).size), None
     except HTTPException as error:
         return None, str(error.detail)
+
+
+def start_prompt(visit: PageVisit) -> str:
+    """The usual question of an image; in a store of texts, words for the model to go on with."""
+    if visit.store.has_images:
+        return QUESTION
+    items = visit.reader.samples.list(limit=1).items
+    return " ".join(items[0]["text"].split()[:N_WORDS]) if items else ""
 
 
 def start_sample(visit: PageVisit, sample: str | None, features: list[dict[str, Any]]) -> str | None:

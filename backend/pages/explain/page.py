@@ -18,7 +18,7 @@ from backend.pages.cards import sample_card
 from backend.pages.explain import drawing
 from backend.pages.sample.marks import MAX_CHOSEN
 from backend.pages.sample.view import toggle
-from backend.pages.steer import NO_SAMPLE, SCOPES, read_features
+from backend.pages.steer import NO_SAMPLE, QUESTION, SCOPES, read_features
 from backend.pages.visit import PageDep, PageVisit
 from backend.params import FormQuery, parse_numbers
 from backend.schemas.explain import (
@@ -33,7 +33,6 @@ from backend.templating import SampleKey
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-QUESTION = "What is in the image?"
 NO_IMAGE = "This sample has no image: the model reads its text, then the question."
 N_CANDIDATES = 8
 """Samples that are offered where words of a caption were given instead of an id."""
@@ -129,13 +128,13 @@ def wanted_of(query: ExplainQuery, sample: str | None, features: list[dict[str, 
 def draw(visit: PageVisit, query: ExplainQuery, fields: dict[str, Any], refusal: HTTPException | None) -> HTMLResponse:
     """The page as HTML."""
     explanation: Explanation | None = fields["explanation"]
-    images, note = input_images(visit, query, fields["sample"])
+    images, text, note = input_of(visit, query, fields["sample"])
     candidates = samples_with(visit, fields["sample"]) if note and not images else []
     if refusal is not None and note == refusal.detail:
         note = None  # once is enough
     return visit.render(
         "explain.html", section="/explain", fault=refusal, q=query, **fields,
-        live=visit.model, images=images, note=note, candidates=candidates,
+        live=visit.model, images=images, text=text, note=note, candidates=candidates,
         asks=refusal is None and not query.ask and query.names_input(),
         question=query.question(),
         refusal=str(refusal.detail) if refusal else None, max_tokens=min(query.max_tokens, MAX_TOKENS),
@@ -143,18 +142,19 @@ def draw(visit: PageVisit, query: ExplainQuery, fields: dict[str, Any], refusal:
     )  # fmt: skip
 
 
-def input_images(visit: PageVisit, query: ExplainQuery, sample: str | None) -> tuple[list[dict[str, Any]], str | None]:
-    """The images that the model reads as {url, width, height}, and a sentence where there is none."""
+def input_of(visit: PageVisit, query: ExplainQuery, sample: str | None) -> tuple[list[dict[str, Any]], str, str | None]:
+    """What the model reads before the question: images as {url, width, height}, or the text of a sample without one;
+    and a sentence where there is no image."""
     try:
         if query.image:
-            return [uploaded_image(visit.request, query.image, visit.state.uploads.get(query.image).size)], None
+            return [uploaded_image(visit.request, query.image, visit.state.uploads.get(query.image).size)], "", None
         if sample is None:
-            return [], None
-        images = samples_api.get_sample(visit.request, visit.store, sample).images
+            return [], "", None
+        detail = samples_api.get_sample(visit.request, visit.store, sample)
     except HTTPException as error:
-        return [], str(error.detail)
-    note = None if images or not visit.store.has_images else NO_IMAGE
-    return [image.model_dump() for image in images], note
+        return [], "", str(error.detail)
+    note = None if detail.images or not visit.store.has_images else NO_IMAGE
+    return [image.model_dump() for image in detail.images], "" if detail.images else detail.text, note
 
 
 def samples_with(visit: PageVisit, words: str | None) -> list[dict[str, Any]]:

@@ -24,9 +24,10 @@ function wire() {
 /** Say beside the button what is chosen. */
 function count(test) {
   const features = $$("[name=ablate]", test).filter((box) => box.type === "hidden" || box.checked).length;
-  const patches = parse($("[data-patches]", test)?.value ?? "").size;
+  const field = $("[data-patches]", test); // of a prompt with an image
+  const patches = parse(field?.value ?? "").size;
   const counts = [[features, "feature", "features"], [patches, "patch", "patches"]].filter(([n]) => n).map(([n, singular, plural]) => `${n} ${n === 1 ? singular : plural}`);
-  $("[data-picked]", test).textContent = counts.join(", ") || "Tick features above, or choose patches on the image.";
+  $("[data-picked]", test).textContent = counts.join(", ") || `Tick features above${field ? ", or choose patches on the image" : ""}.`;
 }
 
 async function hold(input) {

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from playwright.sync_api import Browser
 
 from backend.app import create_app
 from backend.settings import Settings
@@ -17,6 +18,7 @@ from precompute.pipeline import precompute
 from precompute.store.schema import FLAGS, OF_IMAGES, SCORES
 from tests.helpers import tiny
 from tests.helpers.running import Running
+from tests.helpers.servers import page_of
 from tests.helpers.shared import made_once
 from tests.helpers.synthetic import word_feature, write_store
 
@@ -81,7 +83,7 @@ def test_nothing_of_images_is_named(texts: TestClient, path: str) -> None:
     assert of_images(path, reply.text) == []
 
 
-def test_nothing_of_images_is_named_where_the_model_reads_a_text(tmp_path: Path) -> None:
+def test_nothing_of_images_is_named_where_the_model_reads_a_text(browser: Browser, tmp_path: Path) -> None:
     rows = [{"text": f"a red dog on the tree {i}"} for i in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     precompute(
@@ -104,6 +106,15 @@ def test_nothing_of_images_is_named_where_the_model_reads_a_text(tmp_path: Path)
         ):  # fmt: skip
             reply = httpx.get(server.url + path, headers={"Accept": "text/html"}, timeout=60)
             assert reply.status_code == 200 and of_images(path, reply.text) == [], (path, of_images(path, reply.text))
+        for path in (f"/steer?feature={a}", "/explain", "/explain?text=a+dog&prompt=the&ask=1", "/map", "/quality"):
+            with page_of(browser, server.url) as page:  # nor in what scripts write
+                page.goto(path, wait_until="networkidle")
+                fields = page.locator("main :is(input, textarea):not([type=hidden])")
+                values = fields.evaluate_all("all => all.map((one) => one.value)")
+                text = " ".join([page.locator("main").inner_text(), *values])
+                for sentence in SAYS_THAT_THERE_ARE_NONE:
+                    text = text.replace(sentence, "")
+                assert not WORDS.search(text), (path, WORDS.search(text))
         nothing = server.get("/api/v1/try").json()["detail"], server.post("/api/v1/explain", json={}).json()["detail"]
         assert not any(WORDS.search(sentence) for sentence in nothing)
         assert [sentence.split()[:3] for sentence in nothing] == [["Give", "a", "text"]] * 2
@@ -116,6 +127,11 @@ def test_what_needs_no_image_is_there(texts: TestClient) -> None:
     for name in SCORES:
         assert (f'<option value="{name}"' in quality) == (name not in OF_IMAGES), name
     assert texts.get("/quality?flag=blank").status_code == 404
+    first = texts.get("/api/v1/samples?limit=1").json()["items"][0]["text"]
+    read = re.findall(r'data-testid="explain-text">(.*?)</p>', texts.get("/explain").text)
+    assert [html.unescape(text) for text in read] == [first], "what the model reads stands beside the question"
+    start = json.loads(html.unescape(re.findall('data-state="([^"]*)"', texts.get("/steer").text)[0]))
+    assert start["prompt"] and first.startswith(start["prompt"])
     features = texts.get("/features").text
     for name in ("label_score", "density_text", "n_samples"):
         assert f'data-testid="range-{name}"' in features
