@@ -1,5 +1,5 @@
 // On every page: partial updates, keys, panels that fill the window. Pages work without it.
-import { $, $$, errorMessage, h, say } from "./dom.js";
+import { $, $$, errorMessage, h, isPlain, pageOf, refusal, say } from "./dom.js";
 import "./basket.js";
 import "./keys.js";
 import "./trail.js";
@@ -33,12 +33,11 @@ export async function swap(address, id, { history: how = "push", init = {}, back
   old.dispatchEvent(new CustomEvent("busy", { bubbles: true }));
   try {
     const response = await fetch(address, { ...init, signal: control.signal, headers: { Accept: "text/html" } });
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const page = await pageOf(response);
     const next = page.getElementById(id);
     if (!next && response.redirected) { location.assign(response.url); return; } // another page answers: a feature by its number
     if (!next) { // an error page: show its sentence here
-      const detail = page.querySelector("[data-error]")?.textContent ?? `The server answered ${response.status}.`;
-      old.replaceChildren(note(detail, response.status >= 500));
+      old.replaceChildren(note(refusal(page, response), response.status >= 500));
       return;
     }
     if (how === "back") $$(`form[data-swap="${id}"]`).forEach((form, i) => restore(form, $$(`form[data-swap="${id}"]`, page)[i]));
@@ -123,7 +122,7 @@ function ready(part) {
 ready(document);
 
 document.addEventListener("click", (event) => {
-  if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (event.defaultPrevented || !isPlain(event)) return;
   const link = event.target.closest("a[data-swap]");
   if (link) { event.preventDefault(); swap(changed(link), link.dataset.swap).then(() => reveal(link.dataset.show)); return; }
   const leave = event.target.closest("a[data-leave]");

@@ -1,5 +1,5 @@
 // The basket: features and samples of this store, kept in this browser from page to page. Its page has all of it in the address.
-import { $, $$, say, url } from "./dom.js";
+import { $, $$, isPlain, say, url } from "./dom.js";
 
 const KEY = `basket ${document.documentElement.dataset.store}`;
 let memory = { features: [], samples: [] };
@@ -52,7 +52,7 @@ if (page) {
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("[data-basket-add]");
-  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (!link || !isPlain(event)) return;
   event.preventDefault();
   const { feature, sample } = link.dataset;
   const form = link.form ? new FormData(link.form) : null; // the selected rows of a list

@@ -29,21 +29,25 @@ export function url(path, params = {}) {
   return root.dataset.base + path + (text ? `?${text}` : "");
 }
 
-/** A reply of the API as JSON; problem details become an Error with their sentence. */
-export async function api(path, params = {}, init = {}) {
-  const response = await fetch(url(`/api/v1${path}`, params), init);
-  if (response.ok) return response.json();
-  throw new Error(await problem(response));
+/** A reply; problem details become an Error with their sentence. */
+export async function ask(address, init) {
+  const response = await fetch(address, init);
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  throw new Error(body.detail || body.title || answered(response));
 }
+const answered = (response) => `The server answered ${response.status}.`;
 
-export async function problem(response) {
-  try {
-    const body = await response.json();
-    return body.detail || body.title || `The server answered ${response.status}.`;
-  } catch {
-    return `The server answered ${response.status}.`;
-  }
-}
+/** A reply of the API as JSON. */
+export const api = async (path, params, init) => (await ask(url(`/api/v1${path}`, params), init)).json();
+
+/** A page as a document. */
+export const pageOf = async (response) => new DOMParser().parseFromString(await response.text(), "text/html");
+/** The sentence of an error page. */
+export const refusal = (page, response) => $("[data-error]", page)?.textContent ?? answered(response);
+
+/** Whether a click opens no other tab. */
+export const isPlain = (event) => !(event.button || event.metaKey || event.ctrlKey || event.shiftKey);
 
 /** The message for an error. `fetch` fails with a TypeError, whose words differ between browsers. */
 export function errorMessage(error) {

@@ -2,15 +2,15 @@
 // uploads an image, and lets the pointer and the keys choose patches to paint over.
 import { swap } from "./app.js";
 import { showProgress } from "./progress.js";
-import { $, $$, api, errorMessage, h, url } from "./dom.js";
-import { whenLoaded } from "./live.js";
+import { $, $$, errorMessage, h, url } from "./dom.js";
+import { upload, whenLoaded } from "./live.js";
 import { wirePaint } from "./paint.js";
 import { parse } from "./patches.js";
 
 function wire() {
   const root = $("#explain");
-  const upload = $("[data-upload]", root);
-  upload?.addEventListener("change", () => hold(upload));
+  const input = $("[data-upload]", root);
+  input?.addEventListener("change", () => hold(input));
   const question = $("[data-ask] [name=prompt]", root);
   question.form.addEventListener("submit", () => { if (!question.value) question.value = " "; }); // an empty field would be left out
   const test = $("[data-test]", root);
@@ -33,10 +33,8 @@ function count(test) {
 async function hold(input) {
   const [file] = input.files;
   if (!file) return;
-  const body = new FormData();
-  body.append("image", file);
   try {
-    const { hash } = await api("/images", {}, { method: "POST", body });
+    const { hash } = await upload(file);
     const { prompt, max_tokens: maxTokens } = Object.fromEntries(new FormData(input.form));
     swap(url("/explain", { image: hash, prompt, max_tokens: maxTokens, ask: 1 }), "explain");
   } catch (error) {

@@ -1,7 +1,7 @@
 // The feature page: j and k follow the list from which the feature was opened, instead of the feature numbers.
 import { swap } from "./app.js";
 import { showProgress } from "./progress.js";
-import { $, say } from "./dom.js";
+import { $, isPlain, say } from "./dom.js";
 import { whenLoaded } from "./live.js";
 import { follow } from "./trail.js";
 
@@ -28,7 +28,7 @@ async function measure(link) {
 }
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-effect]");
-  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (!link || !isPlain(event)) return;
   event.preventDefault();
   const to = new URL(location.href);
   to.searchParams.set("effect", 1);

@@ -1,7 +1,7 @@
 // The list of features: drag over a histogram to choose a range; a number in the field of words opens that feature.
 import { swap } from "./app.js";
 import "./new_list.js";
-import { $, $$, errorMessage, url } from "./dom.js";
+import { $, $$, errorMessage, pageOf, refusal, url } from "./dom.js";
 
 const form = $("#filters");
 const rail = $(".rail");
@@ -111,7 +111,7 @@ document.addEventListener("submit", async (event) => {
   for (const button of fields) button.disabled = true;
   try {
     const response = await fetch(form.action, { method: "POST", body, headers: { Accept: "text/html" } });
-    if (!response.ok) throw new Error($("[data-error]", new DOMParser().parseFromString(await response.text(), "text/html"))?.textContent ?? `The server answered ${response.status}.`);
+    if (!response.ok) throw new Error(refusal(await pageOf(response), response));
     if (!form.dataset.bulk) { location.assign(response.url); return; }
     form.closest("dialog").close();
     offer(form.elements.tags.value);

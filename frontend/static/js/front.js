@@ -1,5 +1,6 @@
 // The front page: an image that is pasted, or dropped anywhere, is searched for.
-import { $, errorMessage, problem, url } from "./dom.js";
+import { $, errorMessage, url } from "./dom.js";
+import { upload } from "./live.js";
 
 async function search(files) {
   const image = [...files].find((file) => file.type.startsWith("image/"));
@@ -7,11 +8,7 @@ async function search(files) {
   const note = $("[data-testid=front-note]");
   try {
     if (!image) throw new Error(`${files[0].name} is not an image: drop a PNG, JPEG, WebP or GIF file.`);
-    const body = new FormData();
-    body.append("image", image);
-    const response = await fetch(url("/api/v1/images"), { method: "POST", body });
-    if (!response.ok) throw new Error(await problem(response));
-    location.assign(url("/search", { image: (await response.json()).hash }));
+    location.assign(url("/search", { image: (await upload(image)).hash }));
   } catch (error) {
     note.textContent = errorMessage(error);
     note.className = "note error";

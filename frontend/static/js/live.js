@@ -1,4 +1,4 @@
-// The live model loads in the background of the server, while pages already work.
+// The live model, which loads while pages already work, and images for it.
 import { api } from "./dom.js";
 
 /** Ask for the model's state until it no longer loads, then call `then` once. */
@@ -8,4 +8,11 @@ export async function whenLoaded(then) {
     try { if ((await api("/live")).state !== "loading") break; } catch { /* the server does not answer now: try again */ }
   }
   then();
+}
+
+/** Let the server hold an image: {hash, url, width, height}. */
+export function upload(file) {
+  const body = new FormData();
+  body.append("image", file);
+  return api("/images", {}, { method: "POST", body });
 }

@@ -1,5 +1,5 @@
 // What one writes is kept in this browser until the server has it. The panel "Notes" saves without leaving the page.
-import { $, $$, errorMessage, h, say } from "./dom.js";
+import { $, $$, errorMessage, h, pageOf, refusal, say } from "./dom.js";
 import "./new_list.js";
 
 const FORMS = "form[data-save], form[data-draft]";
@@ -52,9 +52,9 @@ async function save(form, button) {
   $(":scope > .note.error", panel)?.remove();
   try {
     const response = await fetch(form.action, { method: "POST", body, headers: { Accept: "text/html" } });
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const page = await pageOf(response);
     const newPanel = page.getElementById("notes");
-    if (!newPanel) throw new Error($("[data-error]", page)?.textContent ?? `The server answered ${response.status}.`);
+    if (!newPanel) throw new Error(refusal(page, response));
     if (response.ok) forget(form);
     const title = page.querySelector("[data-title]");
     if (response.ok && title) $("[data-title]")?.replaceWith(document.adoptNode(title));

@@ -1,7 +1,7 @@
 // The sample page. The server renders every selected state; this module adds pointing at patches, arrow keys, values where
 // one points, and the activations of a feature while the pointer is over its row.
 import { swap } from "./app.js";
-import { $, $$, api, errorMessage, nameOf, problem, say } from "./dom.js";
+import { $, $$, api, ask, errorMessage, nameOf, say } from "./dom.js";
 import { drawHeat, level } from "./heatmap.js";
 import { wirePad } from "./pad.js";
 
@@ -28,15 +28,9 @@ function once(key, ask) {
   return cache.get(key);
 }
 
-async function readFile(path) {
-  const response = await fetch(path);
-  if (!response.ok) throw new Error(await problem(response));
-  return response.json();
-}
-
 /** In an exported site a file has the activations of every feature that the page names. */
 async function fromFile(path, ids) {
-  const file = await once(path, () => readFile(path));
+  const file = await once(path, async () => (await ask(path)).json());
   const at = ids.map((id) => file.features.findIndex((feature) => feature.id === id));
   if (at.includes(-1)) throw new Error("This copy does not have the activations of this feature here.");
   const pick = (values) => (values.length ? at.map((i) => values[i]) : values);

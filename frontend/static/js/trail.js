@@ -1,5 +1,5 @@
 // The list from which a feature was opened: j and k follow it, also in a new tab and into the list's next page.
-import { $, $$, h, url } from "./dom.js";
+import { $, $$, h, isPlain, url } from "./dom.js";
 
 /** The features of a list, in its order. */
 const idsOf = (list) => $$("li[data-feature], tr[data-feature]", list).map((element) => Number(element.dataset.feature));
@@ -29,7 +29,7 @@ document.addEventListener("click", (event) => {
 // A link that may open in a new tab, where this tab's list is not known, carries the list.
 document.addEventListener("mousedown", (event) => {
   const link = event.target.closest(LINK);
-  if (!link || !(event.button || event.metaKey || event.ctrlKey || event.shiftKey)) return;
+  if (!link || isPlain(event)) return;
   const to = new URL(link.href);
   to.searchParams.set("list", idsOf(link.closest("[data-trail]")).join(","));
   link.href = to.href;

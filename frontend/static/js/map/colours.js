@@ -1,5 +1,5 @@
 // What the points are coloured by: some figures come with the map, the others when first chosen.
-import { $, problem } from "../dom.js";
+import { $, ask } from "../dom.js";
 import { canvas } from "./canvas.js";
 import { clamp, kind, setPens, state, token } from "./overlay.js";
 import { mix, quantile } from "./points.js";
@@ -9,11 +9,7 @@ const columns = new Map(); // address → Uint8Array [n]
 /** The bytes of a colour that does not come with the map. */
 async function column(name) {
   const address = kind.column(name, { sample: state.sample, version: canvas.dataset.version });
-  if (!columns.has(address)) {
-    const response = await fetch(address);
-    if (!response.ok) throw new Error(await problem(response));
-    columns.set(address, new Uint8Array(await response.arrayBuffer()));
-  }
+  if (!columns.has(address)) columns.set(address, new Uint8Array(await (await ask(address)).arrayBuffer()));
   return columns.get(address);
 }
 

@@ -1,7 +1,7 @@
 // The map page: load the map and connect the controls beside it. The state (colour, hidden verdicts, words, area, pinned
 // point, view) is in the address; the server renders the results of a search, the area's list and the pinned feature.
 import { swap } from "../app.js";
-import { $, $$, errorMessage, problem, say } from "../dom.js";
+import { $, $$, ask, errorMessage, say } from "../dom.js";
 import { canvas } from "./canvas.js";
 import { attempt, prepare, recolour } from "./colours.js";
 import { address, centre, hover, readView, showAll, updateAddress, updateAddressSoon, zoomAt } from "./input.js";
@@ -16,9 +16,7 @@ async function load() {
   status.classList.remove("failed");
   status.textContent = "Loading the map …";
   try {
-    const response = await fetch(canvas.dataset.url);
-    if (!response.ok) throw new Error(await problem(response));
-    state.plot = new Plot(canvas, parse(await response.arrayBuffer()));
+    state.plot = new Plot(canvas, parse(await (await ask(canvas.dataset.url)).arrayBuffer()));
   } catch (error) {
     const retry = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again", onclick: load });
     status.classList.add("failed");

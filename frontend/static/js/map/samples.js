@@ -1,5 +1,5 @@
 // The points are samples: the image stands for a name, and the list's filters mark points.
-import { $, $$, api, h, problem, url } from "../dom.js";
+import { $, $$, api, ask, h, url } from "../dom.js";
 
 const SHOWN = 160; // characters of a caption beside the pointer
 const images = new Map(); // row → its image, small
@@ -63,9 +63,7 @@ export const samples = {
   async marks(n) {
     const address = $("#found")?.dataset.marks;
     if (!address) return null;
-    const response = await fetch(address);
-    if (!response.ok) throw new Error(await problem(response));
-    const marks = new Uint8Array(await response.arrayBuffer());
+    const marks = new Uint8Array(await (await ask(address)).arrayBuffer());
     if (marks.length !== n) throw new Error("The server's reply has another number of samples.");
     return marks;
   },

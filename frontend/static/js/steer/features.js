@@ -1,6 +1,6 @@
 // The features of a run: found by word or number, each with its mode and its strength.
 import { html, useEffect, useRef, useState } from "../../vendor/htm/preact/standalone.module.js";
-import { $$, api, errorMessage, nameOf, url } from "../dom.js";
+import { $$, api, ask, errorMessage, nameOf, pageOf, url } from "../dom.js";
 
 const MODES = { add: "add", set: "set to", ablate: "ablate" };
 const LEAST_END = 10; // of the slider, in units of p99.9
@@ -11,9 +11,7 @@ export const settingOf = (f) => `${f.mode === "ablate" ? "ablated" : `${f.mode =
 
 /** Cards of features with these words, as the search page draws and orders them. */
 async function cardsOf(words) {
-  const response = await fetch(url("/search", { q: words }), { headers: { Accept: "text/html" } });
-  if (!response.ok) throw new Error(`The server answered ${response.status}.`);
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const page = await pageOf(await ask(url("/search", { q: words }), { headers: { Accept: "text/html" } }));
   return $$("[data-testid=word-features] > li", page).slice(0, LISTED).map((card) => ({ id: Number(card.dataset.feature), card }));
 }
 

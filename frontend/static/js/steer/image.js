@@ -1,6 +1,7 @@
 // The image that the model reads: of a sample, or one's own; and the patches of it to which steering is narrowed.
 import { html, useEffect, useState } from "../../vendor/htm/preact/standalone.module.js";
 import { api, errorMessage, url } from "../dom.js";
+import { upload } from "../live.js";
 import { parse } from "../patches.js";
 
 /** Size and views of the image, as {width, height, views}; of one's own image only the model knows them. */
@@ -46,9 +47,7 @@ export function ImageInput({ state, set, live, note: first }) {
     const [file] = event.target.files;
     event.target.value = "";
     if (!file) return;
-    const body = new FormData();
-    body.append("image", file);
-    try { choose({ image: await api("/images", {}, { method: "POST", body }), sample: "" }); setNote(""); } catch (error) { setNote(errorMessage(error)); }
+    try { choose({ image: await upload(file), sample: "" }); setNote(""); } catch (error) { setNote(errorMessage(error)); }
   };
   const src = state.image?.url ?? (state.sample && !note ? url("/api/v1/sample/image", { id: state.sample }) : null);
   return html`

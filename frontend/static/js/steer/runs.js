@@ -1,5 +1,5 @@
 // A run: asked for, streamed, and kept in this tab under its address.
-import { errorMessage, problem, url } from "../dom.js";
+import { ask, errorMessage, url } from "../dom.js";
 import { parse } from "../patches.js";
 import { settingOf } from "./features.js";
 
@@ -59,14 +59,12 @@ function requestBody(state) {
   return { prompt, scope, max_tokens, temperature, seed, attention, ...mask, ...(target?.trim() ? { target: target.trim() } : {}), ...(image ? { image_hash: image.hash } : sample ? { sample_id: sample } : {}) };
 }
 
-const post = (body, signal) => fetch(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+const post = (body, signal) => ask(url("/api/v1/steer"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
 
 /** The runs of several candidates, {features, control, seed}, at once. */
 export async function runTogether(state, candidates, signal) {
   const body = { ...requestBody(state), max_tokens: Math.min(state.max_tokens, MOST_TOKENS), candidates: candidates.map((candidate) => ({ ...candidate, features: edits(candidate.features) })) };
-  const response = await post(body, signal);
-  if (!response.ok) throw new Error(await problem(response));
-  const { runs } = await response.json();
+  const { runs } = await (await post(body, signal)).json();
   return runs.map((r) => ({ default: r.tokens.default.map((t) => t.text), steered: r.tokens.steered.map((t) => t.text), target: r.target, done: r }));
 }
 
@@ -74,7 +72,6 @@ export async function runTogether(state, candidates, signal) {
 export async function generate(state, signal, update) {
   try {
     const response = await post({ ...requestBody(state), features: edits(state.features), alternatives: 5 }, signal);
-    if (!response.ok) throw new Error(await problem(response));
     const { events } = await import("../sse.js"); // only now: no page needs it before
     for await (const { event: kind, data } of events(response.body)) {
       if (kind === "token") update((old) => ({ ...old, before: 0, [data.channel]: [...old[data.channel], data.text], tokens: { ...old.tokens, [data.channel]: [...old.tokens[data.channel], data] } }));
