@@ -194,14 +194,14 @@ def damage_of(store: Path) -> str | None:
     return None
 
 
-def add_handlers(app: FastAPI, error_page: ErrorPage | None) -> None:
+def add_handlers(app: FastAPI, error_page: ErrorPage) -> None:
     """Turn every exception of `app` into problem details, or into `error_page` for a browser outside /api."""
     damage_check = DamageCheck()
 
     async def answer(
         request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None, **fields: Any
     ) -> Response:
-        if error_page is not None and wants_page(request):
+        if wants_page(request):
             title = PAGE_TITLES.get(status, HTTPStatus(status).phrase)
             page = await run_in_threadpool(error_page, request, status, title, detail)
             page.headers.update(headers or {})

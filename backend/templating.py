@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import quote_plus
@@ -228,9 +229,7 @@ def error_page(request: Request, status: int, title: str, detail: str) -> HTMLRe
     name = request.query_params.get("store") or state.default_name
     named_store = state.stores.get(name)
     values["other_stores"] = [store for store in state.stores.values() if store.name != name]
-    if status >= 500 or named_store is None:  # the store itself may be unreadable
-        return render(request, "error.html", store=None, state=state, **values)
-    try:
-        return render_for(request, "error.html", state, named_store, **values)
-    except StoreUnreadable:
-        return render(request, "error.html", store=None, state=state, **values)
+    if status < 500 and named_store is not None:  # otherwise the store itself may be unreadable
+        with suppress(StoreUnreadable):
+            return render_for(request, "error.html", state, named_store, **values)
+    return render(request, "error.html", store=None, state=state, **values)

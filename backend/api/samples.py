@@ -190,9 +190,7 @@ async def get_activations(visit: VisitDep, response: Response, sample_id: InPath
     return await events_reply(visit, response, sample_id, partial(activations, visit.store, sample_id, feature))
 
 
-def activations(
-    store: OpenStore, sample_id: str, features: list[int], live_events: SampleEvents | None = None
-) -> Activations:
+def activations(store: OpenStore, sample_id: str, features: list[int], live_events: SampleEvents | None) -> Activations:
     """Activations on every token and patch.
 
     Raises:
@@ -223,7 +221,7 @@ async def get_features_here(
 
 
 def features_here(
-    store: OpenStore, sample_id: str, query: PlaceQuery, live_events: SampleEvents | None = None
+    store: OpenStore, sample_id: str, query: PlaceQuery, live_events: SampleEvents | None
 ) -> FeaturesHere:
     """Features active at one place. Raises EventsNotStored if the events are not in the store or `live_events`."""
     row = check_sample(store, sample_id)

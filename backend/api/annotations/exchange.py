@@ -34,7 +34,7 @@ def get_annotations_file(
     return export_file(store.annotations, store.name, history)
 
 
-def export_file(book: Annotations, name: str, history: bool = False) -> Exported:
+def export_file(book: Annotations, name: str, history: bool) -> Exported:
     """What the file holds."""
     has_file = book.database.exists()
     if history:

@@ -36,9 +36,7 @@ async def get_why(
     return await events_reply(visit, response, sample_id, make)
 
 
-def why_score(
-    store: OpenStore, sample_id: str, score: ScoreName, limit: int, events: SampleEvents | None = None
-) -> WhyScore:
+def why_score(store: OpenStore, sample_id: str, score: ScoreName, limit: int, events: SampleEvents | None) -> WhyScore:
     """Raises EventsNotStored if the events are not in the store or `events`."""
     row = check_sample(store, sample_id)
     with http_status(422):

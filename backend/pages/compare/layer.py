@@ -79,18 +79,17 @@ def address_in(visit: PageVisit, other: OpenStore, query: LayerQuery) -> str:
         numbers = {id: to for id in features if (to := number_in(visit.store, other, id)) is not None}
         came_from = origin(visit.store, features) if features else None
         return other_links.page(sample_path(sample_id), f=",".join(map(str, numbers.values())), **{"from": came_from})
-    named_features = [("feature", query.feature)] if query.feature is not None else [("a", query.a), ("b", query.b)]
-    ids = {name: id for name, id in named_features if id is not None}
+    if query.feature is not None:
+        if (feature := number_in(visit.store, other, query.feature)) is None:
+            return links.page(f"/features/{query.feature}", missing=other.name)
+        return other_links.page(f"/features/{feature}", **{"from": origin(visit.store, [query.feature])})
+    ids = {name: id for name, id in (("a", query.a), ("b", query.b)) if id is not None}
     if not ids:
         raise HTTPException(422, "Name a place: feature=, sample=, or a= and b= of a comparison.")
     places = {name: number_in(visit.store, other, id) for name, id in ids.items()}
-    if query.feature is None:
-        if None in places.values():
-            return links.page("/compare", **ids, missing=other.name)
-        return other_links.page("/compare", **places, **{"from": origin(visit.store, list(ids.values()))})
-    if places["feature"] is None:
-        return links.page(f"/features/{query.feature}", missing=other.name)
-    return other_links.page(f"/features/{places['feature']}", **{"from": origin(visit.store, [query.feature])})
+    if None in places.values():
+        return links.page("/compare", **ids, missing=other.name)
+    return other_links.page("/compare", **places, **{"from": origin(visit.store, list(ids.values()))})
 
 
 def number_in(store: OpenStore, other: OpenStore, feature: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import File, Form, UploadFile
@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from backend.api.own.matrix import MAX_OWN, as_parameter, own_pair
 from backend.api.own.pairs import MAX_TEXT, plain_text
-from backend.links import check_feature, uploaded_url
+from backend.links import check_feature, uploaded_image
 from backend.live.query import OwnPair
 from backend.pages.visit import PageVisit
 from backend.schemas.annotations import MAX_MEMBERS
@@ -42,20 +42,11 @@ class OwnForm:
     """Pairs that this page shows already."""
 
 
-class HeldImage(NamedTuple):
-    """An uploaded image as pages show it."""
-
-    hash: str
-    url: str
-    size: tuple[int, int]
-
-
-def held_image(visit: PageVisit, hash: str | None) -> HeldImage | None:
-    """None without one, or where the server no longer holds it."""
+def held_image(visit: PageVisit, hash: str | None) -> dict[str, Any] | None:
+    """An uploaded image, as `links.uploaded_image`; None without one, or where the server no longer holds it."""
     if not hash or not visit.state.uploads.holds(hash):
         return None
-    upload = visit.state.uploads.get(hash)
-    return HeldImage(upload.hash, uploaded_url(visit.request, upload.hash), upload.size)
+    return uploaded_image(visit.request, hash, visit.state.uploads.get(hash).size)
 
 
 def form_values(visit: PageVisit, pair: OwnPair, fields: Hidden) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def panel_values(visit: PageVisit, feature: FeatureDetail, trial: Tried, top: tu
     own_pair, result = trial
     links = visit.links
     values = form_values(visit, own_pair, [("feature", feature.id)])
-    url = values["own_image"].url if values["own_image"] else ""
+    url = values["own_image"]["url"] if values["own_image"] else ""
     return {
         **values,
         "own_clear": links.again(image=None, text=None),
