@@ -125,3 +125,23 @@ def test_keys_of_the_browser_stay_its_own_on_a_pad(context: BrowserContext, samp
     press = "(one, keys) => one.dispatchEvent(new KeyboardEvent('keydown', {cancelable: true, ...keys}))"
     assert pad.evaluate(press, {"key": "ArrowLeft", "altKey": True}) is True  # back in the history
     assert pad.evaluate(press, {"key": "ArrowLeft"}) is False
+
+
+def test_on_a_phone_no_page_speaks_of_keys(browser: Browser, base_url: str) -> None:
+    with page_of(browser, base_url, **PHONE) as page:
+        for path in ("/", f"/features/{RED}", "/samples", "/cooccurrence", "/map", "/map?of=samples"):
+            page.goto(path)
+            keys = page.locator("main kbd").filter(visible=True).all_inner_texts()
+            assert keys == [], path
+
+
+def test_numbers_of_names_say_so_and_lead_to_numbers_of_features(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/features")
+    n_features = page.request.get("/api/v1/features?limit=1").json()["total"]
+    assert int(page.get_by_test_id("total").inner_text()) < n_features
+    link = page.get_by_test_id("every-feature")
+    expect(link).to_have_text("count features, not names")
+    link.click()
+    expect(page.get_by_test_id("total")).to_have_text(str(n_features))  # as the front page counts them
+    expect(link).to_have_count(0)

@@ -28,6 +28,12 @@ def test_tables_of_figures_need_no_scrolling_on_a_phone(browser: Browser, measur
                 before = "all => all.map((one) => getComputedStyle(one, '::before').content)"
                 drawn = table.locator("td").evaluate_all(before)
                 assert {f'"{title}"' for title in names[name]} <= set(drawn), name
+            intervals = page.locator(".slim td .nowrap").evaluate_all(
+                "all => all.map((one) => [one.getClientRects().length, one.innerText])"
+            )
+            assert intervals and [text for boxes, text in intervals if boxes > 1] == [], (
+                "begins a line before it breaks"
+            )
         page.goto("/quality")
         tray = page.locator(".tray")
         assert tray.evaluate("one => one.parentElement.scrollWidth - one.parentElement.clientWidth") <= 1
