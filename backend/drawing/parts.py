@@ -80,7 +80,7 @@ def name_text(f: Mapping[str, Any], own_label: str | None) -> Markup:
 
 
 def place_map(p: SmallMap) -> Markup:
-    """The mean activation of a feature by place in the image, from pages/charts.place_map."""
+    """The mean activation of a feature by place in the image, from drawing/charts.place_map."""
     title = escaped(p.title)
     paths = "".join(f'<path class="k{level}" d="{escaped(d)}"/>' for level, d in p.paths)
     return Markup(
@@ -136,7 +136,7 @@ def hist(
     cls_over: str = "over",
     own_x: float | None = None,
 ) -> Markup:
-    """A bar chart from pages/charts.chart(): heights in percent; bars below and above the mark have a class each."""
+    """A bar chart from drawing/charts.chart(): heights in percent; bars below and above the mark have a class each."""
     markup = (
         f'<svg class="hist" viewBox="0 0 {max(len(bars), 1) * 4} 104" preserveAspectRatio="none" role="img" '
         f'aria-label="{escaped(label)}">{bar_rects(tuple(bars), cls, cls_over)}'

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from backend.schemas.common import FlagName, Model, Problem
+from backend.schemas.common import Body, FlagName, Model, Problem
 
 MAX_MEMBERS = 5000
 Kind = Literal["feature", "sample", "list", "filter", "mark"]
@@ -99,10 +99,8 @@ BODIES: dict[str, type[Model]] = {
 """What each kind of thing holds."""
 
 
-class Signed(Model):
+class Signed(Body):
     """Who writes."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     author: Author | None = None
     """Name of the writer; without it the one in the cookie `saevx_author`."""

@@ -34,6 +34,12 @@ class Model(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
 
 
+class Body(BaseModel):
+    """Base of what requests send as JSON: a field that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
 class WrittenAbout(Model):
     """What people wrote about a feature or sample; `GET /annotations` has all of it."""
 

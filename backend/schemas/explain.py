@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from backend.schemas.common import Model, View
+from backend.schemas.common import Body, Model, View
 from backend.schemas.features import FeatureRef
 from backend.schemas.steering import PatchAt, Scope, SteerFeature
 
@@ -13,10 +13,10 @@ WordClass = Literal["removed", "changed", "kept"]
 EXAMPLE: dict[str, Any] = {"sample_id": "scene-17", "prompt": "What is in the image?", "max_tokens": 8, "token": 0}
 
 
-class ExplainRequest(BaseModel):
+class ExplainRequest(Body):
     """An image, a text or both, a prompt, and a token of the answer that the model writes, greedily."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     sample_id: str | None = Field(default=None, min_length=1)
     """A sample whose image the model reads, or whose text if it has no image; or give `image` or `image_hash`."""

@@ -2,9 +2,9 @@
 
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from backend.schemas.common import Model
+from backend.schemas.common import Body, Model
 
 
 class PatchAt(NamedTuple):
@@ -15,10 +15,8 @@ class PatchAt(NamedTuple):
     col: int
 
 
-class SteerFeature(BaseModel):
+class SteerFeature(Body):
     """A feature to change, and how."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     id: int = Field(ge=0)
     mode: Literal["set", "add", "ablate"] = "add"
@@ -29,10 +27,8 @@ class SteerFeature(BaseModel):
     ‖Δ‖, as the feature alone at this strength."""
 
 
-class SteerCandidate(BaseModel):
+class SteerCandidate(Body):
     """One of several edits of the same image and prompt."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     features: list[SteerFeature] = Field(default_factory=list, max_length=32)
     control: int | None = Field(default=None, ge=0, lt=2**31)
@@ -44,10 +40,8 @@ class SteerCandidate(BaseModel):
 Scope = Literal["image", "prompt", "generated"]
 
 
-class SteerRequest(BaseModel):
+class SteerRequest(Body):
     """An image, a prompt, and the features to change."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     sample_id: str | None = Field(default=None, min_length=1)  # a bare `str` lets half a character through
     """A sample whose image the model reads; or give `image`; or neither, for a prompt without an image."""
