@@ -114,13 +114,14 @@ class ExportQuery(FilterQuery):
 def get_filter(store: StoreDep, query: Annotated[ExportQuery, Query()]) -> StreamingResponse:
     rows = filtered_rows(store, query)
     with http_status(422):
-        body: Iterator[str] | Iterator[bytes] = (
-            csv_of(store.reader, rows, query.by)
-            if query.format == "csv"
-            else parquet_of(store.reader, rows, query.by)
-            if query.format == "parquet"
-            else lines_of(store.reader, rows, query.by, query.format)
-        )
+        body: Iterator[str] | Iterator[bytes]
+        match query.format:
+            case "csv":
+                body = csv_of(store.reader, rows, query.by)
+            case "parquet":
+                body = parquet_of(store.reader, rows, query.by)
+            case format:
+                body = lines_of(store.reader, rows, query.by, format)
     name = f"{query.stem(store)}.{ENDINGS.get(query.format, query.format)}"
     headers = {
         "X-Total-Count": str(store.reader.n_samples),

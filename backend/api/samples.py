@@ -80,9 +80,12 @@ class SampleQuery(QueryModel):
     cursor: Cursor = None
 
     def selection(self, store: OpenStore) -> dict[str, Any]:
-        """The filters as `store.selection` takes them."""
+        """The filters as `store.selection` takes them. HTTP 404 for an area where the store has no map of samples, 422
+        for one that is none."""
         if self.area is not None:
-            check_area(store, self.area)
+            check_sample_map(store)
+            with http_status(422):
+                parse_area(self.area)
         flag = self.flag if self.flag is None or self.threshold is None else f"{self.flag}:{self.threshold!r}"
         order = {"sort", "order", "limit", "cursor"}
         of_others = type(self).model_fields.keys() - SampleQuery.model_fields.keys()
@@ -125,13 +128,6 @@ def check_sample_map(store: OpenStore) -> None:
     """Raises HTTP 404 where the store has no map of samples."""
     if not has_sample_map(store):
         raise HTTPException(404, NO_SAMPLES)
-
-
-def check_area(store: OpenStore, area: str) -> None:
-    """Raises HTTP 404 where the store has no map of samples, 422 where it is no area."""
-    check_sample_map(store)
-    with http_status(422):
-        parse_area(area)
 
 
 def list_samples(store: OpenStore, query: SampleQuery) -> StorePage:

@@ -109,14 +109,10 @@ def add_to_list(visit: PageDep, form: Annotated[AddForm, Form()]) -> Response:
 
     def make(current: Entry) -> Mapping[str, Any]:
         body = {**ListBody(title=form.title[:200]).model_dump(mode="json"), **(current.body or {})}
-        return {**body, field: list_with(body[field], member)}
+        return {**body, field: [*dict.fromkeys([*body[field], member])]}
 
     visit.store.annotations.change("list", name, make, author=form.author)
     return lead_to(visit, form, f"{form.page()}#notes", form.back)
-
-
-def list_with(members: list[Any], member: Any) -> list[Any]:
-    return members if member in members else [*members, member]
 
 
 class FilterForm(SignedForm):
