@@ -126,6 +126,7 @@ def test_what_a_page_cannot_do_without_the_model_is_said_once(client: TestClient
     reason = client.get("/api/v1/live").json()["reason"]
     words = html.unescape(re.sub(r"<[^>]*>", "", client.get(path).text))
     assert words.count(reason) == (2 if path.startswith("/features") else 1), "there also by the measured effect"
+    assert "drop or paste one" not in words, "where an image would be refused"
 
 
 @pytest.mark.parametrize("width", [390, 768, 1024, 1280, 1440])
