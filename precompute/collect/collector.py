@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -65,6 +65,11 @@ class Clock:
     """Of the texts without their images, apart from the others."""
     alone_tokens: int = 0
     calibration_samples: int = 0
+
+    def add(self, other: Self) -> None:
+        """What another process ran; not its time by the wall."""
+        for name in ("forward", "tokens", "alone", "alone_tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass

@@ -11,6 +11,7 @@ from precompute.data.batches import Batching, Plan, plan_rows, shuffle_images
 from precompute.data.records import Data
 from precompute.data.rows import read
 from precompute.model.identity import model_sha256
+from precompute.model.loader import load_model
 from precompute.model.mllm import Mllm
 from precompute.products.setting import Products
 from precompute.sae.sae import SaeV
@@ -58,10 +59,7 @@ class Session:
     @cached_property
     def mllm(self) -> Mllm:
         o = self.options
-        mllm = Mllm.load(
-            o.model, layer=self.sae.layer, full=o.nll, device=o.device, dtype=o.dtype, device_map=o.device_map,
-            quantize=o.quantize, geometry=o.geometry,
-        )  # fmt: skip
+        mllm = load_model(o.model, o, layer=self.sae.layer, full=o.nll)
         self.sae.check(mllm.d_model)
         return mllm
 

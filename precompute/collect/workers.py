@@ -25,30 +25,17 @@ class WorkerInput(NamedTuple):
     plan: Plan
 
 
-class Done(NamedTuple):
-    """A shard that is written."""
-
-    number: int
-    forward: float
-    """Seconds."""
-    tokens: int
-    alone: float
-    """Seconds of the texts without their images."""
-    alone_tokens: int
-
-
 class Worker:
     """The pass over the planned batches, shard by shard."""
 
     def __init__(self, worker_input: WorkerInput) -> None:
         self.job = Session(worker_input.options, data_and_plan=(worker_input.data, worker_input.plan)).collector()
 
-    def shard(self, number: int) -> Done:
-        """Write one shard."""
+    def shard(self, number: int) -> tuple[int, Clock]:
+        """Write one shard. Returns its number, and what it took."""
         self.job.clock = Clock(calibration_samples=self.job.clock.calibration_samples)
         self.job.run([number], quiet=True, wait=True)
-        clock = self.job.clock
-        return Done(number, clock.forward, clock.tokens, clock.alone, clock.alone_tokens)
+        return number, self.job.clock
 
     def node(self, place: tuple[int, int]) -> None:
         """Merge the children of the node at (level, number)."""
@@ -76,12 +63,9 @@ def collect(job: Collector, options: PrecomputeOptions) -> dict[str, Any]:
     n_workers = min(options.workers, len(todo))
     with pool(Worker, worker_input, options.ray, n_workers, gpu=device == "cuda") as workers:
         with progress_bar("collect", sum(n_samples), "samples", n_before) as progress:
-            for reply in workers.map("shard", todo):
-                job.clock.forward += reply.forward
-                job.clock.tokens += reply.tokens
-                job.clock.alone += reply.alone
-                job.clock.alone_tokens += reply.alone_tokens
-                progress.update(n_samples[reply.number])
+            for number, clock in workers.map("shard", todo):
+                job.clock.add(clock)
+                progress.update(n_samples[number])
         job.clock.wall += workers.seconds
         about = workers.about()
         for level, n in list(enumerate(merge_tree(len(job.plan.shards))))[1:]:

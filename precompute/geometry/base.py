@@ -50,11 +50,8 @@ def plain_layout(views: Sequence[View]) -> Layout:
 def join(layouts: Iterable[Layout]) -> Layout:
     """One after the other."""
     parts = list(layouts)
-    marks = [part.mark_n for part in parts]
-    return Layout(
-        [view for part in parts for view in part.views],
-        np.concatenate(marks) if marks else np.zeros(0, dtype=bool),
-    )
+    marks = [np.zeros(0, dtype=bool), *(part.mark_n for part in parts)]
+    return Layout([view for part in parts for view in part.views], np.concatenate(marks))
 
 
 def full_image(size: Size) -> Box:

@@ -67,7 +67,7 @@ class SampleRecords(Records):
 
     def values(self, name: str, rows: Array | None = None) -> Sequence[Any]:
         """As `column`, to be read more than once."""
-        return _Column(self, name, np.arange(len(self)) if rows is None else rows, rows is None)
+        return _Column(self, name, rows)
 
     @cached_property
     def _table(self) -> Any:
@@ -86,25 +86,21 @@ class SampleRecords(Records):
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-class _Column(Sequence[Any]):
-    """Values of a column, read from the table each time.
+class _Column(LazySequence[Any]):
+    """Values of a column, read from the table each time: of these rows, int64 [n], or of all."""
 
-    Args:
-        rows: int64 [n]. is_all: whether these are all rows of the store.
-    """
-
-    def __init__(self, records: SampleRecords, name: str, rows: Array, is_all: bool) -> None:
-        self.records, self.name, self.rows, self.is_all = records, name, rows, is_all
+    def __init__(self, records: SampleRecords, name: str, rows: Array | None) -> None:
+        self.records, self.name, self.rows = records, name, rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.records if self.rows is None else self.rows)
 
-    def __getitem__(self, at: Any) -> Any:
-        values = list(self.records.column(self.name, np.atleast_1d(self.rows[at])))
-        return values if isinstance(at, slice) else values[0]
+    def item(self, number: int) -> Any:
+        row = number if self.rows is None else int(self.rows[number])
+        return self.records._table[self.name][row].as_py()
 
     def __iter__(self) -> Iterator[Any]:
-        return self.records.column(self.name, None if self.is_all else self.rows)
+        return self.records.column(self.name, self.rows)
 
 
 def _columns_of(record: dict[str, Any]) -> dict[str, Any]:
