@@ -55,7 +55,7 @@ def live_query(engine: Engine, store: OpenStore, text: str, images: Sequence[Ima
     reader = store.reader
     encoded_pair = read_query(engine.mllm, engine.sae, reader.manifest, text, images)
     events = encoded_pair.events(reader.scale_log2)
-    max_f2 = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
+    max_f2 = maxima(events, reader.n_features)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
     on_image = encoded_pair.modality_t == IMAGE
     total = int(on_image.sum()) * (reader.manifest["quality"].get("variance", {}).get("image") or 0)
@@ -76,7 +76,7 @@ def stored_query(store: OpenStore, row: int, live_events: SampleEvents | None) -
     item = reader.samples.get(reader.samples.sample_id(row), 1)
     events = reader.events.of(row) if reader.events.has(row) else live_events
     if events is not None:
-        max_f2 = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
+        max_f2 = maxima(events, reader.n_features)
     else:
         max_f2 = np.zeros((reader.n_features, 2))
         for m in (TEXT, IMAGE):

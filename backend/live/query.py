@@ -44,7 +44,7 @@ class Query(NamedTuple):
         elsewhere = self.events.modality_t == IMAGE
         elsewhere[where.position[at_place]] = False
         modality_t = np.where(elsewhere, SPECIAL, self.events.modality_t)
-        return maxima(modality_t, self.events.offset_t, self.events.feature_e, self.events.z_e, len(self.max_f2))
+        return maxima(self.events._replace(modality_t=modality_t), len(self.max_f2))
 
 
 class OwnPair(NamedTuple):

@@ -75,7 +75,7 @@ def read_pair(engine: Engine, store: OpenStore, text: str, images: Sequence[Imag
     sides = [(side.indices.astype(np.int64), side.data) for side in pair.maxima]
     events, modality_t = encoded_pair.events(reader.scale_log2), np.asarray(encoded_pair.modality_t)
     modalities = tuple(m for m, present in ((TEXT, bool(text)), (IMAGE, bool(images))) if present)
-    max_f2 = maxima(modality_t, events.offset_t, events.feature_e, events.z_e, reader.n_features)
+    max_f2 = maxima(events, reader.n_features)
     query = Query(max_f2, modalities, events, encoded_pair.view_lists(), None, number(fvu_2[IMAGE]))
     words = np.flatnonzero(modality_t == TEXT)
     detail = {

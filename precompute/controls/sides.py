@@ -76,7 +76,7 @@ def features_above(store: Store, rows: Array, delta_fm: Array) -> tuple[csr_matr
             for m in (TEXT, IMAGE):
                 if store.events.kept_rows is None:
                     sample = store.events.of(row)
-                    of_modality = np.repeat(sample.modality_t == m, np.diff(sample.offset_t))
+                    of_modality = sample.by_event(sample.modality_t == m)
                     feature, z = sample.feature_e[of_modality], sample.z_e[of_modality]
                 else:
                     feature, z = store.events.maxima(row, m)

@@ -159,28 +159,26 @@ def captioned_records(folder: Path, suffixes: tuple[str, ...], anywhere: bool) -
     for image, text in images_with_texts(folder, suffixes):
         name = image.relative_to(folder).as_posix()
         if name != unicode_name(name):
-            yield (
-                unicode_name(name),
-                BadRow(f"its image's name {unicode_name(name)[:120]} is not valid Unicode (UTF-8)"),
-            )
+            reason = f"its image's name {unicode_name(name)[:120]} is not valid Unicode (UTF-8)"
+            yield unicode_name(name), BadRow(reason)
             continue
-        if text is None:
-            yield name, BadRow(f"it has no text (no file {image.stem[:120]}.txt beside {image.name[:120]})")
-            continue
-        try:
-            if not (anywhere or root.holds(text)):
-                yield name, BadRow(f"it has no text (its file {text.name[:120]} lies outside its folder)")
-                continue
-            if not text.is_file():
-                yield name, BadRow(f"it has no text (its file {text.name[:120]} is no regular file)")
-                continue
-            if text.stat().st_size > MAX_TEXT:
-                yield name, BadRow(f"its text file {text.name[:120]} has more than {MAX_TEXT >> 20} MB of text")
-                continue
-            words = text.read_text("utf-8-sig").rstrip("\r\n")
-        except UnicodeError:
-            yield name, BadRow(f"its text file {text.name[:120]} is not valid Unicode (UTF-8)")
-        except OSError as error:
-            yield name, BadRow(f"it has no text (its file {text.name[:120]}: {error.strerror or error})")
-        else:
-            yield name, {"file_name": name, "text": words, "id": name}
+        caption = _caption(image, text, root)
+        yield name, caption if isinstance(caption, BadRow) else {"file_name": name, "text": caption, "id": name}
+
+
+def _caption(image: Path, file: Path | None, root: ImageRoot) -> str | BadRow:
+    """The text of an image, in a file beside it."""
+    if file is None:
+        return BadRow(f"it has no text (no file {image.stem[:120]}.txt beside {image.name[:120]})")
+    try:
+        if not (root.anywhere or root.holds(file)):
+            return BadRow(f"it has no text (its file {file.name[:120]} lies outside its folder)")
+        if not file.is_file():
+            return BadRow(f"it has no text (its file {file.name[:120]} is no regular file)")
+        if file.stat().st_size > MAX_TEXT:
+            return BadRow(f"its text file {file.name[:120]} has more than {MAX_TEXT >> 20} MB of text")
+        return file.read_text("utf-8-sig").rstrip("\r\n")
+    except UnicodeError:
+        return BadRow(f"its text file {file.name[:120]} is not valid Unicode (UTF-8)")
+    except OSError as error:
+        return BadRow(f"it has no text (its file {file.name[:120]}: {error.strerror or error})")

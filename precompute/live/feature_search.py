@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from precompute.store.events import SampleEvents
 from precompute.store.features import Features
+from precompute.store.places import event_maxima
 from precompute.store.schema import SPECIAL, TEXT
 from precompute.utils.types import Array
 
@@ -36,14 +38,11 @@ class Ranked(NamedTuple):
     """bool [n]: denser than MOST_DENSE in either modality."""
 
 
-def maxima(modality_t: Array, offset_t: Array, feature_e: Array, z_e: Array, n_features: int) -> Array:
+def maxima(events: SampleEvents, n_features: int) -> Array:
     """Largest z of each feature in each modality, [F, 2] (0 text, 1 image), from one sample's events."""
     max_f2 = np.zeros((n_features, 2))
-    token_e = np.repeat(np.arange(len(modality_t)), np.diff(offset_t))
-    kind_e = modality_t[token_e]
-    for modality in (0, 1):
-        of_modality = kind_e == modality
-        np.maximum.at(max_f2[:, modality], feature_e[of_modality], z_e[of_modality])
+    for modality, (feature_k, z_k) in enumerate(event_maxima(events)):
+        max_f2[feature_k, modality] = z_k
     return max_f2
 
 

@@ -143,7 +143,7 @@ def weights(events: SampleEvents, where: Patches, p999: Array, specificity: Arra
     patch_t = np.full(len(events.modality_t), -1)
     patch_t[where.position] = np.arange(len(where.position))
     patch_t[events.modality_t != IMAGE] = -1
-    patch_e, k = np.repeat(patch_t, np.diff(events.offset_t)), events.feature_e
+    patch_e, k = events.by_event(patch_t), events.feature_e
     has_weight = (patch_e >= 0) & (specificity[k] > 0) & (p999[k] > 0)
     k = k[has_weight]
     weight_e = np.minimum(events.z_e[has_weight] / p999[k], 1) * specificity[k]

@@ -2,7 +2,6 @@
 filtered set for alignment.
 """
 
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from sqlalchemy import select
 
 from precompute.errors import SaevxError
 from precompute.scoring.facility_location import representative_items
-from precompute.scoring.score_file import drop_fields, rows_of
+from precompute.scoring.score_file import as_line, drop_fields, rows_of
 from precompute.store import schema as s
 from precompute.store.quality import best_rows_of, check_keep, flag_and_limit, n_kept
 from precompute.store.reader import Store
@@ -84,11 +83,7 @@ def _lines(store: Store, rows: Array, by: str | None, format: Format) -> Iterato
                 yield f"{item['id']}\n"
             else:
                 score = {by: item[by]} if by in item else {}
-                yield _line(item["id"], {"text": item["text"], **item["fields"], **score})
-
-
-def _line(sample_id: str, fields: dict[str, Any]) -> str:
-    return json.dumps({"id": sample_id, **fields}, ensure_ascii=False) + "\n"
+                yield as_line({"id": item["id"], "text": item["text"], **item["fields"], **score})
 
 
 def items_of(store: Store, rows: Array, by: str | None) -> Iterator[list[dict[str, Any]]]:
@@ -138,7 +133,7 @@ def filter_file(
             _check_one_line(item["id"])
             yield f"{item['id']}\n"
         elif is_kept:
-            yield _line(item["id"], {**drop_fields(item["fields"], "id"), by: item[column]})
+            yield as_line({"id": item["id"], **drop_fields(item["fields"], "id"), by: item[column]})
 
 
 def _has_flag(item: dict[str, Any], name: str, limit: float | None) -> bool:

@@ -38,8 +38,7 @@ class Active(NamedTuple):
 
     @classmethod
     def from_events(cls, events: SampleEvents) -> Self:
-        token_e = np.repeat(np.arange(len(events.token_id_t)), np.diff(events.offset_t))
-        modality_e = events.modality_t[token_e]
+        modality_e = events.by_event(events.modality_t)
         counts = (modality_e == TEXT) | (modality_e == IMAGE)
         feature_k, of_e = np.unique(events.feature_e[counts], return_inverse=True)
         z_k2 = np.zeros((len(feature_k), 2))

@@ -77,6 +77,10 @@ class SampleEvents(NamedTuple):
     z_e: Array
     """float64 [e]: activations."""
 
+    def by_event(self, column_t: Array) -> Array:
+        """[e]: of each event the value that its token has in a column [t]."""
+        return np.repeat(column_t, np.diff(self.offset_t))
+
 
 class FileArray:
     """An attribute that is an array of the folder of its object, memory-mapped when it is first used. What is mapped
@@ -275,7 +279,7 @@ def of_bits(bits: Any) -> Array:
 def dense_values(sample: SampleEvents, features: list[int]) -> Array:
     """float64 [t, k]: z of k features on every token of the sample, 0 where inactive."""
     values_tk = np.zeros((len(sample.token_id_t), len(features)))
-    token_e = np.repeat(np.arange(len(sample.token_id_t)), np.diff(sample.offset_t))
+    token_e = sample.by_event(np.arange(len(sample.token_id_t)))
     for column, feature in enumerate(features):
         event = np.flatnonzero(sample.feature_e == feature)
         values_tk[token_e[event], column] = sample.z_e[event]
@@ -301,10 +305,9 @@ def image_tokens(sample: SampleEvents, n_patches: int) -> Array:
     The token list says only "sink", not of which modality. A sink is a patch when it carries the id of an
     image token, and failing that when it stands between image tokens while patches are missing.
     """
-    is_image_t = sample.modality_t == IMAGE
-    if np.count_nonzero(is_image_t) >= n_patches or not (sample.modality_t == SINK).any():
+    is_image_t, is_sink_t = sample.modality_t == IMAGE, sample.modality_t == SINK
+    if np.count_nonzero(is_image_t) >= n_patches or not is_sink_t.any():
         return is_image_t
-    is_sink_t = sample.modality_t == SINK
     known_t = is_image_t | (is_sink_t & np.isin(sample.token_id_t, np.unique(sample.token_id_t[is_image_t])))
     if known_t.sum() < n_patches and known_t.any():
         first, last = np.flatnonzero(known_t)[[0, -1]]

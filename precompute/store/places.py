@@ -21,8 +21,12 @@ def sides_of(events: Events, row: int) -> list[tuple[Array, Array]]:
     one that is on in the text may then be on in the image too without being among them."""
     if not events.has(row):
         return [events.maxima(row, m) for m in range(len(s.MODALITIES))]
-    sample = events.of(row)
-    modality_e = np.repeat(sample.modality_t, np.diff(sample.offset_t))
+    return event_maxima(events.of(row))
+
+
+def event_maxima(sample: SampleEvents) -> list[tuple[Array, Array]]:
+    """As `sides_of`, by a sample's events."""
+    modality_e = sample.by_event(sample.modality_t)
     return [
         _side_maxima(sample.feature_e[modality_e == m], sample.z_e[modality_e == m]) for m in range(len(s.MODALITIES))
     ]

@@ -59,7 +59,7 @@ def true_trial(store: Store, rows: Array, truth: list[set[str]], vocabulary: dic
     max_nf = np.zeros((len(rows), store.n_features))
     for i, row in enumerate(rows.tolist()):
         sample = store.events.of(row)
-        is_token = np.repeat(np.isin(sample.modality_t, (TEXT, IMAGE)), np.diff(sample.offset_t))
+        is_token = sample.by_event(np.isin(sample.modality_t, (TEXT, IMAGE)))
         np.maximum.at(max_nf[i], sample.feature_e[is_token], sample.z_e[is_token])
     holds = np.zeros((len(rows), len(vocabulary)), np.int32)
     for i, words in enumerate(truth):

@@ -49,7 +49,7 @@ def answer(store: Store, mllm: Mllm, sae: SaeV, text: str, image: Image.Image | 
     """As the app answers; features too dense are set apart."""
     query = read_query(mllm, sae, store.manifest, text, [image] if image else [])
     events = query.events(store.scale_log2)
-    max_f = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
+    max_f = maxima(events, store.n_features)
     ranking = rank(max_f, store.features, (IMAGE,) if image else (TEXT,))
     first = [int(k) for k in ranking.feature[~ranking.dense][:N_FIRST]]
     refs = store.features.refs(first)

@@ -10,7 +10,7 @@ from precompute.experiments.filtering.pairs import Pair
 from precompute.experiments.script import demo_engine
 from precompute.live.engine import encode_pair, load_engine
 from precompute.model import batch
-from precompute.scoring.pairs import largest_values
+from precompute.store.places import event_maxima
 from precompute.store.reader import Store
 from precompute.store.schema import MODALITIES
 from precompute.utils.files import atomic_write
@@ -24,14 +24,9 @@ def pair_vectors(path: Path, pairs: Sequence[Pair], demo: Path) -> np.ndarray:
         rows = []
         for pair in pairs:
             encoded_pair = encode_pair(mllm, sae, store.manifest, batch.Pair(pair.caption, [draw(pair.scene)]))
-            modality_e = np.repeat(encoded_pair.modality_t, np.diff(encoded_pair.offset_t))
-            sides = []
-            for m, name in enumerate(MODALITIES):
-                is_e = modality_e == m
-                feature, value = largest_values(encoded_pair.feature_e[is_e], encoded_pair.value_e[is_e])
-                z = value.astype(np.float64) * 2.0**-store.scale_log2
-                sides.append(store.search.sample_vector(feature, z, name))
-            rows.append(np.concatenate(sides) / np.float32(np.sqrt(2)))
+            sides = zip(event_maxima(encoded_pair.events(store.scale_log2)), MODALITIES, strict=True)
+            vectors = [store.search.sample_vector(*maxima, name) for maxima, name in sides]
+            rows.append(np.concatenate(vectors) / np.float32(np.sqrt(2)))
         store.close()
         with atomic_write(path) as file:
             np.save(file, np.stack(rows))

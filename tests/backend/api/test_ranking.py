@@ -21,7 +21,7 @@ def test_the_ranking_is_the_methods(store: Store) -> None:
     """METHOD, *Search*, feature by feature in plain Python."""
     row = next(r for r in range(80) if "dog" in store.samples.get(store.samples.sample_id(r))["text"])
     events = store.events.of(row)
-    largest = maxima(events.modality_t, events.offset_t, events.feature_e, events.z_e, store.n_features)
+    largest = maxima(events, store.n_features)
     table, n = store.features.table, store.n_samples
     for query in ((TEXT,), (IMAGE,), (TEXT, IMAGE)):
         ranked = rank(largest, store.features, query)
