@@ -99,6 +99,7 @@ def load_parts(source: str, *, layer: int, full: bool, **loading: Unpack[Loading
         refuse_larger(source, auto, config)
         model, report = auto.from_pretrained(source, trust_remote_code=False, output_loading_info=True, **options)
         check_complete(source, report, full=full)
+        refuse_left_out(source, model, report, None if full else "layers")
         if "device_map" not in options:
             model = model.to(target)
         processor = (
@@ -192,6 +193,29 @@ def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
         )
     if absent:
         say(f"The files of the model {source} lack {names}, set by chance: what is read from them means nothing.")
+
+
+def refuse_left_out(source: str, model: Any, report: dict[str, Any], truncated: str | None) -> None:
+    """Raises SaevxError where the files hold weights of parts that the configuration has fewer or none of: layers
+    beyond its number, or biases. Transformers leaves them out without a word, and the model computes something else.
+
+    Args:
+        truncated: name of the list of the decoder's layers, where they were left out on purpose.
+    """
+    decoder = model.get_decoder()
+    parts: dict[str, Any] = dict(model.named_modules())
+    for name in sorted(report.get("unexpected_keys") or ()):
+        words = name.split(".")
+        for i, word in enumerate(words):
+            part = parts.get(".".join(words[:i]))
+            layers = isinstance(part, torch.nn.ModuleList) and word.isdecimal() and int(word) >= len(part)
+            on_purpose = truncated is not None and part is getattr(decoder, truncated, None)
+            bias = part is not None and i == len(words) - 1 and word in part._parameters
+            if (layers and not on_purpose) or bias:
+                raise SaevxError(
+                    f"The model {source} cannot be loaded: its files hold {name}, for which its config.json has no "
+                    "place: copy its config.json again."
+                )
 
 
 def needs_all_layers(text_config: Any) -> bool:

@@ -115,6 +115,25 @@ def test_weights_that_would_be_set_by_chance_are_refused(end: str, folder: Path)
     assert "lack 1 of its weights" in refusal(folder) and end in refusal(folder)
 
 
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_weights_that_the_configuration_leaves_out_are_refused(part: str, folder: Path) -> None:
+    """Without them the model would compute something else, with no word about it. Layers above L are no matter."""
+    config = json.loads((folder / "config.json").read_text())
+    config[part]["num_hidden_layers"] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "copy its config.json again" in refusal(folder, full=True)
+    if part == "vision_config":
+        assert "encoder.layers.1" in refusal(folder)
+    else:
+        assert Mllm.load(folder, layer=tiny.LAYER, device="cpu").layer == tiny.LAYER
+
+
+def test_biases_that_the_configuration_leaves_out_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "multimodal_projector_bias": False}))
+    assert "linear_1.bias" in refusal(folder)
+
+
 def test_a_model_without_its_head_is_read_up_to_its_layer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = load_file(folder / "model.safetensors")
     save_file({n: t for n, t in state.items() if "lm_head" not in n}, folder / "model.safetensors", {"format": "pt"})
