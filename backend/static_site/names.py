@@ -6,7 +6,10 @@ from urllib.parse import parse_qsl, unquote
 
 MAX_LENGTH = 60
 """Characters of a part of a path."""
-_UNSAFE = re.compile(r"[^A-Za-z0-9._=-]+|^\.+|\.+$|\.{2,}")
+_UNSAFE = re.compile(
+    r"[^A-Za-z0-9._=-]+|^\.+|\.+$|\.{2,}|^(?:aux|con|nul|prn|com\d|lpt\d)(?=\.|$)|\.(?=(?:html|json|webp)$)", re.I
+)
+"""Also Windows' names of devices, and ends of files, which a folder must not have where a file has that name."""
 
 
 class Names:

@@ -166,6 +166,16 @@ def test_two_addresses_have_two_files_also_where_case_does_not_count() -> None:
     assert names.add("/", ".html") == "index.html"
 
 
+def test_no_file_has_the_name_of_a_folder_or_of_a_device_of_windows() -> None:
+    names = Names()
+    for sample in ("a", "a.html/b", "a.JSON/b", "CON", "nul.txt", "com1/x"):
+        names.add(f"/samples/{sample}", ".html")
+    parts = {part.lower() for file in names.file_of.values() for part in file.split("/")[:-1]}
+    assert not any(part.endswith((".html", ".json")) for part in parts), parts
+    stems = {part.lower().partition(".")[0] for file in names.file_of.values() for part in file.split("/")}
+    assert not stems & {"con", "nul", "com1"}, stems
+
+
 def test_the_settings_of_a_server_on_the_same_machine_change_nothing(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
