@@ -132,6 +132,8 @@ def _known_cause(error: BaseException, folder: Path) -> str | None:
     are missing."""
     if "trust_remote_code" in str(error):
         return OWN_CODE
+    if "ignore_mismatched_sizes" in str(error):  # transformers' option, and its report is silenced
+        return "its weights have other shapes than its config.json describes; download both again from one place"
     if not folder.is_dir():
         return None
     for path in sorted(folder.iterdir()):

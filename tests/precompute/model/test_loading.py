@@ -128,6 +128,14 @@ def test_weights_that_the_configuration_leaves_out_are_refused(part: str, folder
         assert Mllm.load(folder, layer=tiny.LAYER, device="cpu").layer == tiny.LAYER
 
 
+@pytest.mark.parametrize(("part", "field"), [("text_config", "vocab_size"), ("vision_config", "intermediate_size")])
+def test_weights_of_other_shapes_are_called_so(part: str, field: str, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config[part][field] += 1
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "its weights have other shapes than its config.json describes" in refusal(folder)
+
+
 def test_biases_that_the_configuration_leaves_out_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "multimodal_projector_bias": False}))
