@@ -12,6 +12,9 @@ import wrapt
 # Linux hands out a large tensor's memory in pages of 4 KB, which on a CPU costs a tenth of a forward pass; told so
 # before its first tensor, torch asks for pages of 2 MB.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# Where other programs use the same cores, torch's threads wait for each other most of the time; while waiting they
+# would keep a core busy, and a pass beside others would take a hundred times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @wrapt.when_imported("transformers.models.auto.configuration_auto")
