@@ -49,7 +49,13 @@ def nearest_vectors(vectors: Array, rows: Array, k: int, products: Products) -> 
     cells = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width), width, n_cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
-    cells.train(vectors[rows[:: max(1, n // (64 * n_cells))]])
+    sample_rows = rows[:: max(1, n // (64 * n_cells))]
+    sample_nd = np.empty((len(sample_rows), width), np.float32)
+    for at in slices(len(sample_rows), BLOCK):  # at once they would map the whole file
+        sample_nd[at] = vectors[sample_rows[at]]
+        memory.release(vectors)
+    cells.train(sample_nd)
+    del sample_nd
     for at in slices(n, BLOCK):
         cells.add(vectors[rows[at]])
         memory.release(vectors)
