@@ -74,16 +74,21 @@ def figures(runs: dict[str, dict[str, Any]]) -> list[Figure]:
     n_planned = max(runs["prepare folder"], key=int)
     planning = runs["prepare folder"][n_planned]["parts"].values()
     planned_peak, planned_seconds = (max(one["peak"] for one in planning), sum(one["seconds"] for one in planning))
-    largest = max(whole[most]["parts"], key=lambda name: whole[most]["parts"][name]["peak"])
-    fewer = f"not run; over {int(most):,} rows {peak(most) / 1e6:.0f} MB; " if int(most) < GOAL_ROWS else ""
     made_up = "made-up pairs, the model's forward replaced by recorded activations"
+
+    def over_all(what: str, names: tuple[str, ...] | None = None) -> Figure:
+        parts = {name: one["peak"] for name, one in whole[most]["parts"].items() if names is None or name in names}
+        fewer = f"not run; over {int(most):,} rows {peak(most, names) / 1e6:.0f} MB; " if int(most) < GOAL_ROWS else ""
+        return {
+            "what": f"memory of {what} over {GOAL_ROWS:,} rows, beside model and SAE",
+            "value": peak(most, names) / 1e6 if int(most) >= GOAL_ROWS else None, "unit": "MB", "goal": GOAL,
+            "sense": "≤", "note": f"{fewer}{made_up}; largest resident set, mapped files included, in the step "
+            f"`{max(parts, key=parts.__getitem__)}`, less the {base:.0f} MB of the process with model and SAE loaded",
+        }  # fmt: skip
+
     return [
-        {
-            "what": f"memory of the whole `precompute` over {GOAL_ROWS:,} rows, beside model and SAE",
-            "value": peak(most) / 1e6 if int(most) >= GOAL_ROWS else None, "unit": "MB", "goal": GOAL, "sense": "≤",
-            "note": f"{fewer}{made_up}; largest resident set, in the step `{largest}`, less the {base:.0f} MB of the "
-            "process with model and SAE loaded",
-        },
+        over_all("the pass", PASS),
+        over_all("the whole `precompute`"),
         {
             "what": f"memory of reading and planning {GOAL_ROWS:,} rows, beside model and SAE",
             "value": planned_peak / 1e6 if int(n_planned) >= GOAL_ROWS else None, "unit": "MB", "goal": GOAL,
