@@ -183,7 +183,7 @@ def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
         report: what `from_pretrained` returns as its loading info.
     """
     absent = sorted(report.get("missing_keys") or ())
-    heads = {name for name in absent if ("head" in name or "pooler" in name) and not (full and "lm_head" in name)}
+    heads = {name for name in absent if _is_of_head(name) and not (full and "lm_head" in name)}
     needed_names = [name for name in absent if name not in heads]
     names = ", ".join((needed_names or absent)[:3]) + (" …" if len(needed_names or absent) > 3 else "")
     if needed_names:
@@ -193,6 +193,11 @@ def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
         )
     if absent:
         say(f"The files of the model {source} lack {names}, set by chance: what is read from them means nothing.")
+
+
+def _is_of_head(name: str) -> bool:
+    """Whether a weight belongs to an output head or to what pools for one; `multihead_attn` does not."""
+    return any(part in ("head", "pooler") or part.endswith("_head") for part in name.split("."))
 
 
 def refuse_left_out(source: str, model: Any, report: dict[str, Any], truncated: str | None) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from precompute.errors import PairError, SaevxError
 from precompute.model.batch import Pair
+from precompute.model.loading import check_complete
 from precompute.model.mllm import Mllm
 from tests.helpers import tiny
 from tests.helpers.tinies import Tiny
@@ -148,6 +149,25 @@ def test_a_model_without_its_head_is_read_up_to_its_layer(folder: Path, capsys: 
     Mllm.load(folder, layer=tiny.LAYER, device="cpu")
     assert "lm_head.weight, set by chance" in capsys.readouterr().err
     assert "lm_head.weight" in refusal(folder, full=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_of_head"),
+    [
+        ("lm_head.weight", True),
+        ("model.vision_tower.vision_model.head.attention.in_proj_weight", True),
+        ("model.vision_tower.pooler.dense.bias", True),
+        ("model.projector.multihead_attn.in_proj_weight", False),
+        ("model.language_model.layers.0.self_attn.q_proj.weight", False),
+    ],
+)
+def test_only_a_head_may_be_absent(name: str, is_of_head: bool) -> None:
+    report = {"missing_keys": {name}}
+    if is_of_head:
+        check_complete("folder", report, full=False)
+    else:
+        with pytest.raises(SaevxError, match=name):
+            check_complete("folder", report, full=False)
 
 
 # ---- code in a model's folder
