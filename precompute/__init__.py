@@ -12,9 +12,11 @@ import wrapt
 # Linux hands out a large tensor's memory in pages of 4 KB, which on a CPU costs a tenth of a forward pass; told so
 # before its first tensor, torch asks for pages of 2 MB.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-# Where other programs use the same cores, torch's threads wait for each other most of the time; while waiting they
-# would keep a core busy, and a pass beside others would take a hundred times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Where other programs use the same cores, torch's threads wait for each other most of the time. While they wait, each
+# would keep a core busy for milliseconds, and passes beside each other would take several times as long. So few rounds
+# of waiting cost no time where nothing else runs.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 @wrapt.when_imported("transformers.models.auto.configuration_auto")

@@ -55,7 +55,9 @@ def run(setup: Setup) -> dict[str, Any]:
             runs["score"][str(n)] = files.child("score", "folder", n, scores, store)
         else:
             shutil.rmtree(store, ignore_errors=True)
+    parts = [part for of_sizes in runs.values() for one in of_sizes.values() for part in one["parts"].values()]
     return {
+        "took_s": round(sum(part["seconds"] for part in parts), 1),  # of the runs that an earlier try has measured too
         "options": {"rows": f"{sizes[-1]:,}", "images": files.n_images},
         "figures": figures(runs),
         "runs": {name: of_sizes for name, of_sizes in runs.items() if of_sizes},

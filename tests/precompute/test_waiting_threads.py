@@ -1,5 +1,4 @@
-"""Threads of torch that wait leave their core to others: a pass beside other programs would take a hundred times as
-long."""
+"""Threads of torch that wait leave their core to others: passes beside each other would take several times as long."""
 
 import os
 import subprocess
