@@ -196,7 +196,7 @@ def check_complete(source: str, report: dict[str, Any], *, full: bool) -> None:
 
 
 def _is_of_head(name: str) -> bool:
-    """Whether a weight belongs to an output head or to what pools for one; `multihead_attn` does not."""
+    """Whether a weight belongs to an output head or to what pools for one; that of a multi-head attention does not."""
     return any(part in ("head", "pooler") or part.endswith("_head") for part in name.split("."))
 
 
