@@ -15,8 +15,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # Where other programs use the same cores, torch's threads wait for each other most of the time. While they wait, each
 # would keep a core busy for milliseconds, and passes beside each other would take several times as long. So few rounds
 # of waiting cost no time where nothing else runs.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+if os.environ.keys().isdisjoint({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}):
+    os.environ["GOMP_SPINCOUNT"] = "3000"
 
 
 @wrapt.when_imported("transformers.models.auto.configuration_auto")

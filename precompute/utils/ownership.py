@@ -73,7 +73,8 @@ def exclusive(out: Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def exclusive_file(out: Path) -> Iterator[None]:
-    """`exclusive`, for a file that the block writes at its end: what stands in its way is told before the work."""
+    """`exclusive`, for a file that the block writes at its end: it raises before the block if OUT is a folder or a
+    link that leads nowhere."""
     with exclusive(out):
         check_file(out)
         yield

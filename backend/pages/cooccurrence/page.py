@@ -85,8 +85,8 @@ def matches(open_store: OpenStore, words: str) -> list[Feature]:
 
 def drawn_matrix(open_store: OpenStore, query: PairList) -> Matrix:
     """The matrix of the list's kind and filters."""
-    shown = (query.kind, query.min_support, query.min_lift)
+    filters = (query.kind, query.min_support, query.min_lift)
     return _matrices.get_or_make(
-        (open_store.content_id, *shown),
-        lambda: draw_matrix(cooccurrence_api.get_pair_matrix(open_store, *shown, N_FAMILIES)),
+        (open_store.content_id, *filters),
+        lambda: draw_matrix(cooccurrence_api.get_pair_matrix(open_store, *filters, N_FAMILIES)),
     )
